@@ -1,0 +1,232 @@
+"""The task: its states, its legal moves, and how "known" and "just seen" become one.
+
+Owns the vocabulary that every room above shares. Knows nothing of HTTP, SQL or MCP, and does no I/O:
+verbs here are pure functions from one frozen `Task` to the next.
+
+    submitting --> unconfirmed --> abandoned         the answer to the submit was lost
+        |   `----> refused                           the proxy said no: kept for audit, not a task
+        v
+      queued --> processing --> succeeded | failed
+        `--> stalled <--'                            open, but nothing has moved for long
+
+Two house rules: a move that `MOVES` does not list raises `IllegalMove` and changes nothing; what was seen
+later never takes back what was seen before (`merge` is monotone).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Where a task stands. The values are published (DESIGN: the structured content of every task tool)."""
+
+    SUBMITTING = "submitting"
+    UNCONFIRMED = "unconfirmed"
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    STALLED = "stalled"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+    REFUSED = "refused"
+
+
+class Kind(StrEnum):
+    """What was bought."""
+
+    IMAGINE = "imagine"
+    UPSCALE = "upscale"
+    VARIATION = "variation"
+    REROLL = "reroll"
+
+
+_S = Status
+MOVES: dict[Status, frozenset[Status]] = {
+    _S.SUBMITTING: frozenset({_S.QUEUED, _S.REFUSED, _S.UNCONFIRMED}),
+    # A late answer, or a person with the proxy's records, resolves the doubt.
+    _S.UNCONFIRMED: frozenset({_S.QUEUED, _S.REFUSED, _S.ABANDONED}),
+    _S.QUEUED: frozenset({_S.PROCESSING, _S.STALLED, _S.SUCCEEDED, _S.FAILED}),
+    _S.PROCESSING: frozenset({_S.STALLED, _S.SUCCEEDED, _S.FAILED}),
+    _S.STALLED: frozenset({_S.PROCESSING, _S.SUCCEEDED, _S.FAILED}),
+    _S.SUCCEEDED: frozenset(),
+    _S.FAILED: frozenset(),
+    # A person gave it up, then found it after all.
+    _S.ABANDONED: frozenset({_S.QUEUED}),
+    _S.REFUSED: frozenset(),
+}
+
+OPEN = frozenset({_S.SUBMITTING, _S.UNCONFIRMED, _S.QUEUED, _S.PROCESSING, _S.STALLED})
+"""Not settled: holds the claim on its request, so an identical one finds it."""
+
+WATCHED = frozenset({_S.QUEUED, _S.PROCESSING, _S.STALLED})
+"""Worth a look at the proxy."""
+
+RUNNING = frozenset({_S.SUBMITTING, _S.QUEUED, _S.PROCESSING})
+"""Counts against the limit of open tasks."""
+
+TASKS = frozenset(Status) - {_S.REFUSED}
+"""What a list of tasks shows: refused submits are kept for audit only."""
+
+
+class IllegalMove(Exception):
+    """A move that `MOVES` does not list: a defect in this program, never the caller's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One picture of a task. `index` counts from 1; `path` is the archived original on this machine."""
+
+    index: int
+    url: str
+    media_type: str | None = None
+    width: int | None = None
+    height: int | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a task failed or a submit was refused: our code, and the proxy's words, cleaned."""
+
+    code: str
+    message: str
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One request and what became of it. Times are seconds since the epoch, UTC."""
+
+    submission_id: str
+    status: Status
+    updated_at: float
+    owner: str = "local"
+    task_id: str | None = None
+    kind: Kind | None = None
+    prompt: str | None = None
+    parent_id: str | None = None
+    index: int | None = None
+    upstream_status: str | None = None
+    progress: int | None = None
+    upstream_eta: float | None = None
+    images: tuple[Image, ...] = ()
+    failure: Failure | None = None
+    warnings: tuple[str, ...] = ()
+    submitted_at: float | None = None
+    finished_at: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can still become of it."""
+        return self.status in OPEN
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a look at the proxy can tell more."""
+        return self.status in WATCHED
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether waiting can show more: its submit is under way, or the proxy works on it."""
+        return self.is_watched or self.status is Status.SUBMITTING
+
+    @property
+    def handle(self) -> str:
+        """The id that a caller goes on with."""
+        return self.task_id or self.submission_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """What one look at the proxy showed, in our words. `status` is one of the four a proxy can report."""
+
+    status: Status
+    upstream_status: str | None = None
+    progress: int | None = None
+    eta_seconds: float | None = None
+    failure: Failure | None = None
+    images: tuple[Image, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def move(task: Task, status: Status, now: float) -> Task:
+    """`task` in its next state.
+
+    Raises:
+        IllegalMove: `MOVES` does not list it.
+    """
+    if status not in MOVES[task.status]:
+        raise IllegalMove(f"{task.submission_id}: {task.status} -> {status}")
+    finished = now if status in {_S.SUCCEEDED, _S.FAILED} else None
+    return replace(task, status=status, updated_at=now, finished_at=finished)
+
+
+def accept(task: Task, task_id: str, now: float, warnings: tuple[str, ...] = ()) -> Task:
+    """The proxy took the submit and named its task."""
+    accepted = move(task, _S.QUEUED, now)
+    return replace(accepted, task_id=task_id, failure=None, warnings=_joined(task.warnings, warnings))
+
+
+def refuse(task: Task, failure: Failure, now: float) -> Task:
+    """The proxy said no, readably: nothing was charged."""
+    return replace(move(task, _S.REFUSED, now), failure=failure)
+
+
+def doubt(task: Task, message: str, now: float) -> Task:
+    """The answer was lost: the submit may have been charged."""
+    return replace(move(task, _S.UNCONFIRMED, now), failure=Failure("unconfirmed", message))
+
+
+def stall(task: Task, warning: str, now: float) -> Task:
+    """Nothing moves any more; `warning` says since when or why."""
+    return replace(move(task, _S.STALLED, now), warnings=_joined(task.warnings, (warning,)))
+
+
+def merge(task: Task, seen: Sighting, now: float) -> Task:
+    """What is known after a look: `seen` joined with what was known, never less than before.
+
+    A status that goes backwards, a progress that shrinks and a look that comes after the end change
+    nothing; `updated_at` moves only when something did.
+    """
+    if task.status is _S.SUCCEEDED and seen.status is _S.SUCCEEDED and seen.images:
+        return _relinked(task, seen, now)
+    if not task.is_watched:
+        return task
+    known = replace(
+        task,
+        upstream_status=seen.upstream_status or task.upstream_status,
+        progress=max((p for p in (task.progress, seen.progress) if p is not None), default=None),
+        upstream_eta=seen.eta_seconds,
+        warnings=_joined(task.warnings, seen.warnings),
+    )
+    # A stalled task that reports the state it stalled in has not moved.
+    moved_on = seen.status in MOVES[task.status] and (task.status is not _S.STALLED or _advanced(task, seen))
+    if moved_on:
+        known = move(known, seen.status, now)
+    if known.status is _S.SUCCEEDED:
+        known = replace(known, images=seen.images, failure=None, progress=100, upstream_eta=None)
+    elif known.status is _S.FAILED:
+        known = replace(known, failure=seen.failure or Failure("generation_failed", ""), upstream_eta=None)
+    changed = moved_on or known.progress != task.progress or known.upstream_status != task.upstream_status
+    return replace(known, updated_at=now) if changed else known
+
+
+def _advanced(task: Task, seen: Sighting) -> bool:
+    if seen.status in {_S.SUCCEEDED, _S.FAILED}:
+        return True
+    return (seen.progress or 0) > (task.progress or 0) or seen.upstream_status != task.upstream_status
+
+
+def _relinked(task: Task, seen: Sighting, now: float) -> Task:
+    """A finished task looked at again: fresh links, while what we measured and saved stays."""
+    ours = {image.index: image for image in task.images}
+    fresh = tuple(replace(ours[image.index], url=image.url) if image.index in ours else image for image in seen.images)
+    kept = tuple(image for index, image in ours.items() if index not in {image.index for image in seen.images})
+    images = tuple(sorted(fresh + kept, key=lambda image: image.index))
+    return task if images == task.images else replace(task, images=images, updated_at=now)
+
+
+def _joined(known: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return known + tuple(warning for warning in more if warning not in known)
