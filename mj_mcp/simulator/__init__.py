@@ -1,0 +1,21 @@
+"""A Midjourney Proxy that costs nothing: real HTTP, real time, real PNGs, and faults on request.
+
+    async with Simulator(job_seconds=None) as sim:
+        sim.inject("imagine", faults.reset_after_accept())
+        ...                       # point the program under test at sim.url with the key "test-key"
+        sim.finish(sim.ledger[0].task_id)
+        assert sim.fired["reset_after_accept"] == 1
+        assert not sim.duplicates()
+
+Owns: a peer of the upstream, written from its specification.
+Must not know: the rest of the house. A fake that shares our parser would agree with our mistakes.
+"""
+
+from mj_mcp.simulator import faults
+from mj_mcp.simulator.api import Job
+from mj_mcp.simulator.faults import Fault
+from mj_mcp.simulator.hostile import KINDS
+from mj_mcp.simulator.records import Charge, Seen
+from mj_mcp.simulator.simulator import Simulator
+
+__all__ = ["KINDS", "Charge", "Fault", "Job", "Seen", "Simulator", "faults"]

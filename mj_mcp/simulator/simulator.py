@@ -1,0 +1,290 @@
+"""The simulator as one thing with a lifetime, and everything that a test may ask of it.
+
+Owns: the order in which a request is recorded, spoiled and answered.
+Must not know: anything of the program under test. A fake that shared its parser would agree with its mistakes.
+"""
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Literal, Self
+from urllib.parse import unquote
+
+from mj_mcp.simulator.api import FAILED, PROCESSING, QUEUED, SUCCEED, Job, Proxy, Rules, Standing
+from mj_mcp.simulator.faults import Fault, Script
+from mj_mcp.simulator.hostile import KINDS
+from mj_mcp.simulator.listener import Listener, Reply, Request
+from mj_mcp.simulator.orders import Order
+from mj_mcp.simulator.records import Charge, Ledger, Seen, repeated
+from mj_mcp.simulator.site import Settings, Site, Unknown, Visit
+
+_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # to name, not to bind
+
+
+class Simulator:
+    """A Midjourney Proxy on loopback. Open it with `async with`; every setting is a keyword.
+
+    Args:
+        key: The only API key that is let in.
+        host: Where to listen; `port` 0 takes a free one; `prefix` is a path above the API's own.
+        port: See `host`.
+        prefix: See `host`.
+        seed: Decides job times and shapes (and ids, with `deterministic_ids`).
+        speed: Divides every job time.
+        job_seconds: How long a job takes; "log-normal" around 30 s; None for "until a test moves it".
+        report_progress: Whether progress and eta are told, or stay 0.
+        images_per_grid: 1 to 4; an upscale has one picture.
+        image_edge: The longer edge in pixels; an upscale has twice that.
+        link_seconds: How long a picture's link works; None for ever.
+        ledger_path: Where charges are also appended as JSON lines.
+        deterministic_ids: Whether ids repeat from run to run.
+        repeat_upscale: Whether the same upscale is charged again, or answered by code 21 with the existing task.
+        unknown_look: How a look at an unknown task is answered.
+        on_charge: Called with every charge before its submit is answered; what it raises is raised on leaving.
+        now: The clock, in epoch seconds.
+
+    Attributes:
+        requests: Every request in order.
+        fired: How often each fault really happened, by name.
+    """
+
+    def __init__(
+        self,
+        *,
+        key: str = "test-key",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        prefix: str = "",
+        seed: int = 0,
+        speed: float = 1.0,
+        job_seconds: float | Literal["log-normal"] | None = "log-normal",
+        report_progress: bool = False,
+        images_per_grid: int = 4,
+        image_edge: int = 1024,
+        link_seconds: float | None = None,
+        ledger_path: Path | None = None,
+        deterministic_ids: bool = False,
+        repeat_upscale: Literal["charge", "existing"] = "charge",
+        unknown_look: Unknown = "empty",
+        on_charge: Callable[[Charge], None] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        rules = Rules(
+            seed, speed, job_seconds, images_per_grid, image_edge, report_progress, deterministic_ids, repeat_upscale
+        )
+        self.requests: list[Seen] = []
+        self.fired: Counter[str] = Counter()
+        self._host = host
+        self._prefix = prefix.rstrip("/")
+        self._on_charge = on_charge
+        self._now = now
+        self._proxy = Proxy(rules, now)
+        self._ledger = Ledger(ledger_path)
+        self._site = Site(Settings(key, self._prefix, image_edge, link_seconds), self._proxy, self._write_down, now)
+        self._site.unknown_look = unknown_look
+        self._script = Script()
+        self._listener = Listener(self._answer, host, port)
+        self._changed = asyncio.Event()
+        self._closed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._ledger.open()
+        try:
+            await self._listener.open()
+        except BaseException:
+            self._ledger.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self._listener.close()
+        finally:
+            await self._site.gallery.close()
+            self._ledger.close()
+            self._closed.set()
+
+    # --- where it is
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, or will listen on again."""
+        return self._listener.port
+
+    @property
+    def url(self) -> str:
+        """The base URL with the prefix, without a trailing slash."""
+        host = _ANYWHERE.get(self._host, self._host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}{self._prefix}"
+
+    async def wait_closed(self) -> None:
+        """Wait until the context is left."""
+        await self._closed.wait()
+
+    async def stop_listening(self, *, abort: bool = False) -> None:
+        """Refuse connections; idle ones are closed, busy ones answered first, or all reset when `abort`."""
+        await self._listener.stop(abort=abort)
+
+    async def start_listening(self) -> None:
+        """Listen again on the same port."""
+        await self._listener.start()
+
+    # --- what it saw
+
+    @property
+    def unknown_look(self) -> Unknown:
+        """How a look at an unknown task is answered; may be set."""
+        return self._site.unknown_look
+
+    @unknown_look.setter
+    def unknown_look(self, answer: Unknown) -> None:
+        self._site.unknown_look = answer
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """A copy of the jobs by task id."""
+        return dict(self._proxy.jobs)
+
+    @property
+    def ledger(self) -> list[Charge]:
+        """Every charge in order, made the moment its job was created, whatever became of the answer."""
+        return self._ledger.charges
+
+    def duplicates(self) -> list[Charge]:
+        """Return the charges whose endpoint and body were charged before."""
+        return repeated(self.ledger)
+
+    def submits(self) -> list[Seen]:
+        """Return the submits among the requests, charged or not."""
+        return [seen for seen in self.requests if seen.path.startswith(f"{self._prefix}/mj/submit/")]
+
+    def looks(self, task_id: str | None = None) -> list[Seen]:
+        """Return the looks among the requests, at all tasks or at one."""
+        of_one = rf"{re.escape(self._prefix)}/mj/task/([^/]+)/fetch"
+        found = ((seen, re.fullmatch(of_one, seen.path)) for seen in self.requests)
+        return [seen for seen, match in found if match and task_id in (None, unquote(match[1]))]
+
+    async def until(self, condition: Callable[[], bool], timeout: float = 5.0) -> None:  # noqa: ASYNC109  # reads better in a test
+        """Wait until the condition holds; it is asked again after every request, charge and fault.
+
+        Raises:
+            TimeoutError: It did not hold in time.
+        """
+        async with asyncio.timeout(timeout):
+            while not condition():
+                await self._changed.wait()
+
+    # --- what a test decides
+
+    def inject(self, where: str, fault: Fault, times: int = 1) -> None:
+        """Spoil the next requests at "submit", "look", "picture", "imagine", "change" or "simple-change", in order."""
+        self._script.inject(where, fault, times)
+
+    def seed_faults(self, seed: int, rate: float, where: str | Sequence[str], choices: Sequence[Fault]) -> None:
+        """Spoil requests at random, the same ones for the same seed; `rate` is a share of 1."""
+        self._script.seed(seed, rate, [where] if isinstance(where, str) else where, choices)
+
+    def clear_faults(self) -> None:
+        """Drop every fault that has not fired, and the random ones."""
+        self._script.clear()
+
+    def faults_left(self) -> int:
+        """Count the injected faults that no request has met."""
+        return self._script.left()
+
+    def finish(self, task_id: str, *, images: int | None = None, progress: int = 0) -> None:
+        """Let a job succeed now, with as many pictures as usual unless told."""
+        self._proxy.pin(task_id, Standing(SUCCEED, progress), images=images)
+
+    def fail(self, task_id: str, reason: str = "the test said so") -> None:
+        """Let a job fail now."""
+        self._proxy.pin(task_id, Standing(FAILED, reason=reason))
+
+    def process(self, task_id: str, progress: int = 0, eta: int = 0) -> None:
+        """Hold a job at processing, with this progress in percent and these seconds to go."""
+        self._proxy.pin(task_id, Standing(PROCESSING, progress, eta))
+
+    def queue(self, task_id: str) -> None:
+        """Hold a job in the queue."""
+        self._proxy.pin(task_id, Standing(QUEUED))
+
+    def put(self, task_id: str, status: str, *, progress: int = 0, eta: int = 0, reason: str = "") -> None:
+        """Hold a job at any status."""
+        self._proxy.pin(task_id, Standing(status, progress, eta, reason))
+
+    def forget(self, task_id: str) -> None:
+        """Forget one task."""
+        self._proxy.jobs.pop(task_id, None)
+
+    def restart_forgetting(self) -> None:
+        """Forget every task, as a proxy does that restarts. The ledger stays."""
+        self._proxy.jobs.clear()
+
+    def picture(self, task_id: str, index: int, kind: str | None) -> None:
+        """Serve this picture as a kind of the hostile table; None for the true one."""
+        self._site.pictures[task_id, index] = _known(kind) or "png"
+
+    def pictures_are(self, kind: str | None) -> None:
+        """Serve all pictures of the tasks created from now on as this kind; None for true ones."""
+        self._proxy.picture = _known(kind)
+
+    # --- how a request is answered
+
+    async def _answer(self, request: Request) -> Reply:
+        seen = Seen(request.method, request.path, request.query, dict(request.headers), request.body, self._now())
+        self.requests.append(seen)
+        self._tell()
+        visit = self._site.find(request)
+        return visit if isinstance(visit, Reply) else await self._spoiled(visit)
+
+    async def _spoiled(self, visit: Visit) -> Reply:
+        """Answer a request as the script wants it: spoiled before, during or after it takes effect."""
+        fault = self._script.next(visit.places)
+        if fault is None:
+            return await visit.serve()
+        fired = bool(fault.delay) or (fault.effect is not None and self._disturb(fault, visit.names))
+        if fired:
+            self._fire(fault.name)
+        if fault.delay_first:
+            await asyncio.sleep(fault.delay)
+        reply = await visit.serve() if fault.accept else Reply()
+        if not fault.delay_first:
+            await asyncio.sleep(fault.delay)
+        spoiled = None if fault.effect else fault.applied(reply)
+        if spoiled is None:
+            return reply
+        return spoiled if fired else replace(spoiled, acted=lambda: self._fire(fault.name))
+
+    def _disturb(self, fault: Fault, names: dict[str, str]) -> bool:
+        task_id = fault.task_id or names.get("task_id", "")
+        if task_id not in self._proxy.jobs:
+            return False
+        if fault.effect == "forget":
+            self.forget(task_id)
+        else:
+            self._proxy.pin(task_id)
+        return True
+
+    def _fire(self, name: str) -> None:
+        self.fired[name] += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _write_down(self, job: Job, endpoint: str, order: Order) -> None:
+        charge = self._ledger.charge(job.task_id, endpoint, order.body, job.created_at)
+        if self._on_charge is not None:
+            self._on_charge(charge)
+        self._tell()
+
+
+def _known(kind: str | None) -> str | None:
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"no picture is of kind {kind!r}; kinds are {', '.join(sorted(KINDS))}")
+    return kind
