@@ -1,0 +1,57 @@
+# Two commands need nothing but Python 3.11 or newer: `make demo` and `make test`.
+# Each creates .venv with what it needs and runs.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint types tests examples bench docs snapshots clean
+
+demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
+	$(BIN)/mj-mcp demo
+
+test: lint types tests examples ## what the gate runs
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+tests: $(VENV)/.installed-dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=90
+
+examples: $(VENV)/.installed
+	$(BIN)/python examples/agent.py
+
+bench: $(VENV)/.installed-dev ## each benchmark, briefly
+	$(BIN)/python benchmarks/startup.py --quick
+	$(BIN)/python benchmarks/overhead.py --quick
+
+docs: $(VENV)/.installed-dev ## writes the README's tables anew from the code
+	$(BIN)/python tests/readme.py
+
+snapshots: $(VENV)/.installed-dev ## writes the tools' committed definitions anew
+	MJ_WRITE_SNAPSHOTS=1 $(BIN)/python -m pytest tests/test_surface.py
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "mj-mcp needs Python 3.11 or newer"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) mj-demo .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

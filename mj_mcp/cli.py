@@ -1,0 +1,139 @@
+"""The front door: the commands, and the words that a person reads.
+
+Owns exit codes and everything that is printed. The only room that prints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from mj_mcp import __version__
+from mj_mcp.settings import Settings, SettingsError, read_settings
+
+EXIT_SETTINGS = 2
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mj-mcp")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Midjourney pictures for agents, over MCP. Without a command: serve over stdio."""
+    if context.invoked_subcommand is None:
+        _serve()
+
+
+@main.command()
+def serve() -> None:
+    """Serve over stdio (what a host starts)."""
+    _serve()
+
+
+@main.command()
+def doctor() -> None:
+    """Check settings, reachability, key, journal and output folder. Spends nothing."""
+    from mj_mcp.doctor import run_checks  # noqa: PLC0415 - a start of the server does not pay for it
+
+    settings = _settings()
+    failed = False
+    for check in asyncio.run(run_checks(settings)):
+        failed = failed or not check.ok
+        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.said}")
+    sys.exit(1 if failed else 0)
+
+
+@main.command()
+@click.argument("prompt", default="a lighthouse on a cliff at dusk --ar 3:2")
+@click.option("--out", type=click.Path(file_okay=False), default=None, help="Where the pictures go. Default: mj-demo.")
+def demo(prompt: str, out: str | None) -> None:
+    """Run the whole job against the built-in simulator: imagine, upscale, vary, reroll. Costs nothing."""
+    from mj_mcp.demo import Bar, run_demo  # noqa: PLC0415 - needs the client and the simulator, which serving does not
+
+    def bar(label: str) -> AbstractContextManager[Bar]:
+        return click.progressbar(length=100, label=label, show_eta=False)
+
+    _run(run_demo(prompt, Path(out or "mj-demo"), print, bar))
+
+
+@main.command()
+@click.option("--port", default=8765, show_default=True, help="Where to listen on 127.0.0.1.")
+@click.option("--speed", default=1.0, show_default=True, help="How much faster than real time jobs run.")
+@click.option("--key", default="test-key", show_default=True, help="The API key that it accepts.")
+def simulate(port: int, speed: float, key: str) -> None:
+    """Run the simulator of the Midjourney Proxy alone, as a real HTTP server."""
+    from mj_mcp.simulator import Simulator  # noqa: PLC0415 - as above
+
+    async def run() -> None:
+        async with Simulator(port=port, speed=speed, key=key) as simulator:
+            print(f"A simulated Midjourney Proxy listens on {simulator.url}", file=sys.stderr)
+            print(f"Try: MJ_BASE_URL={simulator.url} MJ_API_KEY={key} mj-mcp doctor", file=sys.stderr)
+            await simulator.wait_closed()
+
+    try:
+        _run(run())
+    except OSError as failure:
+        _fail(f"cannot listen on port {port}: {failure.strerror or failure}", 1)
+
+
+def _serve() -> None:
+    settings = _settings()
+    _run(_serving(settings))
+
+
+async def _serving(settings: Settings) -> None:
+    from mj_mcp import logs  # noqa: PLC0415 - the settings are checked before anything heavy is imported
+
+    key = settings.api_key.get_secret_value()
+    logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(key))
+    from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
+    from mj_mcp.server import build_server, serve_stdio  # noqa: PLC0415 - as above
+
+    async with open_studio(settings) as studio:
+        await serve_stdio(build_server(studio, settings))
+
+
+def _settings() -> Settings:
+    try:
+        return read_settings()
+    except SettingsError as failure:
+        _fail(f"{failure}. `mj-mcp demo` shows everything without a key; the README lists the settings.", EXIT_SETTINGS)
+
+
+def _fail(line: str, code: int) -> NoReturn:
+    print(f"mj-mcp: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run until done; SIGTERM and SIGINT end it in good order, once what is in flight is recorded."""
+
+    async def until_signal() -> None:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, _once(task))
+        await work
+
+    with suppress(asyncio.CancelledError, KeyboardInterrupt):
+        asyncio.run(until_signal())
+
+
+def _once(task: asyncio.Task[Any] | None) -> Any:  # noqa: ANN401 - a callback
+    """Cancel `task` at the first signal; later ones do not disturb its clean-up."""
+    told = False
+
+    def stop() -> None:
+        nonlocal told
+        if not told and task is not None:
+            told = True
+            task.cancel()
+
+    return stop

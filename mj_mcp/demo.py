@@ -1,0 +1,102 @@
+"""The whole job, as a host would run it: a real server process, a real client, the built-in simulator.
+
+Owns the story that `mj-mcp demo` tells. Prints nothing itself: it is given the words' way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from mj_mcp.simulator import Simulator
+
+KEY = "demo-key"
+SPEED = 8.0
+"""A job of half a minute takes four seconds."""
+
+
+class Bar(Protocol):
+    """A progress bar of 100 steps."""
+
+    pos: int
+
+    def update(self, n_steps: int) -> None:
+        """Go on by so many steps."""
+        ...
+
+
+Say = Callable[[str], None]
+Bars = Callable[[str], AbstractContextManager[Bar]]
+
+
+async def run_demo(prompt: str, out: Path, say: Say, bars: Bars) -> None:
+    """Imagine, upscale, vary, reroll and a simple-change; the pictures end up in `out`."""
+    with tempfile.TemporaryDirectory(prefix="mj-mcp-demo-") as data, _log(out).open("w") as log:
+        async with Simulator(key=KEY, speed=SPEED, report_progress=True) as simulator:
+            say(f"A simulated Midjourney Proxy runs at {simulator.url}; nothing is spent.")
+            server = StdioServerParameters(
+                command=sys.executable,
+                args=["-m", "mj_mcp", "serve"],
+                env={
+                    "MJ_API_KEY": KEY,
+                    "MJ_BASE_URL": simulator.url,
+                    "MJ_DATA_DIR": data,
+                    "MJ_OUTPUT_DIR": str(_log(out).parent),
+                    "MJ_POLL_SECONDS": "0.5",
+                },
+            )
+            async with Client(stdio_client(server, errlog=log)) as client:
+                await _tell(client, prompt, out, say, bars)
+    say(f"The server's log is {_log(out)}.")
+
+
+def _log(out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    return out.resolve() / "server.log"
+
+
+async def _tell(client: Client, prompt: str, out: Path, say: Say, bars: Bars) -> None:
+    tools = await client.list_tools()
+    say(f"The server offers {', '.join(tool.name for tool in tools.tools)}.")
+    grid = await _run(client, bars, out, say, "generate_image", prompt=prompt)
+    await _run(client, bars, out, say, "upscale_image", task_id=grid, index=2)
+    await _run(client, bars, out, say, "vary_image", task_id=grid, index=3)
+    await _run(client, bars, out, say, "reroll", task_id=grid)
+    await _run(client, bars, out, say, "simple_change", content=f"{grid} U1")
+
+
+async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arguments: Any) -> str:  # noqa: ANN401 - a tool's arguments
+    """One tool call, followed to its end as an agent would, with a bar that a person can watch."""
+    with bars(tool.ljust(16)) as bar:
+
+        async def show(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001 - the SDK's signature
+            bar.update(max(0, int(progress) - bar.pos))
+
+        result = await client.call_tool(tool, {**arguments, "wait_seconds": 25}, progress_callback=show)
+        task: dict[str, Any] = result.structured_content or {}
+        while not result.is_error and task["next"] and task["next"][0]["tool"] == "get_task":
+            follow = task["next"][0]
+            result = await client.call_tool(follow["tool"], follow["arguments"], progress_callback=show)
+            task = result.structured_content or {}
+        bar.update(100 - bar.pos)
+    if result.is_error:
+        raise SystemExit(f"{tool} did not work: {result.content}")
+    for image in task["images"]:
+        path = out / f"{task['task_id']}-{image['index']}.png"
+        await asyncio.to_thread(_save, image["url"], path)
+        say(f"    {path}")
+    return str(task["task_id"])
+
+
+def _save(url: str, path: Path) -> None:
+    with urllib.request.urlopen(url) as answer:  # noqa: S310 - the simulator's own link
+        path.write_bytes(answer.read())

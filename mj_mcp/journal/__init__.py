@@ -1,0 +1,106 @@
+"""The journal: what was bought, from before it was paid for.
+
+Owns the promise that every submit has a row before the POST, the claim that makes an identical request find
+the one that is running, the limits, and the leases by which several processes share the open tasks. Knows
+nothing of the proxy, of waiting or of MCP.
+
+`Journal` is the protocol; `open_journal` picks the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mj_mcp.tasks import Status, Task
+
+__all__ = ["Claim", "Journal", "Limits", "Page", "open_journal"]
+
+LEASE_SECONDS = 8.0
+"""How long a silent process keeps its tasks. Within 10 s of a death somebody else looks after them."""
+
+DOUBT_COUNTS_SECONDS = 600.0
+"""An unconfirmed submit counts as open for this long: no job of this API is known to run longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a person allows: tasks open at once, and submits per UTC day (None: no ceiling)."""
+
+    max_open: int
+    per_day: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The row to go on with: our own new one, or the identical request that is open already."""
+
+    task: Task
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some tasks, newest first, and the cursor of the next page (None at the end)."""
+
+    tasks: tuple[Task, ...]
+    next_cursor: str | None
+
+
+class Journal(Protocol):
+    """One account's tasks. Every method raises `StorageUnavailable` when the storage does not answer."""
+
+    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim:
+        """Check the limits, take the claim on `request_key` and insert `task`, all in one transaction.
+
+        Raises:
+            Busy: the limit of open tasks is reached.
+            LimitReached: the day's ceiling is reached.
+        """
+        ...
+
+    async def adopt(self, task: Task) -> Task:
+        """Insert a task that was found at the proxy; the row that is there already, when there is one."""
+        ...
+
+    async def update(self, submission_id: str, change: Callable[[Task], Task]) -> Task:
+        """Read the row, apply the pure `change`, write it back: one transaction. Returns the new task."""
+        ...
+
+    async def find(self, handle: str, owner: str) -> Task | None:
+        """The task with this submission id or task id, if it is this owner's."""
+        ...
+
+    async def page(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
+        """The owner's tasks, newest first; refused submits only when asked for by `status`."""
+        ...
+
+    async def tend(self, now: float) -> list[Task]:
+        """Keep this process's leases, settle what dead processes left, and take over what nobody watches.
+
+        Returns every task that this process is to watch.
+        """
+        ...
+
+    async def changes(self) -> list[Task]:
+        """The tasks that other processes changed since the last call."""
+        ...
+
+    async def ready(self) -> None:
+        """Open the storage now, if it is not open yet."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give the leases back and close."""
+        ...
+
+
+def open_journal(url: str, data_dir: Path, account: str) -> Journal:
+    """The journal of `account` at `url` ("" for SQLite in `data_dir`). Nothing is opened before the first use."""
+    if url:
+        raise ValueError("MJ_DATABASE_URL: only the built-in SQLite journal is available; leave it unset")
+    from mj_mcp.journal.sqlite import SqliteJournal  # noqa: PLC0415 - the engine that is not used is not imported
+
+    return SqliteJournal(data_dir, account)

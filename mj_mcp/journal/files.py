@@ -1,0 +1,166 @@
+"""The journal's file on this machine: opened, migrated, set aside when broken; and who of its users is alive.
+
+Owns paths, modes and process locks. Knows nothing of tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from mj_mcp.errors import StorageUnavailable
+
+BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
+def open_file(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
+    """A connection to the journal at `path`, made (mode 0600, its folder 0700) and migrated as needed.
+
+    Raises:
+        StorageUnavailable: the file was broken (it is kept aside), or was written by a newer version.
+        sqlite3.Error, OSError: it cannot be opened.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _refuse_after_breakage(path)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            return _open(path, busy_seconds, migrations)
+        except sqlite3.OperationalError as failure:
+            # Several processes that open a new file at once can meet SQLITE_BUSY without the busy timeout.
+            if failure.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        except sqlite3.DatabaseError as failure:
+            if getattr(failure, "sqlite_errorcode", 0) & 0xFF not in BROKEN:
+                raise
+            raise StorageUnavailable(_set_aside(path, failure)) from failure
+
+
+def _open(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        _migrate(db, migrations)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _migrate(db: sqlite3.Connection, migrations: list[tuple[str, str]]) -> None:
+    known = [name for name, _ in migrations]
+    if _applied(db) == known:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)")
+        applied = _applied(db)
+        if newer := [name for name in applied if name not in known]:
+            raise StorageUnavailable(
+                f"the journal was written by a newer version of mj-mcp (it has {newer[0]}); upgrade mj-mcp"
+            )
+        for name, script in migrations:
+            if name not in applied:
+                for statement in filter(str.strip, script.split(";")):
+                    db.execute(statement)
+                db.execute("INSERT INTO migrations (name) VALUES (?)", (name,))
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _applied(db: sqlite3.Connection) -> list[str]:
+    try:
+        return [name for (name,) in db.execute("SELECT name FROM migrations ORDER BY name")]
+    except sqlite3.OperationalError as failure:
+        if "no such table" in str(failure):
+            return []
+        raise
+
+
+def _set_aside(path: Path, failure: Exception) -> str:
+    """Keep the broken file, with its log, under a clear name; never delete it."""
+    aside = path.with_name(f"{path.stem}.broken-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}{path.suffix}")
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return f"{_aside_line(aside)} ({failure})"
+
+
+def _refuse_after_breakage(path: Path) -> None:
+    """No new journal beside a broken one: what it knew of charged submits must not be forgotten by itself."""
+    if not path.exists() and (broken := sorted(path.parent.glob(f"{path.stem}.broken-*{path.suffix}"))):
+        raise StorageUnavailable(_aside_line(broken[-1]))
+
+
+def _aside_line(aside: Path) -> str:
+    return (
+        f"the journal was broken and is kept as {aside}; nothing is submitted until a person has put a repaired"
+        " journal.db in its place, or moved the broken file out of this folder to begin a new one"
+    )
+
+
+class ProcessLock:
+    """A file that this process holds locked while it lives: the kernel lets go of it, however the process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = uuid.uuid4().hex
+        self._folder = folder
+        self._descriptor: int | None = None
+        self._taking = threading.Lock()
+
+    def take(self) -> None:
+        """Show that this process is alive. May be called again, and from several threads."""
+        with self._taking:
+            if self._descriptor is None:
+                self._descriptor = self._locked_file()
+
+    def _locked_file(self) -> int:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._folder / self.name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        if sys.platform != "win32":
+            import fcntl  # noqa: PLC0415 - POSIX only; elsewhere the lease's time alone decides
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
+
+    def is_dead(self, name: str) -> bool:
+        """Whether the process with that lock is certainly gone. False where this cannot be told."""
+        if sys.platform == "win32":
+            return False
+        import fcntl  # noqa: PLC0415 - POSIX only
+
+        try:
+            descriptor = os.open(self._folder / name, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        with suppress(OSError):
+            (self._folder / name).unlink()
+        return True
+
+    def release(self) -> None:
+        """Leave in good order."""
+        if self._descriptor is not None:
+            with suppress(OSError):
+                (self._folder / self.name).unlink()
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,186 @@
+"""One HTTP request to the proxy: its deadline, its size cap, its retry, and the table of transport failures.
+
+Owns httpx on the API's side. Knows nothing of submit codes or task shapes: it hands bytes to `wire.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import httpx
+import stamina
+import structlog
+
+from mj_mcp import __version__
+
+log = structlog.get_logger("mj_mcp.proxy")
+
+MAX_BODY_BYTES = 1 << 20
+"""An answer of this API is a few KiB; a larger one is not from this API."""
+
+MAX_RETRY_AFTER = 3600.0
+"""Seconds. A larger `Retry-After` is absurd (UPSTREAM.md section 3, 11) and is capped."""
+
+CONNECT_SECONDS = 10.0
+TRIES_BEFORE_SENDING = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer: status, body, and how long the proxy asks us to stay away (seconds)."""
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """No complete answer. `sent` is False only when the request provably never left."""
+
+    sent: bool
+    reason: str
+
+
+Fate = Literal["never left", "in doubt"]
+
+TRANSPORT_FAILURES: dict[type[Exception], tuple[Fate, str]] = {
+    # Before a byte of the request has gone out.
+    httpx.ConnectError: ("never left", "no connection could be made"),
+    httpx.ConnectTimeout: ("never left", "the connection was not made in time"),
+    httpx.PoolTimeout: ("never left", "no free connection in time"),
+    httpx.ProxyError: ("never left", "the HTTP proxy on the way refused the connection"),
+    httpx.UnsupportedProtocol: ("never left", "the base URL has no http or https scheme"),
+    httpx.InvalidURL: ("never left", "the URL is not valid"),
+    # After it, or where that cannot be told.
+    httpx.LocalProtocolError: ("in doubt", "the request broke the HTTP protocol"),
+    httpx.RemoteProtocolError: ("in doubt", "the connection closed before the answer was complete"),
+    httpx.ReadError: ("in doubt", "the connection broke while the answer was read"),
+    httpx.ReadTimeout: ("in doubt", "no answer in time"),
+    httpx.WriteError: ("in doubt", "the connection broke while the request was sent"),
+    httpx.WriteTimeout: ("in doubt", "the request could not be sent in time"),
+    httpx.CloseError: ("in doubt", "the connection broke while it was closed"),
+    httpx.DecodingError: ("in doubt", "the answer's content encoding was broken"),
+    httpx.TooManyRedirects: ("in doubt", "the answer redirects"),
+}
+"""What each failure of httpx says about the request. A test holds this table complete."""
+
+
+class _NeverLeft(Exception):
+    """The request provably never left: safe to send again."""
+
+
+class Http:
+    """The connection to the configured host. The only holder of the API key besides the settings."""
+
+    def __init__(self, base_url: str, key: str, *, connect_seconds: float = CONNECT_SECONDS) -> None:
+        """`base_url` may carry a path; `key` travels as a bearer token to this host only."""
+        self._base_url = base_url.rstrip("/")
+        self._key = key
+        self._connect_seconds = connect_seconds
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+
+    async def request(
+        self, method: Literal["GET", "POST"], path: str, *, json: dict[str, Any] | None = None, seconds: float
+    ) -> Answer | NoAnswer:
+        """Perform one request within `seconds` in all, and say what came of it.
+
+        A request that never left is tried up to three times; anything else is sent once. httpx's own
+        timeouts are per read, so a dripping body is bounded by the deadline around the whole.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                async for attempt in stamina.retry_context(
+                    on=_NeverLeft, attempts=TRIES_BEFORE_SENDING, wait_initial=0.1, wait_max=1.0, timeout=seconds
+                ):
+                    with attempt:
+                        return await self._once(method, path, json, seconds, attempt.num)
+        except _NeverLeft as failure:
+            return NoAnswer(sent=False, reason=str(failure))
+        except TimeoutError:
+            # The deadline may have struck while connecting; it cannot tell, so it counts as sent.
+            return NoAnswer(sent=True, reason=f"no complete answer within {seconds:g} s")
+        raise AssertionError("stamina ends in an answer or an exception")  # pragma: no cover
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        for client in self._clients.values():
+            await client.aclose()
+
+    async def _once(
+        self, method: Literal["GET", "POST"], path: str, json: dict[str, Any] | None, seconds: float, attempt: int
+    ) -> Answer | NoAnswer:
+        began = time.perf_counter()
+        outcome: Answer | NoAnswer | None = None
+        try:
+            outcome = await self._exchange(method, path, json, seconds)
+        finally:
+            log.info(
+                "upstream_request",
+                method=method,
+                path=path,
+                status=outcome.status if isinstance(outcome, Answer) else None,
+                failure=outcome.reason if isinstance(outcome, NoAnswer) else None if outcome else "cut off",
+                attempt=attempt,
+                ms=round((time.perf_counter() - began) * 1000, 1),
+            )
+        if isinstance(outcome, NoAnswer) and not outcome.sent:
+            raise _NeverLeft(outcome.reason)
+        return outcome
+
+    async def _exchange(
+        self, method: Literal["GET", "POST"], path: str, json: dict[str, Any] | None, seconds: float
+    ) -> Answer | NoAnswer:
+        timeout = httpx.Timeout(seconds, connect=min(self._connect_seconds, seconds))
+        try:
+            client = self._client(keep_alive=method == "GET")
+            async with client.stream(method, self._base_url + path, json=json, timeout=timeout) as response:
+                body = bytearray()
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > MAX_BODY_BYTES:
+                        return NoAnswer(sent=True, reason=f"the answer is larger than {MAX_BODY_BYTES} bytes")
+                retry_after = read_retry_after(response.headers.get("retry-after"), time.time)
+                return Answer(response.status_code, bytes(body), retry_after)
+        except (httpx.HTTPError, httpx.InvalidURL) as failure:
+            fate, reason = _look_up(failure)
+            return NoAnswer(sent=fate == "in doubt", reason=reason)
+
+    def _client(self, *, keep_alive: bool) -> httpx.AsyncClient:
+        """Submits go without keep-alive: a connection that the other side closes while idle makes a POST ambiguous."""
+        if keep_alive not in self._clients:
+            self._clients[keep_alive] = httpx.AsyncClient(
+                headers={"Authorization": f"Bearer {self._key}", "User-Agent": f"mj-mcp/{__version__}"},
+                follow_redirects=False,
+                limits=httpx.Limits(max_connections=32, max_keepalive_connections=8 if keep_alive else 0),
+                trust_env=False,  # the key goes to the configured host and through nobody else
+            )
+        return self._clients[keep_alive]
+
+
+def _look_up(failure: Exception) -> tuple[Fate, str]:
+    """The table's row for this failure, or for the nearest class above it."""
+    for kind in type(failure).__mro__:
+        if kind in TRANSPORT_FAILURES:
+            return TRANSPORT_FAILURES[kind]
+    return "in doubt", "the connection failed"
+
+
+def read_retry_after(text: str | None, now: Callable[[], float]) -> float | None:
+    """Seconds from a `Retry-After` header: a number or an HTTP date (RFC 9110, 10.2.3), at most an hour."""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - now()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    # `max` and `min` in this order also turn a NaN into a bound.
+    return min(max(0.0, seconds), MAX_RETRY_AFTER)

@@ -1,0 +1,298 @@
+"""The only room that words things for a model: tasks, errors and advice become results of MCP calls.
+
+Owns the published shapes of the structured content. Decides nothing: what happened is decided below.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from mcp_types import CallToolResult, ContentBlock, ResourceLink, TextContent
+from pydantic import BaseModel, ConfigDict
+
+from mj_mcp.cadence import expected_remaining
+from mj_mcp.errors import MjError
+from mj_mcp.journal import Page
+from mj_mcp.studio import Told
+from mj_mcp.tasks import Kind, Status, Task
+
+SPENDING_TOOLS = ("generate_image", "upscale_image", "vary_image", "reroll", "simple_change")
+
+INSTRUCTIONS = """\
+Midjourney pictures. Each generate_image, upscale_image, vary_image, reroll and simple_change costs the person money \
+and takes 30 to 180 seconds.
+- A call may come back before the picture is done, with a task_id: call get_task with that id and wait_seconds, again \
+and again, until its status is succeeded or failed. Never submit the same request again to get a result.
+- A grid has pictures numbered 1 to 4 (left to right, top to bottom). Ask the person which one they mean, or choose, \
+and pass it as index to upscale_image (one large picture) or vary_image (four similar ones). reroll makes the grid anew.
+- status unconfirmed means that the submit may have been charged. Do not repeat it: tell the person, who can look into \
+the proxy's records.
+- Every result lists in `next` what can be called with it."""
+
+
+class ImageView(BaseModel):
+    """One picture."""
+
+    index: int
+    url: str
+    media_type: str | None
+    width: int | None
+    height: int | None
+    path: str | None
+
+
+class FailureView(BaseModel):
+    """Why it failed."""
+
+    code: str
+    message: str
+
+
+class NextCall(BaseModel):
+    """A call that makes sense now."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+
+class TaskView(BaseModel):
+    """The structured content of every task tool. Dates are RFC 3339, UTC."""
+
+    task_id: str | None
+    submission_id: str
+    kind: str | None
+    status: str
+    upstream_status: str | None
+    progress: int | None
+    prompt: str | None
+    parent_id: str | None
+    index: int | None
+    images: list[ImageView]
+    failure: FailureView | None
+    warnings: list[str]
+    duplicate_of_open_task: bool
+    submitted_at: str | None
+    updated_at: str
+    finished_at: str | None
+    eta_seconds: float | None
+    next: list[NextCall]
+
+
+class BriefTaskView(BaseModel):
+    """What the schemas of the other tools name of the same content; `get_task` publishes it whole.
+
+    Saying it nine times would cost every conversation thousands of tokens.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    task_id: str | None
+    submission_id: str
+    status: str
+    images: list[dict[str, Any]]
+    next: list[dict[str, Any]]
+
+
+class TaskListView(BaseModel):
+    """The structured content of `list_tasks`."""
+
+    tasks: list[BriefTaskView]
+    next_cursor: str | None
+
+
+NEXT_STEPS = {
+    "invalid_request": "Correct the argument and call again. Nothing was submitted.",
+    "not_ready": "Wait with get_task until the parent task has succeeded, then call again. Nothing was submitted.",
+    "task_not_found": "Check the id; list_tasks shows the tasks that this server knows.",
+    "prompt_refused": "Reword the prompt without the refused word. Nothing was charged.",
+    "busy": "Wait for an open task to finish (list_tasks, get_task), or as long as retry_after_seconds says, "
+    "then call again.",
+    "unauthorized": "Tell the person: MJ_API_KEY or the account's balance must be put right. Do not retry.",
+    "rejected": "Read what the proxy says, change the request accordingly, or try once more later. "
+    "Nothing was created.",
+    "unconfirmed": "Do not submit it again: it may have been charged. Tell the person the submission_id; only the "
+    "proxy's own records can show whether a task exists. `mj-mcp tasks attach` or `abandon` is theirs to run.",
+    "upstream_unreachable": "Nothing was charged. Try again later; if it persists, tell the person to check "
+    "MJ_BASE_URL and the network with `mj-mcp doctor`.",
+    "upstream_error": "Call get_task again later: the task is kept, and nothing is lost.",
+    "storage_unavailable": "Nothing was submitted. Tell the person: the server cannot write its journal "
+    "(`mj-mcp doctor` says why).",
+    "limit_reached": "Tell the person: their ceiling is reached. Do not retry before it is raised or reset.",
+    "image_unavailable": "Call get_task for fresh links and try again; the pictures' links may have expired.",
+}
+"""What an agent should do, by error code."""
+
+_STANDS = {
+    Status.SUBMITTING: "is being submitted; the proxy has not answered yet",
+    Status.UNCONFIRMED: "is unconfirmed: it may have been accepted and charged, and must not be submitted again",
+    Status.QUEUED: "is queued",
+    Status.PROCESSING: "is being made",
+    Status.STALLED: "has stalled",
+    Status.SUCCEEDED: "has succeeded",
+    Status.FAILED: "has failed",
+    Status.ABANDONED: "was given up by a person",
+    Status.REFUSED: "was refused",
+}
+
+GET_TASK_WAIT = 25
+"""Seconds that `next` proposes for the following call: what hosts of unknown patience survive (DESIGN, section 3)."""
+
+
+def task_view(told: Told, now: float, *, read_only: bool = False) -> dict[str, Any]:
+    """The structured content of one task."""
+    task = told.task
+    eta = None
+    if task.is_watched and task.submitted_at is not None:
+        eta = expected_remaining(now - task.submitted_at, task.upstream_eta)
+    return {
+        "task_id": task.task_id,
+        "submission_id": task.submission_id,
+        "kind": task.kind,
+        "status": task.status,
+        "upstream_status": task.upstream_status,
+        "progress": task.progress,
+        "prompt": task.prompt,
+        "parent_id": task.parent_id,
+        "index": task.index,
+        "images": [
+            {
+                "index": image.index,
+                "url": image.url,
+                "media_type": image.media_type,
+                "width": image.width,
+                "height": image.height,
+                "path": image.path,
+            }
+            for image in task.images
+        ],
+        "failure": {"code": task.failure.code, "message": task.failure.message} if task.failure else None,
+        "warnings": [*task.warnings, *told.notes],
+        "duplicate_of_open_task": told.duplicate,
+        "submitted_at": _date(task.submitted_at),
+        "updated_at": _date(task.updated_at),
+        "finished_at": _date(task.finished_at),
+        "eta_seconds": None if eta is None else round(eta, 1),
+        "next": _next(task, read_only=read_only),
+    }
+
+
+def task_result(
+    told: Told, now: float, *, bought: bool = False, read_only: bool = False, resource_links: bool = True
+) -> CallToolResult:
+    """One task as a result: text, then links, and the structured content.
+
+    A failed task is an error of the call that bought it (`bought`), and a normal answer to anybody who asks.
+    """
+    view = task_view(told, now, read_only=read_only)
+    content: list[ContentBlock] = [TextContent(text=_task_text(told, view))]
+    if resource_links:
+        content += [
+            ResourceLink(uri=image.url, name=f"picture-{image.index}", title=f"Picture {image.index}")
+            for image in told.task.images
+        ]
+    failed = bought and told.task.status is Status.FAILED
+    return CallToolResult(content=content, structured_content=view, is_error=failed)
+
+
+def list_result(page: Page, now: float, *, read_only: bool = False) -> CallToolResult:
+    """A page of tasks: one line each, no pictures."""
+    views = [task_view(Told(task), now, read_only=read_only) for task in page.tasks]
+    lines = [
+        f"{task.handle}  {task.status}  {task.kind or 'task'}  {_shortened(task.prompt)}".rstrip()
+        for task in page.tasks
+    ]
+    text = "\n".join(lines) if lines else "No tasks."
+    if page.next_cursor:
+        text += f"\nMore: call list_tasks with cursor={page.next_cursor}."
+    structured = {"tasks": views, "next_cursor": page.next_cursor}
+    return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
+
+
+def error_result(error: MjError) -> CallToolResult:
+    """An error that a program can act on, and a sentence that a model can."""
+    next_step = NEXT_STEPS[error.code]
+    structured = {
+        "error": {
+            "code": error.code,
+            "message": error.message,
+            "next_step": next_step,
+            "retry_after_seconds": error.retry_after_seconds,
+            "submission_id": error.submission_id,
+        }
+    }
+    lines = [f"{error.code}: {error.message}"]
+    if error.submission_id:
+        lines.append(f"submission_id: {error.submission_id}")
+    if error.retry_after_seconds is not None:
+        lines.append(f"Retry after {error.retry_after_seconds:g} s.")
+    text = "\n".join([*lines, next_step])
+    return CallToolResult(content=[TextContent(text=text)], structured_content=structured, is_error=True)
+
+
+def progress_message(task: Task, remaining: float | None) -> str:
+    """What a person reads beside a progress bar: what it is based on."""
+    if task.status is Status.SUBMITTING:
+        return "submitting"
+    if task.progress is not None and task.is_open:
+        return f"{task.progress} % by the proxy"
+    if task.status is Status.QUEUED:
+        return "queued"
+    if remaining is not None:
+        return f"usually done in about {max(1, round(remaining)):d} s"
+    return "taking longer than usual" if task.is_open else str(task.status)
+
+
+def _next(task: Task, *, read_only: bool) -> list[dict[str, Any]]:
+    if task.is_moving:
+        return [{"tool": "get_task", "arguments": {"task_id": task.handle, "wait_seconds": GET_TASK_WAIT}}]
+    if task.status is not Status.SUCCEEDED or read_only or task.kind is Kind.UPSCALE:
+        return []
+    one: dict[str, Any] = {"task_id": task.handle, "index": 1}
+    return [
+        {"tool": "upscale_image", "arguments": one},
+        {"tool": "vary_image", "arguments": one},
+        {"tool": "reroll", "arguments": {"task_id": task.handle}},
+    ]
+
+
+def _task_text(told: Told, view: dict[str, Any]) -> str:
+    task = told.task
+    what = f"{task.kind or 'task'} {task.handle}" + (f" of {task.parent_id} #{task.index}" if task.index else "")
+    lines = [f"{what[0].upper()}{what[1:]} {_STANDS[task.status]}{_how_far(task, view)}."]
+    if told.duplicate:
+        lines.append("An identical request was open already: this is it, and nothing new was submitted.")
+    if task.failure and task.status is Status.FAILED:
+        lines.append(f"The proxy says: {task.failure.message}")
+    lines += [f"Picture {image.index}: {image.path or image.url}" for image in task.images]
+    lines += [f"Warning: {warning}" for warning in view["warnings"]]
+    if task.is_moving:
+        lines.append(
+            f'Call get_task with task_id="{task.handle}" and wait_seconds={GET_TASK_WAIT} to go on waiting. '
+            "Do not submit it again."
+        )
+    elif view["next"]:
+        lines.append("Choose a picture by its index to upscale or vary it, or reroll the grid; each costs money.")
+    return "\n".join(lines)
+
+
+def _how_far(task: Task, view: dict[str, Any]) -> str:
+    if not task.is_watched:
+        return ""
+    parts = [f"{task.progress} % by the proxy"] if task.progress is not None else []
+    if view["eta_seconds"] is not None:
+        parts.append(f"usually done in about {view['eta_seconds']:.0f} s")
+    if task.status is Status.STALLED:
+        parts.append(f"nothing has moved since {view['updated_at']}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _date(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _shortened(prompt: str | None) -> str:
+    text = prompt or ""
+    return text if len(text) <= 80 else text[:77] + "..."

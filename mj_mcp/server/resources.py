@@ -1,0 +1,73 @@
+"""What a person can attach or pick: the tasks as resources, prompts as slash commands, completions of ids.
+
+Owns the `mj://` URIs. Words nothing that `render.py` words already.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+from mcp_types import Completion, ResourceTemplateReference
+
+from mj_mcp.errors import MjError, TaskNotFound
+from mj_mcp.server.render import task_view
+from mj_mcp.server.tools import LOCAL_OWNER, Face
+from mj_mcp.studio import Told
+
+RECENT = 20
+
+
+def add_resources(server: MCPServer[Face], face: Face) -> None:
+    """Register the resources, the prompts and the completions."""
+    read_only = face.settings.read_only
+
+    @server.resource("mj://tasks", title="Recent tasks", mime_type="application/json")
+    async def recent_tasks() -> str:
+        """The newest tasks of this account."""
+        page = await face.studio.list_tasks(LOCAL_OWNER, None, RECENT, None)
+        return _json([task_view(Told(task), time.time(), read_only=read_only) for task in page.tasks])
+
+    @server.resource("mj://tasks/{task_id}", title="A task", mime_type="application/json")
+    async def one_task(task_id: str) -> str:
+        """One task as it stands."""
+        try:
+            told = await face.studio.recall(LOCAL_OWNER, task_id)
+        except TaskNotFound as failure:
+            raise ResourceNotFoundError(failure.message) from failure
+        return _json(task_view(told, time.time(), read_only=read_only))
+
+    @server.prompt(title="Make a picture")
+    def make_picture(subject: str) -> str:
+        """Draw a subject with Midjourney, choose the best of four, and make it large."""
+        return (
+            f"Make a Midjourney picture of: {subject}\n"
+            "Write one vivid prompt, call generate_image once, wait with get_task until it has succeeded, describe the "
+            "four pictures to me, and ask which index I want before you call upscale_image."
+        )
+
+    @server.prompt(title="What became of my pictures")
+    def catch_up() -> str:
+        """Look through recent tasks and finish what was left."""
+        return (
+            "Call list_tasks. Tell me which pictures are finished, wait with get_task for those that are still being "
+            "made, and name every unconfirmed submission. Do not submit anything."
+        )
+
+    @server.completion()  # type: ignore[no-untyped-call,untyped-decorator]  # the SDK leaves it untyped
+    async def complete(reference: Any, argument: Any, _context: Any) -> Completion | None:  # noqa: ANN401 - the SDK's signature
+        if not isinstance(reference, ResourceTemplateReference) or argument.name != "task_id":
+            return None
+        try:
+            page = await face.studio.list_tasks(LOCAL_OWNER, None, 100, None)
+        except MjError:
+            return None
+        ids = [task.task_id for task in page.tasks if task.task_id and task.task_id.startswith(argument.value)]
+        return Completion(values=ids, total=len(ids), has_more=page.next_cursor is not None)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,307 @@
+"""The tools, as values: name, arguments, annotations, and the studio's verb that each one calls.
+
+Owns the published arguments and their descriptions. Decides nothing and words nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import structlog
+from mcp.server.mcpserver import Context
+from mcp_types import CallToolResult, ToolAnnotations
+from pydantic import BeforeValidator, Field
+
+from mj_mcp.cadence import expected_remaining
+from mj_mcp.errors import InvalidRequest
+from mj_mcp.prompts import RANGES, Options
+from mj_mcp.server.arguments import CheckedTool, checked
+from mj_mcp.server.render import BriefTaskView, TaskListView, TaskView, list_result, progress_message, task_result
+from mj_mcp.settings import Settings
+from mj_mcp.studio import Studio, Told
+from mj_mcp.tasks import TASKS, Kind, Status, Task
+from mj_mcp.watch import Tick
+
+DEFAULT_WAIT_SECONDS = 25.0
+"""What every host known to us survives (the shortest cut seen is 30 s)."""
+
+LOCAL_OWNER = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What a tool needs beside its arguments."""
+
+    studio: Studio
+    settings: Settings
+
+    def wait_seconds(self, asked: float | None) -> float:
+        """How long this call may block."""
+        if asked is not None:
+            return asked
+        return DEFAULT_WAIT_SECONDS if self.settings.wait_seconds is None else self.settings.wait_seconds
+
+    def bought(self, told: Told) -> CallToolResult:
+        """The answer of a tool that spends."""
+        return self._result(told, bought=True)
+
+    def recalled(self, told: Told) -> CallToolResult:
+        """The answer of a tool that asks."""
+        return self._result(told, bought=False)
+
+    def _result(self, told: Told, *, bought: bool) -> CallToolResult:
+        structlog.contextvars.bind_contextvars(looks=told.looks)
+        return task_result(
+            told,
+            time.time(),
+            bought=bought,
+            read_only=self.settings.read_only,
+            resource_links=self.settings.resource_links,
+        )
+
+
+Ctx = Context[Face]
+
+
+def _no_bool(value: object) -> object:
+    """JSON's true is no number, though Python's is."""
+    if isinstance(value, bool):
+        raise ValueError("a number, not true or false")  # noqa: TRY004 - pydantic reports ValueErrors
+    return value
+
+
+_Number = BeforeValidator(_no_bool)
+
+
+_LIMITS = {name: Field(ge=limits.low, le=limits.high) for name, limits in RANGES.items()}
+
+Seconds = Annotated[float, Field(ge=0, le=600), _Number]
+WaitSeconds = Annotated[
+    Seconds | None,
+    Field(description="How long to block, s. 0: return at once with the id. Default: fits the host."),
+]
+AllowDuplicate = Annotated[bool, Field(description="true pays for another even while an identical request is open.")]
+TaskId = Annotated[str, Field(min_length=1, max_length=128, description="task_id or submission_id.")]
+ParentId = Annotated[str, Field(min_length=1, max_length=128, description="The finished task's id.")]
+Index = Annotated[int, Field(ge=1, le=4, description="Which picture of the grid, 1-4."), _Number]
+TaskAnswer = Annotated[CallToolResult, BriefTaskView]
+
+
+async def generate_image(
+    ctx: Ctx,
+    prompt: Annotated[str, Field(description="What to draw, in words. Midjourney flags in it are left as they are.")],
+    aspect_ratio: Annotated[str | None, Field(description="W:H, e.g. 16:9.")] = None,
+    version: Annotated[str | None, Field(description="Model version, e.g. 7. Not with niji.")] = None,
+    niji: Annotated[str | None, Field(description="Anime model version: 7, 6, 5 or 4.")] = None,
+    stylize: Annotated[
+        Annotated[int, _LIMITS["stylize"], _Number] | None, Field(description="Strength of style.")
+    ] = None,
+    chaos: Annotated[
+        Annotated[int, _LIMITS["chaos"], _Number] | None, Field(description="Variety among the four.")
+    ] = None,
+    weird: Annotated[Annotated[int, _LIMITS["weird"], _Number] | None, Field(description="Oddness.")] = None,
+    seed: Annotated[
+        Annotated[int, _LIMITS["seed"], _Number] | None, Field(description="For repeatable results.")
+    ] = None,
+    quality: Annotated[Annotated[float, _Number] | None, Field(description="0.25, 0.5, 1, 2 or 4, by version.")] = None,
+    raw: Annotated[bool, Field(description="Less of Midjourney's own style.")] = False,
+    tile: Annotated[bool, Field(description="A seamless pattern.")] = False,
+    no: Annotated[list[str] | None, Field(description="What to leave out.")] = None,
+    image_urls: Annotated[list[str] | None, Field(description="Public URLs of pictures to start from.")] = None,
+    image_weight: Annotated[
+        Annotated[float, _LIMITS["image_weight"], _Number] | None, Field(description="Weight of image_urls.")
+    ] = None,
+    style_reference: Annotated[list[str] | None, Field(description="URLs, style codes or random.")] = None,
+    style_weight: Annotated[
+        Annotated[int, _LIMITS["style_weight"], _Number] | None, Field(description="Weight of style_reference.")
+    ] = None,
+    omni_reference: Annotated[str | None, Field(description="URL of a subject to put in (V7).")] = None,
+    omni_weight: Annotated[
+        Annotated[int, _LIMITS["omni_weight"], _Number] | None, Field(description="Weight of omni_reference.")
+    ] = None,
+    wait_seconds: WaitSeconds = None,
+    allow_duplicate: AllowDuplicate = False,
+    allow_multiple: Annotated[bool, Field(description="true allows --repeat and {a, b}, which multiply cost.")] = False,
+) -> TaskAnswer:
+    """Draw a grid of pictures from a prompt. Costs money."""
+    face = ctx.request_context.lifespan_context
+    options = Options(
+        aspect_ratio=aspect_ratio,
+        version=version,
+        niji=niji,
+        stylize=stylize,
+        chaos=chaos,
+        weird=weird,
+        seed=seed,
+        quality=quality,
+        raw=raw,
+        tile=tile,
+        no=tuple(no or ()),
+        image_urls=tuple(image_urls or ()),
+        image_weight=image_weight,
+        style_reference=tuple(style_reference or ()),
+        style_weight=style_weight,
+        omni_reference=omni_reference,
+        omni_weight=omni_weight,
+    )
+    told = await face.studio.generate(
+        LOCAL_OWNER,
+        prompt,
+        options,
+        allow_multiple=allow_multiple,
+        allow_duplicate=allow_duplicate,
+        wait_seconds=face.wait_seconds(wait_seconds),
+        tick=ticker(ctx),
+    )
+    return face.bought(told)
+
+
+async def upscale_image(
+    ctx: Ctx,
+    task_id: ParentId,
+    index: Index,
+    wait_seconds: WaitSeconds = None,
+    allow_duplicate: AllowDuplicate = False,
+) -> TaskAnswer:
+    """Make one picture of a finished grid large. Costs money."""
+    return await _change(ctx, Kind.UPSCALE, task_id, index, wait_seconds, allow_duplicate)
+
+
+async def vary_image(
+    ctx: Ctx,
+    task_id: ParentId,
+    index: Index,
+    wait_seconds: WaitSeconds = None,
+    allow_duplicate: AllowDuplicate = False,
+) -> TaskAnswer:
+    """Draw a new grid of pictures like one of a finished grid. Costs money."""
+    return await _change(ctx, Kind.VARIATION, task_id, index, wait_seconds, allow_duplicate)
+
+
+async def reroll(
+    ctx: Ctx, task_id: ParentId, wait_seconds: WaitSeconds = None, allow_duplicate: AllowDuplicate = False
+) -> TaskAnswer:
+    """Draw a finished task's grid anew from the same prompt. Costs money."""
+    return await _change(ctx, Kind.REROLL, task_id, None, wait_seconds, allow_duplicate)
+
+
+async def simple_change(
+    ctx: Ctx,
+    content: Annotated[str, Field(max_length=140, description='"ID U1" upscales, "ID V3" varies, "ID R" rerolls.')],
+    wait_seconds: WaitSeconds = None,
+    allow_duplicate: AllowDuplicate = False,
+) -> TaskAnswer:
+    """Upscale, vary or reroll by shorthand. Costs money."""
+    kind, task_id, index = _read_shorthand(content)
+    return await _change(ctx, kind, task_id, index, wait_seconds, allow_duplicate, shorthand=True)
+
+
+async def get_task(
+    ctx: Ctx,
+    task_id: TaskId,
+    wait_seconds: Annotated[Seconds, Field(description="How long to wait for the end, s. 0: as it stands now.")] = 0,
+) -> Annotated[CallToolResult, TaskView]:
+    """How a task stands, after waiting for it if asked. Free."""
+    face = ctx.request_context.lifespan_context
+    told = await face.studio.recall(LOCAL_OWNER, task_id, wait_seconds=wait_seconds, tick=ticker(ctx))
+    return face.recalled(told)
+
+
+async def list_tasks(
+    ctx: Ctx,
+    status: Annotated[Literal[tuple(sorted(TASKS))] | None, Field(description="Only these.")] = None,  # type: ignore[valid-type]
+    limit: Annotated[int, Field(ge=1, le=100, description="How many."), _Number] = 20,
+    cursor: Annotated[str | None, Field(description="next_cursor of the page before.")] = None,
+) -> Annotated[CallToolResult, TaskListView]:
+    """The tasks of this account, newest first, also those that finished while nobody waited. Free."""
+    face = ctx.request_context.lifespan_context
+    page = await face.studio.list_tasks(LOCAL_OWNER, Status(status) if status else None, limit, cursor)
+    return list_result(page, time.time(), read_only=face.settings.read_only)
+
+
+async def _change(
+    ctx: Ctx,
+    kind: Kind,
+    task_id: str,
+    index: int | None,
+    wait_seconds: float | None,
+    allow_duplicate: bool,
+    *,
+    shorthand: bool = False,
+) -> CallToolResult:
+    face = ctx.request_context.lifespan_context
+    told = await face.studio.change(
+        LOCAL_OWNER,
+        kind,
+        task_id,
+        index,
+        shorthand=shorthand,
+        allow_duplicate=allow_duplicate,
+        wait_seconds=face.wait_seconds(wait_seconds),
+        tick=ticker(ctx),
+    )
+    return face.bought(told)
+
+
+_LETTERS = {"U": Kind.UPSCALE, "V": Kind.VARIATION}
+
+
+def _read_shorthand(content: str) -> tuple[Kind, str, int | None]:
+    words = content.split()
+    if len(words) == 2:
+        task_id, verb = words[0], words[1].upper()
+        if verb == "R":
+            return Kind.REROLL, task_id, None
+        if len(verb) == 2 and verb[0] in _LETTERS and verb[1] in "1234":
+            return _LETTERS[verb[0]], task_id, int(verb[1])
+    raise InvalidRequest("content", content, '"ID U1" to "ID U4", "ID V1" to "ID V4", or "ID R"')
+
+
+def ticker(ctx: Ctx) -> Tick | None:
+    """What tells the caller how far its task is; None when it did not ask for progress."""
+    meta = ctx.request_context.meta or {}
+    if meta.get("progress_token") is None:
+        return None
+    shown = 0.0
+
+    async def tick(task: Task) -> None:
+        nonlocal shown
+        age = time.time() - (task.submitted_at or task.updated_at)
+        remaining = expected_remaining(age, task.upstream_eta)
+        by_time = 95.0 * (1.0 - 0.5 ** (max(age, 0.0) / 30.0))
+        # It must never go back, nor stand still: the protocol wants every value above the last.
+        shown = max(float(task.progress) if task.progress is not None else by_time, shown + 0.01)
+        await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining))
+
+    return tick
+
+
+_SPENDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
+_READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
+
+_Verb = Callable[..., Awaitable[Any]]
+SPENDING: list[tuple[_Verb, str]] = [
+    (generate_image, "Generate image"),
+    (upscale_image, "Upscale image"),
+    (vary_image, "Vary image"),
+    (reroll, "Reroll"),
+    (simple_change, "Simple change"),
+]
+READING: list[tuple[_Verb, str]] = [
+    (get_task, "Get task"),
+    (list_tasks, "List tasks"),
+]
+
+
+def build_tools(*, read_only: bool) -> list[CheckedTool]:
+    """Every tool of the server; without those that spend when `read_only`."""
+    chosen = [(verb, title, _READS) for verb, title in READING]
+    if not read_only:
+        chosen = [(verb, title, _SPENDS) for verb, title in SPENDING] + chosen
+    return [
+        checked(CheckedTool.from_function(verb, title=title, annotations=annotations))
+        for verb, title, annotations in chosen
+    ]

@@ -1,0 +1,106 @@
+"""The settings: read once from the environment, frozen, each with the sentence that the README prints.
+
+The only room that reads the environment. Knows nothing of what the settings are used for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from platformdirs import user_data_path, user_pictures_path
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """One line that names the variable and says what it may hold."""
+
+
+class Settings(BaseSettings):
+    """What a person sets, as `MJ_...` environment variables."""
+
+    model_config = SettingsConfigDict(env_prefix="MJ_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    api_key: SecretStr = Field(
+        description="The key of the Midjourney Proxy; sent as `Authorization: Bearer ...` to the configured host only."
+    )
+    base_url: str = Field(
+        "https://cubicspaces.cloud",
+        description="Where the proxy is. May carry a path; the API's `/mj/...` is joined below it.",
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("mj-mcp", appauthor=False),
+        description="The folder of the journal and the archive (mode 0700). Default: the user's data folder.",
+    )
+    database_url: str = Field("", description="Another journal than SQLite in the data folder.")
+    output_dir: Path = Field(
+        default_factory=lambda: user_pictures_path() / "mj-mcp",
+        description="Where pictures may be saved. Default: `mj-mcp` in the user's pictures folder.",
+    )
+    wait_seconds: Annotated[float, Field(ge=0, le=600)] | None = Field(
+        None, description="How long a call waits when it does not say. Default: what the connected host survives."
+    )
+    poll_seconds: float = Field(
+        5.0, ge=0.5, le=300, description="The pace of looks at a running task that the proxy asks for, in seconds."
+    )
+    max_open_tasks: int = Field(
+        10, ge=1, le=10_000, description="Tasks open at once for this account, over all processes."
+    )
+    daily_task_limit: int | None = Field(
+        None, ge=0, description="Submits per UTC day that you allow. Default: no ceiling."
+    )
+    read_only: bool = Field(False, description="1 leaves out every tool that spends.")
+    resource_links: bool = Field(
+        True, description="0 leaves resource links out of results, for hosts that drop a result with one."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_format: Literal["json", "console", "auto"] = Field(
+        "auto", description="`json` lines or `console` text on stderr; `auto` is console on a terminal, else json."
+    )
+
+    @field_validator("api_key")
+    @classmethod
+    def _printable_key(cls, key: SecretStr) -> SecretStr:
+        text = key.get_secret_value()
+        if not text.strip() or text != text.strip() or not (text.isascii() and text.isprintable()):
+            raise ValueError("it must be printable ASCII without spaces around it")
+        return key
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("it must begin with http:// or https:// and name a host")
+        if parts.username or parts.query or parts.fragment:
+            raise ValueError("it must not carry a user name, a query or a fragment")
+        return url.rstrip("/").removesuffix("/mj")
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def account(self) -> str:
+        """Names the account without telling the key: tasks of two accounts never mix."""
+        text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of Settings
+    """The settings from the environment; `overrides` win.
+
+    Raises:
+        SettingsError: a variable is missing or holds what it must not. The value itself is never shown.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False, include_context=False, include_input=False)[0]
+        variable = f"MJ_{str(first['loc'][0]).upper()}"
+        what = "is not set" if first["type"] == "missing" else f"is not usable: {first['msg']}"
+        raise SettingsError(f"{variable} {what}") from None

@@ -1,0 +1,151 @@
+"""The doors that tests use: a simulator over real HTTP, and the server through a real MCP client.
+
+`spawn` is the highest door: the server as a process, over real pipes, in either protocol generation.
+`connect` is the same server in this process (for many cases, quickly).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp_types import CallToolResult, Implementation
+
+from mj_mcp.app import open_studio
+from mj_mcp.server import build_server
+from mj_mcp.settings import Settings, read_settings
+from mj_mcp.simulator import Simulator
+
+KEY = "test-key-canary-5f1b"
+
+PROTOCOLS = ["2026-07-28", "2025-06-18"]
+"""The sessionless generation, and an older handshake."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[Simulator]:
+    """A simulator whose jobs move only when the test says so."""
+    async with Simulator(key=KEY, job_seconds=None) as simulator:
+        yield simulator
+
+
+class Caller:
+    """A real client, and the few lines that every test would write again."""
+
+    def __init__(self, client: Client, log: Path | None = None) -> None:
+        self.client = client
+        self._log = log
+
+    async def call(self, tool: str, **arguments: Any) -> CallToolResult:
+        """Call a tool; results come back whole, errors too."""
+        return await self.client.call_tool(tool, arguments)
+
+    async def task(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool that must work; its structured content."""
+        result = await self.call(tool, **arguments)
+        assert not result.is_error, result.content
+        assert isinstance(result.structured_content, dict)
+        return result.structured_content
+
+    async def error(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool that must fail; the error of its structured content."""
+        result = await self.call(tool, **arguments)
+        assert result.is_error, result.structured_content
+        assert isinstance(result.structured_content, dict)
+        error = result.structured_content["error"]
+        assert set(error) == {"code", "message", "next_step", "retry_after_seconds", "submission_id"}
+        assert isinstance(error, dict)
+        return error
+
+    def logged(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The server's log lines so far (`spawn` only)."""
+        assert self._log is not None
+        lines = [json.loads(line) for line in self._log.read_text().splitlines()]
+        return [line for line in lines if event is None or line.get("event") == event]
+
+
+def environment(sim_url: str, data_dir: Path, **extra: str) -> dict[str, str]:
+    """What a host would set for the server."""
+    return {
+        "MJ_API_KEY": KEY,
+        "MJ_BASE_URL": sim_url,
+        "MJ_DATA_DIR": str(data_dir / "data"),
+        "MJ_OUTPUT_DIR": str(data_dir / "pictures"),
+        "MJ_POLL_SECONDS": "0.5",
+        "HOME": str(data_dir),
+        **extra,
+    }
+
+
+@pytest.fixture
+def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractAsyncContextManager[Caller]]:
+    """`async with spawn(sim, protocol="2026-07-28", MJ_X="...") as caller`: the server as a process on pipes."""
+
+    @asynccontextmanager
+    async def start(sim: Simulator, *, protocol: str = "2026-07-28", **extra: str) -> AsyncIterator[Caller]:
+        parameters = StdioServerParameters(
+            command=sys.executable, args=["-m", "mj_mcp"], env=environment(sim.url, tmp_path, **extra)
+        )
+        modern = protocol == "2026-07-28"
+        if not modern:
+            monkeypatch.setattr("mcp.client.session.LATEST_HANDSHAKE_VERSION", protocol)
+        log = tmp_path / "server.log"
+        with log.open("a") as errlog:
+            client = Client(stdio_client(parameters, errlog=errlog), mode=protocol if modern else "legacy")
+            async with client:
+                assert client.session.protocol_version == protocol
+                yield Caller(client, log)
+
+    return start
+
+
+@pytest.fixture
+def settings_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """The settings that a host's environment gives."""
+
+    def read(sim_url: str, **extra: str) -> Settings:
+        for name, value in environment(sim_url, tmp_path, **extra).items():
+            monkeypatch.setenv(name, value)
+        return read_settings()
+
+    return read
+
+
+@pytest.fixture
+def connect(settings_for: Callable[..., Settings]) -> Callable[..., AbstractAsyncContextManager[Caller]]:
+    """`async with connect(sim, MJ_X="...") as caller`: the real server in this process, through a real client."""
+
+    @asynccontextmanager
+    async def start(
+        sim: Simulator, *, protocol: str = "2026-07-28", host: str | None = None, **extra: str
+    ) -> AsyncIterator[Caller]:
+        settings = settings_for(sim.url, **extra)
+        mode = "auto" if protocol == "2026-07-28" else "legacy"
+        info = Implementation(name=host, version="1") if host else None
+        async with (
+            open_studio(settings) as studio,
+            Client(build_server(studio, settings), mode=mode, client_info=info) as client,
+        ):
+            yield Caller(client)
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own MJ_... variables never reach a test."""
+    for name in [name for name in os.environ if name.startswith("MJ_")]:
+        monkeypatch.delenv(name)
