@@ -64,12 +64,13 @@ RECORD_AGAIN_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a caller is told: the task, and whether it is one that was already running."""
+    """What a caller is told: the task, whether it is one that was already running, and what the waiting took."""
 
     task: Task
     duplicate: bool = False
     notes: tuple[str, ...] = ()
     looks: int = 0
+    waited: float = 0.0
 
 
 class Studio:
@@ -154,7 +155,7 @@ class Studio:
             self._raise_when_blind(task)
         if task.status is Status.REFUSED:
             _raise_unless_accepted(task)
-        return Told(task, looks=max(0, self._watch.looks(task) - looks))
+        return Told(task, looks=max(0, self._watch.looks(task) - looks), waited=wait.passed)
 
     async def list_tasks(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
         """The owner's tasks, newest first."""
@@ -204,6 +205,7 @@ class Studio:
             duplicate=not claim.is_new,
             notes=self._blindness(task),
             looks=max(0, self._watch.looks(task) - looks),
+            waited=wait.passed,
         )
 
     async def _submit(self, task: Task, request: Submit, allow_duplicate: bool, claimed: asyncio.Future[Claim]) -> None:
@@ -337,6 +339,10 @@ class _Wait:
     @property
     def until(self) -> float:
         return self.began + self.seconds
+
+    @property
+    def passed(self) -> float:
+        return asyncio.get_running_loop().time() - self.began
 
 
 _WITHDRAWN = Failure("withdrawn", "the caller left before anything was submitted")

@@ -5,12 +5,12 @@ Owns the conversation with the Midjourney Proxy. Knows nothing of the journal, o
 
 from __future__ import annotations
 
-from mj_mcp.proxy.http import Http
+from mj_mcp.proxy.http import Call, Http
+from mj_mcp.proxy.text import Redact
 from mj_mcp.proxy.wire import (
     Accepted,
     Doubtful,
     Look,
-    Redact,
     Refused,
     Submit,
     Trouble,
@@ -19,6 +19,7 @@ from mj_mcp.proxy.wire import (
     check_task_id,
     fetch_path,
     imagine,
+    read_code,
     read_look,
     read_submit,
     simple_change,
@@ -55,7 +56,9 @@ class Proxy:
 
     async def submit(self, request: Submit) -> Accepted | Refused | Doubtful:
         """Post once. Never raises for what the proxy or the network does: doubt is an answer too."""
-        answer = await self._http.request("POST", request.path, json=dict(request.body), seconds=SUBMIT_SECONDS)
+        answer = await self._http.request(
+            Call(method="POST", path=request.path, json=dict(request.body), seconds=SUBMIT_SECONDS, code_of=read_code)
+        )
         return read_submit(answer, self._redact)
 
     async def look(self, task_id: str, seconds: float = LOOK_SECONDS) -> Look:
@@ -64,5 +67,5 @@ class Proxy:
         Raises:
             InvalidRequest: `task_id` could change the URL.
         """
-        answer = await self._http.request("GET", fetch_path(task_id), seconds=seconds)
+        answer = await self._http.request(Call(method="GET", path=fetch_path(task_id), seconds=seconds))
         return read_look(answer, self._redact)

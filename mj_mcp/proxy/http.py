@@ -39,6 +39,20 @@ class Answer:
     retry_after: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request: where, what, and how many seconds it may take in all.
+
+    `code_of` finds the code in an answer's body, for the log line.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    seconds: float
+    json: dict[str, Any] | None = None
+    code_of: Callable[[Answer], int | None] = lambda _answer: None
+
+
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
     """No complete answer. `sent` is False only when the request provably never left."""
@@ -85,26 +99,25 @@ class Http:
         self._connect_seconds = connect_seconds
         self._clients: dict[bool, httpx.AsyncClient] = {}
 
-    async def request(
-        self, method: Literal["GET", "POST"], path: str, *, json: dict[str, Any] | None = None, seconds: float
-    ) -> Answer | NoAnswer:
-        """Perform one request within `seconds` in all, and say what came of it.
+    async def request(self, call: Call) -> Answer | NoAnswer:
+        """Perform one request within `call.seconds` in all, and say what came of it.
 
         A request that never left is tried up to three times; anything else is sent once. httpx's own
         timeouts are per read, so a dripping body is bounded by the deadline around the whole.
         """
+        retries = stamina.retry_context(
+            on=_NeverLeft, attempts=TRIES_BEFORE_SENDING, wait_initial=0.1, wait_max=1.0, timeout=call.seconds
+        )
         try:
-            async with asyncio.timeout(seconds):
-                async for attempt in stamina.retry_context(
-                    on=_NeverLeft, attempts=TRIES_BEFORE_SENDING, wait_initial=0.1, wait_max=1.0, timeout=seconds
-                ):
+            async with asyncio.timeout(call.seconds):
+                async for attempt in retries:
                     with attempt:
-                        return await self._once(method, path, json, seconds, attempt.num)
+                        return await self._logged(call, attempt.num)
         except _NeverLeft as failure:
             return NoAnswer(sent=False, reason=str(failure))
         except TimeoutError:
             # The deadline may have struck while connecting; it cannot tell, so it counts as sent.
-            return NoAnswer(sent=True, reason=f"no complete answer within {seconds:g} s")
+            return NoAnswer(sent=True, reason=f"no complete answer within {call.seconds:g} s")
         raise AssertionError("stamina ends in an answer or an exception")  # pragma: no cover
 
     async def aclose(self) -> None:
@@ -112,19 +125,18 @@ class Http:
         for client in self._clients.values():
             await client.aclose()
 
-    async def _once(
-        self, method: Literal["GET", "POST"], path: str, json: dict[str, Any] | None, seconds: float, attempt: int
-    ) -> Answer | NoAnswer:
+    async def _logged(self, call: Call, attempt: int) -> Answer | NoAnswer:
         began = time.perf_counter()
         outcome: Answer | NoAnswer | None = None
         try:
-            outcome = await self._exchange(method, path, json, seconds)
+            outcome = await self._exchange(call)
         finally:
             log.info(
                 "upstream_request",
-                method=method,
-                path=path,
+                method=call.method,
+                path=call.path,
                 status=outcome.status if isinstance(outcome, Answer) else None,
+                code=call.code_of(outcome) if isinstance(outcome, Answer) else None,
                 failure=outcome.reason if isinstance(outcome, NoAnswer) else None if outcome else "cut off",
                 attempt=attempt,
                 ms=round((time.perf_counter() - began) * 1000, 1),
@@ -133,13 +145,12 @@ class Http:
             raise _NeverLeft(outcome.reason)
         return outcome
 
-    async def _exchange(
-        self, method: Literal["GET", "POST"], path: str, json: dict[str, Any] | None, seconds: float
-    ) -> Answer | NoAnswer:
-        timeout = httpx.Timeout(seconds, connect=min(self._connect_seconds, seconds))
+    async def _exchange(self, call: Call) -> Answer | NoAnswer:
+        timeout = httpx.Timeout(call.seconds, connect=min(self._connect_seconds, call.seconds))
+        client = self._client(keep_alive=call.method == "GET")
         try:
-            client = self._client(keep_alive=method == "GET")
-            async with client.stream(method, self._base_url + path, json=json, timeout=timeout) as response:
+            url = self._base_url + call.path
+            async with client.stream(call.method, url, json=call.json, timeout=timeout) as response:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     body += chunk

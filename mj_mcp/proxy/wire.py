@@ -1,7 +1,7 @@
 """The proxy's shapes, and the tables that turn them into the language of the house.
 
-Owns every field name, status word and submit code of the "Midjourney Proxy" API, and the cleaning of its
-texts. Knows nothing of connections. Another dialect of this API is another block in this file.
+Owns every field name, status word and submit code of the "Midjourney Proxy" API. Knows nothing of connections.
+Another dialect of this API is another block in this file.
 
 Source of the shapes: the specification of the API; of the codes and oddities: public relatives of it.
 """
@@ -9,8 +9,6 @@ Source of the shapes: the specification of the API; of the codes and oddities: p
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -19,15 +17,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, StrictSt
 
 from mj_mcp.errors import Busy, InvalidRequest, MjError, PromptRefused, Rejected, Unauthorized, UpstreamError
 from mj_mcp.proxy.http import Answer, NoAnswer
+from mj_mcp.proxy.text import Redact, clean, clean_url
 from mj_mcp.tasks import Failure, Image, Kind, Sighting, Status
-
-Redact = Callable[[str], str]
 
 TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """Letters, digits and four signs, up to 128: anything else could change the URL."""
 
-MAX_TEXT = 500
-MAX_URL = 4096
 MAX_IMAGES = 16
 
 # ---------------------------------------------------------------------------------------------- requests
@@ -161,6 +156,14 @@ def read_submit(answer: Answer | NoAnswer, redact: Redact) -> Accepted | Refused
         if body.code in DOUBTFUL_WITHOUT_ID:
             return Doubtful(f"the proxy answered code {body.code} without a usable task id")
     return _by_code(answer, body, redact)
+
+
+def read_code(answer: Answer) -> int | None:
+    """The code in the answer to a submit, if it can be read."""
+    try:
+        return _SubmitAnswer.model_validate_json(answer.body).code
+    except ValidationError:
+        return None
 
 
 def _by_code(answer: Answer, body: _SubmitAnswer, redact: Redact) -> Refused | Doubtful:
@@ -355,37 +358,8 @@ def _images(listed: object, redact: Redact) -> tuple[tuple[Image, ...], tuple[st
     images = tuple(
         Image(index=index, url=url)
         for index, entry in enumerate(entries[:MAX_IMAGES], start=1)
-        if isinstance(entry, dict) and (url := _url(entry.get("image_url"), redact))
+        if isinstance(entry, dict) and (url := clean_url(entry.get("image_url"), redact))
     )
     if len(images) < len(entries):
         return images, (f"{len(entries) - len(images)} of {len(entries)} picture links were unusable",)
     return images, () if images else ("the proxy reports success, but lists no picture",)
-
-
-_URL = re.compile(r"(?i:https?)://[!#-&(-;=?-\[\]_a-z~]+")
-"""Printable ASCII without quotes, angle brackets, backslash, caret, grave, braces and bar."""
-
-
-def _url(value: object, redact: Redact) -> str | None:
-    """A link that is nothing but a link: no spaces, quotes or markup; its query is kept (it may be the signature)."""
-    if not isinstance(value, str) or len(value) > MAX_URL or not _URL.fullmatch(value) or redact(value) != value:
-        return None
-    return value
-
-
-# ------------------------------------------------------------------------------------------------- text
-
-_MARKUP = re.compile(r"<[^<>]*>")
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode categories of control, format (bidi, zero-width, tag), surrogate, private and separator characters."""
-
-
-def clean(value: object, redact: Redact) -> str:
-    """Third-party text made fit to show: no key, no markup, no control, bidi or tag characters, capped."""
-    if not isinstance(value, str):
-        return ""
-    text = _MARKUP.sub(" ", redact(value)[: 4 * MAX_TEXT])
-    text = "".join(c if unicodedata.category(c) not in _UNSAFE else " " if c in "\t\r\n" else "" for c in text)
-    # Sought again: what was woven into the key to hide it is gone by now.
-    text = redact(" ".join(text.split()))
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."

@@ -53,7 +53,7 @@ class Face:
         return self._result(told, bought=False)
 
     def _result(self, told: Told, *, bought: bool) -> CallToolResult:
-        structlog.contextvars.bind_contextvars(looks=told.looks)
+        structlog.contextvars.bind_contextvars(looks=told.looks, waited=round(told.waited, 3))
         return task_result(
             told,
             time.time(),
