@@ -16,6 +16,7 @@ from mj_mcp.proxy import Proxy
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
+from mj_mcp.submits import Submits
 from mj_mcp.watch import Watch
 
 GRACE_SECONDS = 20.0
@@ -23,8 +24,8 @@ GRACE_SECONDS = 20.0
 
 
 @asynccontextmanager
-async def open_studio(settings: Settings) -> AsyncIterator[Studio]:
-    """A studio that works, until the block ends."""
+async def open_studio(settings: Settings, *, watching: bool = True) -> AsyncIterator[Studio]:
+    """A studio that works, until the block ends; without `watching` it takes no open task over."""
     key = settings.api_key.get_secret_value()
     async with AsyncExitStack() as stack:
         journal = open_journal(settings.database_url, settings.data_dir, settings.account)
@@ -33,11 +34,12 @@ async def open_studio(settings: Settings) -> AsyncIterator[Studio]:
         stack.push_async_callback(http.aclose)
         proxy = Proxy(http, redactor(key))
         watch = Watch(journal, proxy, poll_seconds=settings.poll_seconds, now=time.time)
-        stack.push_async_callback(_stop, asyncio.create_task(watch.run()))
+        if watching:
+            stack.push_async_callback(_stop, asyncio.create_task(watch.run()))
         limits = Limits(settings.max_open_tasks, settings.daily_task_limit)
-        studio = Studio(journal, proxy, watch, limits=limits, now=time.time)
-        stack.push_async_callback(studio.drain, GRACE_SECONDS)
-        yield studio
+        submits = Submits(journal, proxy, watch, limits=limits, now=time.time)
+        stack.push_async_callback(submits.drain, GRACE_SECONDS)
+        yield Studio(journal, proxy, watch, submits, now=time.time)
 
 
 async def _stop(work: asyncio.Task[None]) -> None:

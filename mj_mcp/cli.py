@@ -6,17 +6,27 @@ Owns exit codes and everything that is printed. The only room that prints.
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from mj_mcp import __version__
+from mj_mcp import __version__, logs
+from mj_mcp.errors import MjError
 from mj_mcp.settings import Settings, SettingsError, read_settings
+from mj_mcp.tasks import TASKS, Status, Task
+
+if TYPE_CHECKING:
+    from mj_mcp.studio import Studio
+
+T = TypeVar("T")
 
 EXIT_SETTINGS = 2
 
@@ -82,17 +92,97 @@ def simulate(port: int, speed: float, key: str) -> None:
         _fail(f"cannot listen on port {port}: {failure.strerror or failure}", 1)
 
 
+@main.group(invoke_without_command=True)
+@click.option("--status", type=click.Choice(sorted(TASKS | {Status.REFUSED})), default=None, help="Only these.")
+@click.option("--limit", default=20, show_default=True, help="How many, newest first.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_context
+def tasks(context: click.Context, status: Status | None, limit: int, as_json: bool) -> None:
+    """List what was bought, and settle what is in doubt."""
+    if context.invoked_subcommand is None:
+        wanted = Status(status) if status else None
+
+        async def listed(studio: Studio) -> tuple[Task, ...]:
+            return (await studio.list_tasks(None, wanted, limit, None)).tasks
+
+        found = _with_studio(listed)
+        for task in found:
+            print(_as_json(task) if as_json else _as_row(task))
+        if not found and not as_json:
+            print("No tasks.")
+
+
+@tasks.command()
+@click.argument("task_id")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def show(task_id: str, as_json: bool) -> None:
+    """Show one task whole, by its task id or submission id. Asks the proxy nothing."""
+
+    async def found(studio: Studio) -> Task:
+        return await studio.look_up(task_id)
+
+    task = _with_studio(found)
+    if as_json:
+        print(_as_json(task))
+        return
+    for name, value in asdict(task).items():
+        if value not in (None, (), ""):
+            print(f"{name:16} {value}")
+
+
+@tasks.command()
+@click.argument("submission_id")
+@click.argument("task_id")
+def attach(submission_id: str, task_id: str) -> None:
+    """Say which task an unconfirmed submission became, as the proxy's records show; checked by a look."""
+    task = _with_studio(lambda studio: studio.attach(submission_id, task_id))
+    print(f"{submission_id} is task {task.task_id}, and it is {task.status}.")
+
+
+@tasks.command()
+@click.argument("submission_id")
+def abandon(submission_id: str) -> None:
+    """Give an unconfirmed submission up, when the proxy's records show that it never became a task."""
+    _with_studio(lambda studio: studio.abandon(submission_id))
+    print(f"{submission_id} is given up; the same request can be submitted again.")
+
+
+def _with_studio(work: Callable[[Studio], Awaitable[T]]) -> T:
+    """Run `work` on a studio that watches nothing, with errors in a person's words."""
+    from mj_mcp.app import open_studio  # noqa: PLC0415 - only the commands that need it pay for it
+
+    settings = _settings()
+    logs.configure(level="error", style="console", redact=logs.redactor(settings.api_key.get_secret_value()))
+
+    async def run() -> T:
+        async with open_studio(settings, watching=False) as studio:
+            return await work(studio)
+
+    try:
+        return asyncio.run(run())
+    except MjError as failure:
+        _fail(failure.message, 1)
+
+
+def _as_json(task: Task) -> str:
+    return json.dumps(asdict(task), ensure_ascii=False)
+
+
+def _as_row(task: Task) -> str:
+    when = datetime.fromtimestamp(task.submitted_at or task.updated_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    prompt = (task.prompt or "").replace("\n", " ")
+    return f"{when}  {task.status:12} {task.kind or '-':9}  {task.handle:36}  {prompt[:60]}"
+
+
 def _serve() -> None:
     settings = _settings()
     _run(_serving(settings))
 
 
 async def _serving(settings: Settings) -> None:
-    from mj_mcp import logs  # noqa: PLC0415 - the settings are checked before anything heavy is imported
-
     key = settings.api_key.get_secret_value()
     logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(key))
-    from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
+    from mj_mcp.app import open_studio  # noqa: PLC0415 - the settings are checked before anything heavy is imported
     from mj_mcp.server import build_server, serve_stdio  # noqa: PLC0415 - as above
 
     async with open_studio(settings) as studio:

@@ -1,15 +1,18 @@
 """Structured logs: one JSON line per event on stderr, and the one place where secrets are taken out.
 
-Owns structlog's configuration and redaction. The standard library's loggers (the SDK's, httpx's) join in.
+Owns structlog's configuration and redaction. The standard library's loggers (the SDK's, httpx's) join in, and so do
+Python's warnings.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Literal
+from urllib.parse import quote
 
 import structlog
 
@@ -17,11 +20,17 @@ HIDDEN = "[redacted]"
 
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{6,}")
 _QUERY = re.compile(r"(https?://[^\s?#\"'<>]+)\?[^\s\"'<>#]+")
+_SIGNED = re.compile(r"(?i)([?&](?:[\w-]*sig(?:nature)?|[\w-]*token|[\w-]*key|hm|exp?)=)[^\s&\"'<>#]+")
+"""A signed link that stands without its host, as in a request line."""
+
+# One line per request of ours says more than httpx's own, which would repeat it with the link's signature.
+_QUIET = ("httpx", "httpcore", "PIL")
 
 
 def redactor(*secrets: str) -> Callable[[str], str]:
-    """A function that takes these secrets out of a text."""
-    hidden = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+    """A function that takes these secrets out of a text, also where they are escaped for JSON, Python or a URL."""
+    forms = {form for secret in secrets if secret for form in _forms(secret)}
+    hidden = sorted(forms, key=len, reverse=True)
 
     def redact(text: str) -> str:
         for secret in hidden:
@@ -32,22 +41,12 @@ def redactor(*secrets: str) -> Callable[[str], str]:
     return redact
 
 
+def _forms(secret: str) -> set[str]:
+    return {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe="")}
+
+
 def configure(*, level: str, style: Literal["json", "console", "auto"], redact: Callable[[str], str]) -> None:
     """Send every log of this process to stderr, redacted. Call before the SDK is set up: it would install its own."""
-
-    def scrub(value: object) -> object:
-        if isinstance(value, str):
-            return _QUERY.sub(rf"\1?{HIDDEN}", _BEARER.sub(rf"\1{HIDDEN}", redact(value)))
-        if isinstance(value, Mapping):
-            return {key: scrub(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [scrub(item) for item in value]
-        return value if isinstance(value, int | float | bool | None) else scrub(str(value))
-
-    def scrubbed(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        # What structlog itself carries for the formatter begins with an underscore.
-        return {key: value if key.startswith("_") else scrub(value) for key, value in event.items()}
-
     pretty = style == "console" or (style == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -55,7 +54,7 @@ def configure(*, level: str, style: Literal["json", "console", "auto"], redact: 
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        scrubbed,
+        _scrubber(redact),
     ]
     structlog.configure(
         processors=[
@@ -67,19 +66,41 @@ def configure(*, level: str, style: Literal["json", "console", "auto"], redact: 
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    renderer = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if pretty else structlog.processors.JSONRenderer()
-    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(pretty=pretty)],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # One line per request of ours says more than httpx's own, which would repeat it with the link's signature.
-    for name in ("httpx", "httpcore", "PIL"):
+    logging.captureWarnings(True)
+    for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _renderer(*, pretty: bool) -> Any:  # noqa: ANN401 - one of structlog's renderers
+    if not pretty:
+        return structlog.processors.JSONRenderer()
+    # A traceback is text by now: it had to be, for secrets to be taken out of it.
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+
+
+def _scrubber(redact: Callable[[str], str]) -> Callable[..., MutableMapping[str, Any]]:
+    def scrub(value: object) -> object:
+        if isinstance(value, str):
+            text = _BEARER.sub(rf"\1{HIDDEN}", redact(value))
+            return _SIGNED.sub(rf"\1{HIDDEN}", _QUERY.sub(rf"\1?{HIDDEN}", text))
+        if isinstance(value, Mapping):
+            return {str(scrub(str(key))): scrub(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [scrub(item) for item in value]
+        return value if isinstance(value, int | float | bool | None) else scrub(str(value))
+
+    def scrubbed(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        # What structlog itself carries for the formatter begins with an underscore.
+        return {key: value if key.startswith("_") else scrub(value) for key, value in event.items()}
+
+    return scrubbed

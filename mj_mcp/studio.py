@@ -1,22 +1,14 @@
 """The use cases: generate, change, recall, list.
 
-Each verb reads top to bottom and is where the order of side effects is decided. The order of a submit:
-
-1. arguments and parent are checked; limits, duplicate claim and row in one transaction of the journal;
-2. one POST, in a task of its own that no cancelled caller can take down;
-3. its outcome is recorded: accepted, refused, or in doubt;
-4. only then does anybody hear of it. Nothing is ever posted again by itself.
-
-Owns that order. Knows nothing of MCP, of HTTP or of SQL.
+Each verb reads top to bottom and is where the order of side effects is decided: arguments and parent are checked
+first, then `submits.py` buys, then the call waits as long as it may. Knows nothing of MCP, of HTTP or of SQL.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +24,10 @@ from mj_mcp.errors import (
     Unconfirmed,
     UpstreamError,
 )
-from mj_mcp.journal import Claim, Journal, Limits, Page
+from mj_mcp.journal import Journal, Page
 from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.proxy import (
-    Accepted,
-    Doubtful,
     Proxy,
-    Refused,
     Submit,
     Trouble,
     Unknown,
@@ -47,7 +36,8 @@ from mj_mcp.proxy import (
     imagine,
     simple_change,
 )
-from mj_mcp.tasks import MOVES, Failure, Kind, Sighting, Status, Task, accept, doubt, merge, refuse
+from mj_mcp.submits import Submits
+from mj_mcp.tasks import Kind, Sighting, Status, Task, accept, merge, move
 from mj_mcp.watch import Tick, Watch
 
 log = structlog.get_logger("mj_mcp.studio")
@@ -59,7 +49,6 @@ GLANCE_SECONDS = 0.9
 """How long `get_task` with `wait_seconds=0` lets a fresh look take before it answers with the last one."""
 
 FAILED_LOOKS_TOLERATED = 3
-RECORD_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +66,14 @@ class Studio:
     """Everything a caller can ask for. `owner` is the caller's identity; one's tasks are nobody else's."""
 
     def __init__(
-        self, journal: Journal, proxy: Proxy, watch: Watch, *, limits: Limits, now: Callable[[], float]
+        self, journal: Journal, proxy: Proxy, watch: Watch, submits: Submits, *, now: Callable[[], float]
     ) -> None:
         """`now` gives seconds since the epoch."""
         self._journal = journal
         self._proxy = proxy
         self._watch = watch
-        self._limits = limits
+        self._submits = submits
         self._now = now
-        self._posts: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------------------------------------------ verbs
 
@@ -157,19 +145,59 @@ class Studio:
             _raise_unless_accepted(task)
         return Told(task, looks=max(0, self._watch.looks(task) - looks), waited=wait.passed)
 
-    async def list_tasks(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
-        """The owner's tasks, newest first."""
+    async def look_up(self, handle: str) -> Task:
+        """Anybody's task as the journal has it, without a look at the proxy: for the person at the machine.
+
+        Raises:
+            TaskNotFound: the journal has no such id.
+        """
+        task = await self._journal.find(handle, None)
+        if task is None:
+            raise TaskNotFound(f"the journal knows no task {handle}")
+        return task
+
+    async def list_tasks(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
+        """The owner's tasks (None: everybody's), newest first."""
         return await self._journal.page(owner, status, limit, cursor)
 
-    async def drain(self, seconds: float) -> None:
-        """Wait up to `seconds` for the POSTs in flight, so that their outcomes are recorded."""
-        if self._posts:
-            await asyncio.wait(self._posts, timeout=seconds)
-        for post in self._posts:
-            post.cancel()
-        await asyncio.gather(*self._posts, return_exceptions=True)
+    # --------------------------------------------------------------------------------- verbs of a person only
 
-    # ------------------------------------------------------------------------------------------- the submit
+    async def attach(self, submission_id: str, task_id: str) -> Task:
+        """Resolve a doubt: the person found in the proxy's records that this submit became that task.
+
+        Raises:
+            InvalidRequest: it is not in doubt, or the task is another submission's.
+            TaskNotFound, UpstreamError: there is no such submission, or the proxy knows no such task.
+        """
+        task = await self._doubtful(submission_id, Status.UNCONFIRMED, Status.ABANDONED)
+        other = await self._journal.find(check_task_id(task_id), None)
+        if other is not None:
+            raise InvalidRequest(
+                "task_id", task_id, f"a task that is in no row yet; {other.submission_id} has this one"
+            )
+        look = await self._seen(task_id, ANSWER_SECONDS)
+        now = self._now()
+        return await self._journal.update(task.submission_id, lambda task: merge(accept(task, task_id, now), look, now))
+
+    async def abandon(self, submission_id: str) -> Task:
+        """Give a doubtful submit up: its claim is freed, so that the same request can be bought again.
+
+        Raises:
+            InvalidRequest: it is not in doubt.
+            TaskNotFound: there is no such submission.
+        """
+        task = await self._doubtful(submission_id, Status.UNCONFIRMED)
+        return await self._journal.update(task.submission_id, lambda task: move(task, Status.ABANDONED, self._now()))
+
+    async def _doubtful(self, submission_id: str, *allowed: Status) -> Task:
+        task = await self._journal.find(submission_id, None)
+        if task is None or task.submission_id != submission_id:
+            raise TaskNotFound(f"no submission {submission_id} is known here")
+        if task.status not in allowed:
+            raise InvalidRequest("submission_id", submission_id, f"an unconfirmed one; this one is {task.status}")
+        return task
+
+    # ------------------------------------------------------------------------------------------- buying
 
     def _intend(self, owner: str, kind: Kind, **request: Any) -> Task:  # noqa: ANN401 - fields of Task
         now = self._now()
@@ -184,15 +212,10 @@ class Studio:
         )
 
     async def _buy(self, task: Task, request: Submit, allow_duplicate: bool, wait: _Wait) -> Told:
-        claimed: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
-        self._spawn(self._submit(task, request, allow_duplicate, claimed))
         patience = wait.until if wait.seconds else wait.began + ANSWER_SECONDS
-        try:
-            async with asyncio.timeout_at(patience):
-                claim = await claimed
-        except TimeoutError:
-            # Cancelling `claimed` made `_submit` withdraw: see there.
-            raise StorageUnavailable("the journal did not answer in time, so nothing was submitted") from None
+        claim = await self._submits.begin(
+            task, request, allow_duplicate=allow_duplicate, until=max(patience, wait.began + GLANCE_SECONDS)
+        )
         task = await self._watch.wait(
             claim.task, patience, enough=lambda task: task.status is not Status.SUBMITTING, tick=wait.tick
         )
@@ -207,62 +230,6 @@ class Studio:
             looks=max(0, self._watch.looks(task) - looks),
             waited=wait.passed,
         )
-
-    async def _submit(self, task: Task, request: Submit, allow_duplicate: bool, claimed: asyncio.Future[Claim]) -> None:
-        """The order of side effects. Runs in a task of its own; the caller only waits for what it records."""
-        try:
-            claim = await self._journal.claim(
-                task, _request_key(task, request), allow_duplicate=allow_duplicate, limits=self._limits
-            )
-        except Exception as refusal:  # noqa: BLE001 - whatever it is, the caller is told and nothing is sent
-            if not claimed.done():
-                claimed.set_exception(refusal)
-            return
-        if claimed.done():
-            # The caller left before anything was spent: neither is it spent now.
-            if claim.is_new:
-                await self._record(task, Refused(_WITHDRAWN))
-            return
-        claimed.set_result(claim)
-        if claim.is_new:
-            await self._record(task, await self._post(request))
-
-    async def _post(self, request: Submit) -> Accepted | Refused | Doubtful:
-        try:
-            return await self._proxy.submit(request)
-        except Exception:
-            log.exception("submit_failed")
-            return Doubtful("this server failed while it submitted")
-
-    async def _record(self, task: Task, outcome: Accepted | Refused | Doubtful) -> None:
-        """Write down what became of a submit, again and again until it is written; then tell."""
-
-        def settle(known: Task) -> Task:
-            return _settle(known, outcome, self._now())
-
-        while True:
-            try:
-                settled = await self._journal.update(task.submission_id, settle)
-                break
-            except StorageUnavailable as failure:
-                log.error("outcome_not_recorded", submission_id=task.submission_id, reason=failure.message)  # noqa: TRY400 - the reason says it all
-                self._watch.publish(settle(task))
-                await asyncio.sleep(RECORD_AGAIN_SECONDS)
-        log.info(
-            "submitted",
-            submission_id=task.submission_id,
-            task_id=settled.task_id,
-            status=settled.status,
-            code=settled.failure.code if settled.failure else None,
-        )
-        if settled.is_watched:
-            self._watch.follow(settled)
-        self._watch.publish(settled)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        post = asyncio.create_task(work)
-        self._posts.add(post)
-        post.add_done_callback(self._posts.discard)
 
     # ---------------------------------------------------------------------------------------------- parents
 
@@ -281,26 +248,27 @@ class Studio:
         task_id = check_task_id(handle)
         if task_id.startswith("sub_"):
             raise TaskNotFound(f"no submission {task_id} is known here")
-        look = await self._proxy.look(task_id, seconds=wait.seconds or ANSWER_SECONDS)
+        look = await self._seen(task_id, wait.seconds or ANSWER_SECONDS)
+        now = self._now()
+        blank = Task(
+            submission_id=f"sub_{uuid.uuid4().hex}", status=Status.QUEUED, task_id=task_id, owner=owner, updated_at=now
+        )
+        adopted = await self._journal.adopt(merge(blank, look, now))
+        self._watch.publish(adopted)
+        return adopted
+
+    async def _seen(self, task_id: str, seconds: float) -> Sighting:
+        """One look that has to see something."""
+        look = await self._proxy.look(task_id, seconds=seconds)
         match look:
+            case Sighting():
+                return look
             case Unknown():
                 raise TaskNotFound(f"neither this server nor the proxy knows a task {task_id}")
             case Trouble():
                 raise ERRORS[look.code](
                     f"the look at task {task_id} failed: {look.message}", retry_after_seconds=look.retry_after
                 )
-            case Sighting():
-                now = self._now()
-                blank = Task(
-                    submission_id=f"sub_{uuid.uuid4().hex}",
-                    status=Status.QUEUED,
-                    task_id=task_id,
-                    owner=owner,
-                    updated_at=now,
-                )
-                adopted = await self._journal.adopt(merge(blank, look, now))
-                self._watch.publish(adopted)
-                return adopted
 
     # ------------------------------------------------------------------------------------------ failed looks
 
@@ -345,24 +313,6 @@ class _Wait:
         return asyncio.get_running_loop().time() - self.began
 
 
-_WITHDRAWN = Failure("withdrawn", "the caller left before anything was submitted")
-
-
-def _settle(task: Task, outcome: Accepted | Refused | Doubtful, now: float) -> Task:
-    """The row after its outcome; unchanged where another process or a person has settled it already."""
-    match outcome:
-        case Accepted():
-            return accept(task, outcome.task_id, now, outcome.warnings) if _may(task, Status.QUEUED) else task
-        case Refused():
-            return refuse(task, outcome.failure, now) if _may(task, Status.REFUSED) else task
-        case Doubtful():
-            return doubt(task, outcome.reason, now) if _may(task, Status.UNCONFIRMED) else task
-
-
-def _may(task: Task, status: Status) -> bool:
-    return status in MOVES[task.status]
-
-
 def _raise_unless_accepted(task: Task) -> None:
     """A submit that the proxy did not take, or may have taken, is an error of whoever asked for it."""
     failure = task.failure
@@ -372,13 +322,3 @@ def _raise_unless_accepted(task: Task) -> None:
     if task.status is Status.UNCONFIRMED:
         reason = failure.message if failure else "the answer was lost"
         raise Unconfirmed(f"the submit may have been accepted and charged ({reason})", submission_id=task.submission_id)
-
-
-def _request_key(task: Task, request: Submit) -> str:
-    """What makes two requests identical: the owner, the kind, and what it is made from.
-
-    The same change asked for by name or as shorthand is one purchase, so the endpoint is left out.
-    """
-    subject = request.body if task.kind is Kind.IMAGINE else {"parent": task.parent_id, "index": task.index}
-    text = json.dumps([task.owner, task.kind, subject], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

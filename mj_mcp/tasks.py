@@ -192,7 +192,7 @@ def merge(task: Task, seen: Sighting, now: float) -> Task:
     """
     if task.status is _S.SUCCEEDED and seen.status is _S.SUCCEEDED and seen.images:
         return _relinked(task, seen, now)
-    if not task.is_watched:
+    if not task.is_watched or _is_late(task, seen):
         return task
     known = replace(
         task,
@@ -211,6 +211,10 @@ def merge(task: Task, seen: Sighting, now: float) -> Task:
         known = replace(known, failure=seen.failure or Failure("generation_failed", ""), upstream_eta=None)
     changed = moved_on or known.progress != task.progress or known.upstream_status != task.upstream_status
     return replace(known, updated_at=now) if changed else known
+
+
+def _is_late(task: Task, seen: Sighting) -> bool:
+    return seen.status is _S.QUEUED and task.status in {_S.PROCESSING, _S.STALLED}
 
 
 def _advanced(task: Task, seen: Sighting) -> bool:

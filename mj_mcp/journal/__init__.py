@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mj_mcp.errors import MjError
 from mj_mcp.tasks import Status, Task
 
 __all__ = ["Claim", "Journal", "Limits", "Page", "open_journal"]
@@ -27,10 +28,14 @@ DOUBT_COUNTS_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a person allows: tasks open at once, and submits per UTC day (None: no ceiling)."""
+    """What a person allows: tasks open at once, and submits per UTC day (None: no ceiling).
+
+    While there is a `pause`, nothing new is claimed, and it says why; what is open already is still found.
+    """
 
     max_open: int
     per_day: int | None = None
+    pause: MjError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +74,12 @@ class Journal(Protocol):
         """Read the row, apply the pure `change`, write it back: one transaction. Returns the new task."""
         ...
 
-    async def find(self, handle: str, owner: str) -> Task | None:
-        """The task with this submission id or task id, if it is this owner's."""
+    async def find(self, handle: str, owner: str | None) -> Task | None:
+        """The task with this submission id or task id, if it is this owner's (None: anybody's)."""
         ...
 
-    async def page(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
-        """The owner's tasks, newest first; refused submits only when asked for by `status`."""
+    async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
+        """The owner's tasks (None: everybody's), newest first; refused submits only when asked for by `status`."""
         ...
 
     async def tend(self, now: float) -> list[Task]:

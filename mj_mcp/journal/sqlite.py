@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable
 from mj_mcp.journal import DOUBT_COUNTS_SECONDS, LEASE_SECONDS, Claim, Limits, Page
 from mj_mcp.journal.files import ProcessLock, open_file
+from mj_mcp.journal.schema import MIGRATIONS, any_of
 from mj_mcp.tasks import OPEN, RUNNING, TASKS, WATCHED, Status, Task, doubt
 
 T = TypeVar("T")
@@ -30,45 +31,6 @@ BUSY_SECONDS = 5.0
 """How long a write waits for another process's lock before the submit is refused."""
 
 _TASK = TypeAdapter(Task)
-
-
-def _in(statuses: frozenset[Status]) -> str:
-    return "(" + ", ".join(f"'{status}'" for status in sorted(statuses)) + ")"
-
-
-MIGRATIONS: list[tuple[str, str]] = [
-    (
-        "0001_tasks",
-        f"""
-        CREATE TABLE tasks (
-            number        INTEGER PRIMARY KEY AUTOINCREMENT,
-            account       TEXT NOT NULL,
-            owner         TEXT NOT NULL,
-            submission_id TEXT NOT NULL UNIQUE,
-            task_id       TEXT,
-            kind          TEXT,
-            status        TEXT NOT NULL,
-            request_key   TEXT,
-            claim         TEXT,
-            submitted_at  REAL,
-            finished_at   REAL,
-            holder        TEXT,
-            lease_until   REAL,
-            seq           INTEGER NOT NULL,
-            writer        TEXT NOT NULL,
-            body          TEXT NOT NULL
-        );
-        CREATE INDEX tasks_task_id ON tasks (account, task_id) WHERE task_id IS NOT NULL;
-        CREATE UNIQUE INDEX tasks_claim ON tasks (account, claim) WHERE claim IS NOT NULL AND status IN {_in(OPEN)};
-        CREATE INDEX tasks_open ON tasks (account, request_key) WHERE status IN {_in(OPEN)};
-        CREATE INDEX tasks_owner ON tasks (account, owner, number);
-        CREATE INDEX tasks_status ON tasks (account, owner, status, number);
-        CREATE INDEX tasks_submitted ON tasks (account, submitted_at);
-        CREATE INDEX tasks_seq ON tasks (seq);
-        """,
-    ),
-]
-"""Applied in order, each once. A name is never reused; a journal with a name we do not know is newer than we are."""
 
 
 class SqliteJournal:
@@ -94,7 +56,7 @@ class SqliteJournal:
         def work(db: sqlite3.Connection) -> Claim:
             if not allow_duplicate:
                 rows = db.execute(
-                    f"SELECT body FROM tasks WHERE account = ? AND request_key = ? AND status IN {_in(OPEN)}"
+                    f"SELECT body FROM tasks WHERE account = ? AND request_key = ? AND status IN {any_of(OPEN)}"
                     " ORDER BY number LIMIT 1",
                     (self._account, request_key),
                 ).fetchall()
@@ -136,14 +98,15 @@ class SqliteJournal:
 
         return await self._write(work)
 
-    async def find(self, handle: str, owner: str) -> Task | None:
+    async def find(self, handle: str, owner: str | None) -> Task | None:
         """See `Journal.find`."""
 
         def work(db: sqlite3.Connection) -> Task | None:
             for column in ("submission_id", "task_id"):
                 row = db.execute(
-                    f"SELECT body FROM tasks WHERE account = ? AND owner = ? AND {column} = ? ORDER BY number LIMIT 1",
-                    (self._account, owner, handle),
+                    f"SELECT body FROM tasks WHERE account = ? AND {column} = ? AND owner = coalesce(?, owner)"
+                    " ORDER BY number LIMIT 1",
+                    (self._account, handle, owner),
                 ).fetchone()
                 if row is not None:
                     return _load(row)
@@ -151,11 +114,13 @@ class SqliteJournal:
 
         return await self._read(work)
 
-    async def page(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
+    async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
         """See `Journal.page`."""
         if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
             raise InvalidRequest("cursor", cursor, "the `next_cursor` of an earlier page")
-        where = "status = :status" if status else f"status IN {_in(TASKS)}"
+        where = "status = :status" if status else f"status IN {any_of(TASKS)}"
+        if owner is not None:
+            where += " AND owner = :owner"
         values = {
             "account": self._account,
             "owner": owner,
@@ -166,7 +131,7 @@ class SqliteJournal:
 
         def work(db: sqlite3.Connection) -> Page:
             rows = db.execute(
-                f"SELECT body, number FROM tasks WHERE account = :account AND owner = :owner AND {where}"
+                f"SELECT body, number FROM tasks WHERE account = :account AND {where}"
                 " AND number < :before ORDER BY number DESC LIMIT :limit",
                 values,
             ).fetchall()
@@ -238,10 +203,12 @@ class SqliteJournal:
     # ---------------------------------------------------------------------------------------------- pieces
 
     def _check_limits(self, db: sqlite3.Connection, task: Task, limits: Limits) -> None:
+        if limits.pause is not None:
+            raise limits.pause
         now = task.updated_at
         (running,) = db.execute(
-            f"SELECT count(*) FROM tasks WHERE account = ? AND status IN {_in(OPEN)} AND (status IN {_in(RUNNING)}"
-            f" OR (status = '{Status.UNCONFIRMED}' AND submitted_at > ?))",
+            f"SELECT count(*) FROM tasks WHERE account = ? AND status IN {any_of(OPEN)}"
+            f" AND (status IN {any_of(RUNNING)} OR (status = '{Status.UNCONFIRMED}' AND submitted_at > ?))",
             (self._account, now - DOUBT_COUNTS_SECONDS),
         ).fetchone()
         if running >= limits.max_open:
@@ -286,7 +253,7 @@ class SqliteJournal:
         """Write the task and the columns that queries need; they are always written together."""
         db.execute(
             "UPDATE tasks SET task_id = ?, kind = ?, status = ?, submitted_at = ?, finished_at = ?, body = ?,"
-            f" holder = CASE WHEN ? IN {_in(WATCHED | {Status.SUBMITTING})} THEN holder END,"
+            f" holder = CASE WHEN ? IN {any_of(WATCHED | {Status.SUBMITTING})} THEN holder END,"
             " writer = ?, seq = (SELECT coalesce(max(seq), 0) + 1 FROM tasks) WHERE submission_id = ?",
             (
                 task.task_id,
@@ -304,7 +271,7 @@ class SqliteJournal:
     def _needs_tending(self, db: sqlite3.Connection, now: float) -> bool:
         """Whether a lease is to be renewed, taken over or settled: asked by a read, so that idling writes nothing."""
         held_rows = db.execute(
-            f"SELECT holder, min(lease_until) FROM tasks WHERE account = ? AND status IN {_in(OPEN)}"
+            f"SELECT holder, min(lease_until) FROM tasks WHERE account = ? AND status IN {any_of(OPEN)}"
             f" AND status <> '{Status.UNCONFIRMED}' GROUP BY holder",
             (self._account,),
         )
@@ -320,7 +287,7 @@ class SqliteJournal:
 
     def _tend(self, db: sqlite3.Connection, now: float) -> list[Task]:
         rows = db.execute(
-            f"SELECT body, holder, lease_until FROM tasks WHERE account = ? AND status IN {_in(OPEN)}"
+            f"SELECT body, holder, lease_until FROM tasks WHERE account = ? AND status IN {any_of(OPEN)}"
             f" AND status <> '{Status.UNCONFIRMED}'",
             (self._account,),
         ).fetchall()
@@ -342,7 +309,7 @@ class SqliteJournal:
 
     def _held(self, db: sqlite3.Connection) -> list[Task]:
         rows = db.execute(
-            f"SELECT body FROM tasks WHERE account = ? AND status IN {_in(WATCHED)} AND holder = ?",
+            f"SELECT body FROM tasks WHERE account = ? AND status IN {any_of(WATCHED)} AND holder = ?",
             (self._account, self._lock.name),
         )
         return [_load(row) for row in rows]

@@ -1,0 +1,188 @@
+"""The order of a submit, in which nothing is paid for twice and nothing paid for is lost.
+
+1. Limits, duplicate claim and row in one transaction of the journal.
+2. One POST, in a task of its own that no cancelled caller can take down.
+3. Its outcome is recorded: accepted, refused, or in doubt.
+4. Only then does anybody hear of it. Nothing is ever posted again by itself.
+
+Owns that order. Knows nothing of prompts, of waiting, of MCP, HTTP or SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from mj_mcp.errors import Busy, MjError, PromptRefused, StorageUnavailable, Unauthorized
+from mj_mcp.journal import Claim, Journal, Limits
+from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Submit
+from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, doubt, refuse
+from mj_mcp.watch import Watch
+
+log = structlog.get_logger("mj_mcp.submits")
+
+RECORD_AGAIN_SECONDS = 1.0
+
+PAUSE_SECONDS = 60.0
+FAILED_IN_A_ROW = 5
+"""After so many, or after one refused key, submits pause instead of hammering; looks go on."""
+
+
+class Submits:
+    """Every submit of this process, from the claim to its recorded outcome."""
+
+    def __init__(
+        self, journal: Journal, proxy: Proxy, watch: Watch, *, limits: Limits, now: Callable[[], float]
+    ) -> None:
+        """`now` gives seconds since the epoch."""
+        self._journal = journal
+        self._proxy = proxy
+        self._watch = watch
+        self._limits = limits
+        self._now = now
+        self._posts: set[asyncio.Task[None]] = set()
+        self._failed = 0
+        self._pause: tuple[float, type[MjError], str] | None = None
+
+    async def begin(self, task: Task, request: Submit, *, allow_duplicate: bool, until: float) -> Claim:
+        """Claim the request and post it; returns as soon as it is claimed, by the event loop's time `until`.
+
+        The outcome is published to whoever waits for the claimed task. A caller that is cancelled, or out of
+        time, before the claim is made has bought nothing.
+
+        Raises:
+            Busy, LimitReached, StorageUnavailable: nothing was submitted.
+        """
+        claimed: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
+        post = asyncio.create_task(self._submit(task, request, allow_duplicate, claimed))
+        self._posts.add(post)
+        post.add_done_callback(self._posts.discard)
+        try:
+            async with asyncio.timeout_at(until):
+                # To be cancelled here cancels `claimed`, which makes `_submit` withdraw: see there.
+                return await claimed
+        except TimeoutError:
+            raise StorageUnavailable("the journal did not answer in time, so nothing was submitted") from None
+
+    async def drain(self, seconds: float) -> None:
+        """Wait up to `seconds` for the POSTs in flight, so that their outcomes are recorded."""
+        if self._posts:
+            await asyncio.wait(self._posts, timeout=seconds)
+        for post in self._posts:
+            post.cancel()
+        await asyncio.gather(*self._posts, return_exceptions=True)
+
+    async def _submit(self, task: Task, request: Submit, allow_duplicate: bool, claimed: asyncio.Future[Claim]) -> None:
+        """The order of side effects. Runs in a task of its own; the caller only waits for what it records."""
+        try:
+            claim = await self._journal.claim(
+                task,
+                _request_key(task, request),
+                allow_duplicate=allow_duplicate,
+                limits=replace(self._limits, pause=self._paused()),
+            )
+        except Exception as refusal:  # noqa: BLE001 - whatever it is, the caller is told and nothing is sent
+            if not claimed.done():
+                claimed.set_exception(refusal)
+            return
+        if claimed.done():
+            # The caller left before anything was spent: neither is it spent now.
+            if claim.is_new:
+                await self._record(task, Refused(_WITHDRAWN))
+            return
+        claimed.set_result(claim)
+        if claim.is_new:
+            outcome = await self._post(request)
+            self._learn(outcome)
+            await self._record(task, outcome)
+
+    async def _post(self, request: Submit) -> Accepted | Refused | Doubtful:
+        try:
+            return await self._proxy.submit(request)
+        except Exception:
+            log.exception("submit_failed")
+            return Doubtful("this server failed while it submitted")
+
+    def _learn(self, outcome: Accepted | Refused | Doubtful) -> None:
+        """Pause after a refused key, or after too many submits in a row that came to nothing."""
+        code = outcome.failure.code if isinstance(outcome, Refused) else None
+        if code in {PromptRefused.code, Busy.code}:
+            return  # the proxy works; it is this prompt, or this moment, that it refused
+        self._failed = 0 if isinstance(outcome, Accepted) else self._failed + 1
+        if code == Unauthorized.code:
+            self._begin_pause(Unauthorized, "the proxy refused the key or the account")
+        elif self._failed >= FAILED_IN_A_ROW:
+            self._begin_pause(Busy, f"the last {self._failed} submits came to nothing")
+
+    def _begin_pause(self, kind: type[MjError], why: str) -> None:
+        self._failed = 0
+        self._pause = (asyncio.get_running_loop().time() + PAUSE_SECONDS, kind, why)
+        log.warning("submits_paused", seconds=PAUSE_SECONDS, reason=why)
+
+    def _paused(self) -> MjError | None:
+        if self._pause is None:
+            return None
+        until, kind, why = self._pause
+        left = until - asyncio.get_running_loop().time()
+        if left <= 0:
+            return None
+        return kind(f"{why}, so submits pause; nothing was submitted", retry_after_seconds=float(math.ceil(left)))
+
+    async def _record(self, task: Task, outcome: Accepted | Refused | Doubtful) -> None:
+        """Write down what became of a submit, again and again until it is written; then tell."""
+
+        def settle(known: Task) -> Task:
+            return _settle(known, outcome, self._now())
+
+        while True:
+            try:
+                settled = await self._journal.update(task.submission_id, settle)
+                break
+            except StorageUnavailable as failure:
+                log.error("outcome_not_recorded", submission_id=task.submission_id, reason=failure.message)  # noqa: TRY400 - the reason says it all
+                self._watch.publish(settle(task))
+                await asyncio.sleep(RECORD_AGAIN_SECONDS)
+        log.info(
+            "submitted",
+            submission_id=task.submission_id,
+            task_id=settled.task_id,
+            status=settled.status,
+            code=settled.failure.code if settled.failure else None,
+        )
+        if settled.is_watched:
+            self._watch.follow(settled)
+        self._watch.publish(settled)
+
+
+_WITHDRAWN = Failure("withdrawn", "the caller left before anything was submitted")
+
+
+def _settle(task: Task, outcome: Accepted | Refused | Doubtful, now: float) -> Task:
+    """The row after its outcome; unchanged where another process or a person has settled it already."""
+    match outcome:
+        case Accepted():
+            return accept(task, outcome.task_id, now, outcome.warnings) if _may(task, Status.QUEUED) else task
+        case Refused():
+            return refuse(task, outcome.failure, now) if _may(task, Status.REFUSED) else task
+        case Doubtful():
+            return doubt(task, outcome.reason, now) if _may(task, Status.UNCONFIRMED) else task
+
+
+def _may(task: Task, status: Status) -> bool:
+    return status in MOVES[task.status]
+
+
+def _request_key(task: Task, request: Submit) -> str:
+    """What makes two requests identical: the owner, the kind, and what it is made from.
+
+    The same change asked for by name or as shorthand is one purchase, so the endpoint is left out.
+    """
+    subject = request.body if task.kind is Kind.IMAGINE else {"parent": task.parent_id, "index": task.index}
+    text = json.dumps([task.owner, task.kind, subject], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
