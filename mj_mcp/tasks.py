@@ -20,7 +20,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Where a task stands. The values are published (DESIGN: the structured content of every task tool)."""
+    """Where a task stands. The values are published in the structured content of every task tool."""
 
     SUBMITTING = "submitting"
     UNCONFIRMED = "unconfirmed"

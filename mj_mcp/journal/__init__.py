@@ -67,7 +67,11 @@ class Journal(Protocol):
         ...
 
     async def adopt(self, task: Task) -> Task:
-        """Insert a task that was found at the proxy; the row that is there already, when there is one."""
+        """Insert a task that was found at the proxy; the row that is there already, when there is one.
+
+        Raises:
+            TaskNotFound: it is there already, and is another owner's.
+        """
         ...
 
     async def update(self, submission_id: str, change: Callable[[Task], Task]) -> Task:
@@ -85,7 +89,7 @@ class Journal(Protocol):
     async def tend(self, now: float) -> list[Task]:
         """Keep this process's leases, settle what dead processes left, and take over what nobody watches.
 
-        Returns every task that this process is to watch.
+        Returns every task that this process is to watch, and those that it has settled.
         """
         ...
 

@@ -1,6 +1,6 @@
 """The journal's file on this machine: opened, migrated, set aside when broken; and who of its users is alive.
 
-Owns paths, modes and process locks. Knows nothing of tasks.
+Owns paths, modes, process locks, and what the errors of SQLite and the disk mean. Knows nothing of tasks.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from mj_mcp.errors import StorageUnavailable
+
+DEATH_SHOWS = sys.platform != "win32"
+"""Whether a process lock tells for certain that its process is gone; elsewhere a lapsed lease has to do."""
 
 BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
@@ -27,8 +32,7 @@ def open_file(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]
         sqlite3.Error, OSError: it cannot be opened.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _refuse_after_breakage(path)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    _make_file(path)
     deadline = time.monotonic() + busy_seconds
     while True:
         try:
@@ -45,7 +49,9 @@ def open_file(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]
 
 
 def _open(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    # Never made here: somebody may have set a broken file aside since we looked.
+    where = f"{path.absolute().as_uri()}?mode=rw"
+    db = sqlite3.connect(where, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -91,17 +97,23 @@ def _applied(db: sqlite3.Connection) -> list[str]:
 
 def _set_aside(path: Path, failure: Exception) -> str:
     """Keep the broken file, with its log, under a clear name; never delete it."""
-    aside = path.with_name(f"{path.stem}.broken-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}{path.suffix}")
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    names = (f"{path.stem}.broken-{moment}{f'-{n}' if n else ''}{path.suffix}" for n in count())
+    aside = next(aside for name in names if not (aside := path.with_name(name)).exists())
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
     return f"{_aside_line(aside)} ({failure})"
 
 
-def _refuse_after_breakage(path: Path) -> None:
-    """No new journal beside a broken one: what it knew of charged submits must not be forgotten by itself."""
-    if not path.exists() and (broken := sorted(path.parent.glob(f"{path.stem}.broken-*{path.suffix}"))):
+def _make_file(path: Path) -> None:
+    """See that the file is there; never a new one beside a broken one, which knows of charged submits."""
+    if path.exists():
+        return
+    # In this order: a file that is gone because it was broken is to be found aside.
+    if broken := sorted(path.parent.glob(f"{path.stem}.broken-*{path.suffix}")):
         raise StorageUnavailable(_aside_line(broken[-1]))
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def _aside_line(aside: Path) -> str:
@@ -109,6 +121,17 @@ def _aside_line(aside: Path) -> str:
         f"the journal was broken and is kept as {aside}; nothing is submitted until a person has put a repaired"
         " journal.db in its place, or moved the broken file out of this folder to begin a new one"
     )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Whatever SQLite or the disk says becomes one error that says that nothing was bought."""
+    try:
+        yield
+    except sqlite3.Error as failure:
+        raise StorageUnavailable(f"the journal cannot be used: {failure}") from failure
+    except OSError as failure:
+        raise StorageUnavailable(f"the journal cannot be opened: {failure.strerror or failure}") from failure
 
 
 class ProcessLock:
@@ -127,7 +150,9 @@ class ProcessLock:
                 self._descriptor = self._locked_file()
 
     def _locked_file(self) -> int:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One by one: `parents` would make the folder of the journal with the default mode.
+        for folder in (self._folder.parent, self._folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._folder / self.name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         if sys.platform != "win32":
             import fcntl  # noqa: PLC0415 - POSIX only; elsewhere the lease's time alone decides

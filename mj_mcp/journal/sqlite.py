@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable
+from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
 from mj_mcp.journal import DOUBT_COUNTS_SECONDS, LEASE_SECONDS, Claim, Limits, Page
-from mj_mcp.journal.files import ProcessLock, open_file
+from mj_mcp.journal.files import DEATH_SHOWS, ProcessLock, open_file, translated
 from mj_mcp.journal.schema import MIGRATIONS, any_of
 from mj_mcp.tasks import OPEN, RUNNING, TASKS, WATCHED, Status, Task, doubt
 
@@ -77,7 +77,10 @@ class SqliteJournal:
                 "SELECT body FROM tasks WHERE account = ? AND task_id = ?", (self._account, task.task_id)
             ).fetchone()
             if row is not None:
-                return _load(row)
+                known = _load(row)
+                if known.owner != task.owner:
+                    raise TaskNotFound(f"no task {task.task_id} is known here")
+                return known
             self._insert(db, task, None, None)
             return task
 
@@ -87,7 +90,9 @@ class SqliteJournal:
         """See `Journal.update`."""
 
         def work(db: sqlite3.Connection) -> Task:
-            row = db.execute("SELECT body FROM tasks WHERE submission_id = ?", (submission_id,)).fetchone()
+            row = db.execute(
+                "SELECT body FROM tasks WHERE account = ? AND submission_id = ?", (self._account, submission_id)
+            ).fetchone()
             if row is None:
                 raise StorageUnavailable(f"the journal has lost {submission_id}")
             known = _load(row)
@@ -172,14 +177,18 @@ class SqliteJournal:
     # ---------------------------------------------------------------------------------------- transactions
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writes, self._transact, work)
+        # The time counts from here: writes behind a locked file must not wait for each other in turn as well.
+        deadline = time.monotonic() + BUSY_SECONDS
+        return await asyncio.get_running_loop().run_in_executor(self._writes, self._transact, work, deadline)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reads, self._look, work)
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with _translated():
+    def _transact(self, work: Callable[[sqlite3.Connection], T], deadline: float) -> T:
+        with translated():
             db = self._connection(self._writes)
+            left = max(0, round((deadline - time.monotonic()) * 1000))
+            db.execute(f"PRAGMA busy_timeout = {left}")
             db.execute("BEGIN IMMEDIATE")
             try:
                 outcome = work(db)
@@ -191,7 +200,7 @@ class SqliteJournal:
             return outcome
 
     def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with _translated():
+        with translated():
             return work(self._connection(self._reads))
 
     def _connection(self, thread: ThreadPoolExecutor) -> sqlite3.Connection:
@@ -254,6 +263,8 @@ class SqliteJournal:
         db.execute(
             "UPDATE tasks SET task_id = ?, kind = ?, status = ?, submitted_at = ?, finished_at = ?, body = ?,"
             f" holder = CASE WHEN ? IN {any_of(WATCHED | {Status.SUBMITTING})} THEN holder END,"
+            # Settled once, its claim is free for good: an abandoned submit that is found may meet its successor.
+            f" claim = CASE WHEN ? IN {any_of(OPEN)} THEN claim END,"
             " writer = ?, seq = (SELECT coalesce(max(seq), 0) + 1 FROM tasks) WHERE submission_id = ?",
             (
                 task.task_id,
@@ -262,6 +273,7 @@ class SqliteJournal:
                 task.submitted_at,
                 task.finished_at,
                 _TASK.dump_json(task).decode(),
+                task.status,
                 task.status,
                 self._lock.name,
                 task.submission_id,
@@ -292,9 +304,11 @@ class SqliteJournal:
             (self._account,),
         ).fetchall()
         dead = {h for h in {row[1] for row in rows} if h not in {None, self._lock.name} and self._lock.is_dead(h)}
+        settled = []
         for body, holder, lease_until in rows:
             task = _load((body,))
             mine = holder == self._lock.name
+            # Where death shows, a living process that was silent for long is still waiting for its answer.
             # A lease far in the future was written before the clock was set back.
             lapsed = lease_until is None or lease_until < now or lease_until > now + 2 * LEASE_SECONDS
             free = holder is None or holder in dead or lapsed
@@ -303,9 +317,10 @@ class SqliteJournal:
                     "UPDATE tasks SET holder = ?, lease_until = ? WHERE submission_id = ?",
                     (self._lock.name, now + LEASE_SECONDS, task.submission_id),
                 )
-            elif free:
-                self._store(db, doubt(task, "the server stopped before the proxy's answer was recorded", now))
-        return self._held(db)
+            elif holder is None or holder in dead or (lapsed and not DEATH_SHOWS):
+                settled.append(doubt(task, "the server stopped before the proxy's answer was recorded", now))
+                self._store(db, settled[-1])
+        return [*settled, *self._held(db)]
 
     def _held(self, db: sqlite3.Connection) -> list[Task]:
         rows = db.execute(
@@ -318,31 +333,19 @@ class SqliteJournal:
         (version,) = db.execute("PRAGMA data_version").fetchone()
         if version == self._seen_version:
             return []
-        first = self._seen_version is None
-        self._seen_version = version
-        rows: Sequence[tuple[str, int, str]] = (
-            db.execute(
-                "SELECT body, seq, writer FROM tasks WHERE account = ? AND seq > ? ORDER BY seq",
-                (self._account, self._seen_seq),
-            ).fetchall()
-            if not first
-            else []
-        )
-        self._seen_seq = db.execute("SELECT coalesce(max(seq), 0) FROM tasks").fetchone()[0]
+        first, self._seen_version = self._seen_version is None, version
+        if first:
+            (self._seen_seq,) = db.execute("SELECT coalesce(max(seq), 0) FROM tasks").fetchone()
+            return []
+        rows = db.execute(
+            "SELECT body, seq, writer FROM tasks WHERE account = ? AND seq > ? ORDER BY seq",
+            (self._account, self._seen_seq),
+        ).fetchall()
+        # Only as far as these rows go: others may have been written since.
+        self._seen_seq = rows[-1][1] if rows else self._seen_seq
         return [_load(row) for row in rows if row[2] != self._lock.name]
 
 
 def _load(row: Sequence[str | int | None]) -> Task:
     task: Task = _TASK.validate_json(str(row[0]))
     return task
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Whatever SQLite or the disk says becomes one error that says that nothing was bought."""
-    try:
-        yield
-    except sqlite3.Error as failure:
-        raise StorageUnavailable(f"the journal cannot be used: {failure}") from failure
-    except OSError as failure:
-        raise StorageUnavailable(f"the journal cannot be opened: {failure.strerror or failure}") from failure

@@ -6,23 +6,18 @@ Owns the conversation with the Midjourney Proxy. Knows nothing of the journal, o
 from __future__ import annotations
 
 from mj_mcp.proxy.http import Call, Http
+from mj_mcp.proxy.requests import Submit, change, check_task_id, fetch_path, imagine, simple_change
 from mj_mcp.proxy.text import Redact
 from mj_mcp.proxy.wire import (
     Accepted,
     Doubtful,
     Look,
     Refused,
-    Submit,
     Trouble,
     Unknown,
-    change,
-    check_task_id,
-    fetch_path,
-    imagine,
     read_code,
     read_look,
     read_submit,
-    simple_change,
 )
 
 __all__ = [

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ MAX_BODY_BYTES = 1 << 20
 """An answer of this API is a few KiB; a larger one is not from this API."""
 
 MAX_RETRY_AFTER = 3600.0
-"""Seconds. A larger `Retry-After` is absurd (UPSTREAM.md section 3, 11) and is capped."""
+"""Seconds. A larger `Retry-After` is absurd (proxies send them) and is capped."""
 
 CONNECT_SECONDS = 10.0
 TRIES_BEFORE_SENDING = 3
@@ -70,7 +71,6 @@ TRANSPORT_FAILURES: dict[type[Exception], tuple[Fate, str]] = {
     httpx.PoolTimeout: ("never left", "no free connection in time"),
     httpx.ProxyError: ("never left", "the HTTP proxy on the way refused the connection"),
     httpx.UnsupportedProtocol: ("never left", "the base URL has no http or https scheme"),
-    httpx.InvalidURL: ("never left", "the URL is not valid"),
     # After it, or where that cannot be told.
     httpx.LocalProtocolError: ("in doubt", "the request broke the HTTP protocol"),
     httpx.RemoteProtocolError: ("in doubt", "the connection closed before the answer was complete"),
@@ -81,6 +81,8 @@ TRANSPORT_FAILURES: dict[type[Exception], tuple[Fate, str]] = {
     httpx.CloseError: ("in doubt", "the connection broke while it was closed"),
     httpx.DecodingError: ("in doubt", "the answer's content encoding was broken"),
     httpx.TooManyRedirects: ("in doubt", "the answer redirects"),
+    # httpx reads the Location of a redirect that it does not follow. Our own URL is read before anything is sent.
+    httpx.InvalidURL: ("in doubt", "the answer redirects to what is no URL"),
 }
 """What each failure of httpx says about the request. A test holds this table complete."""
 
@@ -149,7 +151,10 @@ class Http:
         timeout = httpx.Timeout(call.seconds, connect=min(self._connect_seconds, call.seconds))
         client = self._client(keep_alive=call.method == "GET")
         try:
-            url = self._base_url + call.path
+            url = httpx.URL(self._base_url + call.path)
+        except httpx.InvalidURL:
+            return NoAnswer(sent=False, reason="the base URL is not valid")
+        try:
             async with client.stream(call.method, url, json=call.json, timeout=timeout) as response:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
@@ -166,7 +171,11 @@ class Http:
         """Submits go without keep-alive: a connection that the other side closes while idle makes a POST ambiguous."""
         if keep_alive not in self._clients:
             self._clients[keep_alive] = httpx.AsyncClient(
-                headers={"Authorization": f"Bearer {self._key}", "User-Agent": f"mj-mcp/{__version__}"},
+                headers={
+                    "Authorization": f"Bearer {self._key}",
+                    "User-Agent": f"mj-mcp/{__version__}",
+                    "Accept-Encoding": "identity",  # a compressed answer could unfold past the cap in one piece
+                },
                 follow_redirects=False,
                 limits=httpx.Limits(max_connections=32, max_keepalive_connections=8 if keep_alive else 0),
                 trust_env=False,  # the key goes to the configured host and through nobody else
@@ -190,7 +199,9 @@ def read_retry_after(text: str | None, now: Callable[[], float]) -> float | None
         seconds = float(text)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(text).timestamp() - now()
+            when = parsedate_to_datetime(text)
+            # "-0000" gives a date without a zone: it is UTC, not this machine's.
+            seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now()
         except (ValueError, TypeError, OverflowError):
             return None
     # `max` and `min` in this order also turn a NaN into a bound.

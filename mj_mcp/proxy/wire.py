@@ -8,73 +8,18 @@ Source of the shapes: the specification of the API; of the codes and oddities: p
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from mj_mcp.errors import Busy, InvalidRequest, MjError, PromptRefused, Rejected, Unauthorized, UpstreamError
+from mj_mcp.errors import Busy, MjError, PromptRefused, Rejected, Unauthorized, UpstreamError
 from mj_mcp.proxy.http import Answer, NoAnswer
+from mj_mcp.proxy.requests import is_task_id
 from mj_mcp.proxy.text import Redact, clean, clean_url
-from mj_mcp.tasks import Failure, Image, Kind, Sighting, Status
-
-TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-"""Letters, digits and four signs, up to 128: anything else could change the URL."""
+from mj_mcp.tasks import Failure, Image, Sighting, Status
 
 MAX_IMAGES = 16
-
-# ---------------------------------------------------------------------------------------------- requests
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """One POST: its path and exactly the fields that the specification gives it."""
-
-    path: str
-    body: dict[str, str | int]
-
-
-def imagine(prompt: str) -> Submit:
-    """POST /mj/submit/imagine."""
-    return Submit("/mj/submit/imagine", {"prompt": prompt})
-
-
-_ACTIONS = {Kind.UPSCALE: ("UPSCALE", "U"), Kind.VARIATION: ("VARIATION", "V"), Kind.REROLL: ("REROLL", "R")}
-
-
-def change(kind: Kind, task_id: str, index: int | None) -> Submit:
-    """POST /mj/submit/change; `index` is sent for UPSCALE and VARIATION only."""
-    action, _ = _ACTIONS[kind]
-    body: dict[str, str | int] = {"taskId": check_task_id(task_id), "action": action}
-    if index is not None:
-        body["index"] = index
-    return Submit("/mj/submit/change", body)
-
-
-def simple_change(kind: Kind, task_id: str, index: int | None) -> Submit:
-    """POST /mj/submit/simple-change with "ID U1", "ID V3" or "ID R"."""
-    _, letter = _ACTIONS[kind]
-    content = f"{check_task_id(task_id)} {letter}{index or ''}"
-    return Submit("/mj/submit/simple-change", {"content": content})
-
-
-def fetch_path(task_id: str) -> str:
-    """GET /mj/task/{id}/fetch."""
-    return f"/mj/task/{quote(check_task_id(task_id), safe='')}/fetch"
-
-
-def check_task_id(task_id: str) -> str:
-    """`task_id`, when it can stand in a URL.
-
-    Raises:
-        InvalidRequest: it holds other characters, or is longer than 128.
-    """
-    if not TASK_ID.fullmatch(task_id) or set(task_id) == {"."}:
-        raise InvalidRequest("task_id", task_id, "1 to 128 letters, digits, `.`, `_`, `:` or `-`")
-    return task_id
-
 
 # ---------------------------------------------------------------------------------------------- submits
 
@@ -107,8 +52,8 @@ class _SubmitAnswer(BaseModel):
 
     code: int
     description: Any = None
-    # An id of 16 digits must never pass through a float.
-    result: StrictInt | StrictStr | list[StrictInt | StrictStr] | None = None
+    # Raw JSON, read by `_task_id`: a refusal is a refusal whatever stands beside its code.
+    result: Any = None
     properties: Any = None
 
 
@@ -127,7 +72,7 @@ REFUSAL_CODES: dict[int, type[MjError]] = {
     24: PromptRefused,  # banned word
     30: Busy,  # saturated
 }
-"""Nothing was created, whatever the HTTP status beside it (DESIGN: the submit in order, step 3)."""
+"""Nothing was created, whatever the HTTP status beside it."""
 
 REFUSAL_STATUSES: dict[int, type[MjError]] = {401: Unauthorized, 402: Unauthorized, 403: Unauthorized, 429: Busy}
 """When the body says nothing, or says less."""
@@ -173,7 +118,7 @@ def _by_code(answer: Answer, body: _SubmitAnswer, redact: Redact) -> Refused | D
     if by_status is not None and kind in {None, Rejected}:
         kind = by_status
     if kind is None:
-        if answer.status not in CLIENT_ERRORS and not 200 <= answer.status < 300:
+        if not 200 <= answer.status < 300 and not _is_client_error(answer.status):
             return Doubtful(f"HTTP {answer.status} with the unknown code {body.code}")
         kind = Rejected
     message = f"the proxy refused it with code {body.code}" + (f": {said}" if said else "")
@@ -186,15 +131,19 @@ def _by_status(answer: Answer, redact: Redact) -> Refused | Doubtful:
     what = _describe(answer, redact)
     if kind := REFUSAL_STATUSES.get(answer.status):
         return Refused(Failure(kind.code, what, answer.retry_after))
-    if answer.status in CLIENT_ERRORS and answer.status not in DOUBTFUL_STATUSES:
+    if _is_client_error(answer.status):
         return Refused(Failure(Rejected.code, what))
     return Doubtful(what)
 
 
+def _is_client_error(status: int) -> bool:
+    return status in CLIENT_ERRORS and status not in DOUBTFUL_STATUSES
+
+
 def _describe(answer: Answer, redact: Redact) -> str:
     """An unreadable answer in our words: its status and the likely mistake, never its markup."""
-    body = answer.body.lstrip()
-    if body[:1] == b"<":
+    body = answer.body.strip()
+    if _is_page(answer):
         return (
             f"HTTP {answer.status} with a web page instead of JSON:"
             " the base URL may lack a path, or a gateway stands in the way"
@@ -207,6 +156,11 @@ def _describe(answer: Answer, redact: Redact) -> str:
         return f"HTTP {answer.status} with an unreadable body"
     said = next((t for t in (clean(text, redact) for text in error.texts()) if t), None)
     return f"HTTP {answer.status}" + (f": {said}" if said else " without a submit code")
+
+
+def _is_page(answer: Answer) -> bool:
+    """A web page instead of JSON: whoever sent it does not speak this API."""
+    return answer.body.lstrip()[:1] == b"<"
 
 
 class _ErrorBody(BaseModel):
@@ -222,20 +176,22 @@ class _ErrorBody(BaseModel):
         return (inner, self.message, self.detail, self.description)
 
 
-def _task_id(result: StrictInt | StrictStr | list[int | str] | None, redact: Redact) -> str | None:
+def _task_id(result: object, redact: Redact) -> str | None:
+    """The id from an integer, a text, or a list of one; never from a float, which cannot hold 16 digits."""
     if isinstance(result, list):
         result = result[0] if len(result) == 1 else None
-    if result is None:
+    if type(result) is int and result > 0:
+        result = str(result)
+    if not isinstance(result, str):
         return None
-    text = str(result)
-    return text if TASK_ID.fullmatch(text) and redact(text) == text else None
+    return result if is_task_id(result) and redact(result) == result else None
 
 
 def _queue_warning(body: _SubmitAnswer) -> tuple[str, ...]:
     if body.code == 21:
         return ("the proxy says that this task existed already",)
     ahead = body.properties.get("numberOfQueues") if isinstance(body.properties, dict) else None
-    return (f"queued behind {ahead} other jobs",) if isinstance(ahead, int) and 0 < ahead < 1_000_000 else ()
+    return (f"queued behind {ahead} other jobs",) if type(ahead) is int and 0 < ahead < 1_000_000 else ()
 
 
 def _banned_word(properties: object, redact: Redact) -> str:
@@ -305,7 +261,9 @@ def read_look(answer: Answer | NoAnswer, redact: Redact) -> Look:
         return Trouble("upstream_error" if answer.sent else "upstream_unreachable", answer.reason)
     if kind := REFUSAL_STATUSES.get(answer.status):
         return Trouble(kind.code, _describe(answer, redact), answer.retry_after)
-    if answer.status == 404 or (answer.status < 300 and answer.body.strip() in {b"", b"null", b"{}"}):
+    if (answer.status == 404 and not _is_page(answer)) or (
+        answer.status < 300 and b"".join(answer.body.split()) in {b"", b"null", b"{}"}
+    ):
         return Unknown()
     if not 200 <= answer.status < 300:
         return Trouble(UpstreamError.code, _describe(answer, redact), answer.retry_after)
@@ -345,7 +303,7 @@ def _sighting(body: _FetchAnswer, redact: Redact) -> Sighting:
     return Sighting(
         status=status,
         upstream_status=word,
-        progress=min(int(progress), 99) if progress is not None and status is not Status.SUCCEEDED else None,
+        progress=min(int(progress), 99) or None if progress is not None and status is not Status.SUCCEEDED else None,
         eta_seconds=body.task.eta,
         failure=failure,
         images=images,

@@ -1,0 +1,957 @@
+"""The journal: one contract that every engine keeps, then what is SQLite's alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+import mj_mcp.journal
+from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
+from mj_mcp.journal import DOUBT_COUNTS_SECONDS, LEASE_SECONDS, Claim, Journal, Limits, Page
+from mj_mcp.journal.schema import MIGRATIONS
+from mj_mcp.journal.sqlite import SqliteJournal
+from mj_mcp.tasks import (
+    Failure,
+    IllegalMove,
+    Image,
+    Kind,
+    Sighting,
+    Status,
+    Task,
+    accept,
+    doubt,
+    merge,
+    move,
+    refuse,
+)
+
+pytestmark = pytest.mark.anyio
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
+MANY = Limits(max_open=1000)
+
+
+class Clock:
+    """Time that moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.time = NOON
+
+    def __call__(self) -> float:
+        return self.time
+
+
+Open = Callable[..., Journal]
+"""Another process's door to the same storage, in this process. `account` is the only argument."""
+
+ENGINES: dict[str, Callable[[Path, str, Clock], Journal]] = {
+    "sqlite": lambda folder, account, clock: SqliteJournal(folder / "data", account, clock),
+}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=ENGINES)
+async def open_journal(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Open]:
+    opened: list[Journal] = []
+
+    def open_(account: str = "account") -> Journal:
+        opened.append(ENGINES[request.param](tmp_path, account, clock))
+        return opened[-1]
+
+    yield open_
+    for journal in opened:
+        await journal.aclose()
+
+
+@pytest.fixture
+def journal(open_journal: Open) -> Journal:
+    return open_journal()
+
+
+numbers = count(1)
+
+
+def new(at: float = NOON, owner: str = "local") -> Task:
+    return Task(
+        submission_id=f"sub_{next(numbers)}",
+        status=Status.SUBMITTING,
+        owner=owner,
+        kind=Kind.IMAGINE,
+        prompt="a red mug",
+        submitted_at=at,
+        updated_at=at,
+    )
+
+
+async def claim(
+    journal: Journal, task: Task, key: str = "", *, allow_duplicate: bool = False, limits: Limits = MANY
+) -> Claim:
+    key = key or task.submission_id
+    return await journal.claim(task, key, allow_duplicate=allow_duplicate, limits=limits)
+
+
+async def bought(journal: Journal, task: Task, key: str = "") -> Task:
+    """A task that the proxy works on."""
+    await claim(journal, task, key)
+    return await journal.update(task.submission_id, lambda known: accept(known, f"up_{task.submission_id}", NOON))
+
+
+def done(task: Task) -> Task:
+    return merge(task, Sighting(status=Status.SUCCEEDED, images=(Image(1, "https://x.example/1"),)), NOON + 1)
+
+
+def no(task: Task) -> Task:
+    return refuse(task, Failure("rejected", "no"), NOON)
+
+
+def lost(task: Task) -> Task:
+    return doubt(task, "no answer", NOON)
+
+
+# --- the claim
+
+
+async def test_a_claim_writes_the_task_down_whole(open_journal: Open) -> None:
+    task = replace(new(), parent_id="77", index=2, warnings=("w", "提"), kind=Kind.UPSCALE)
+    assert await claim(open_journal(), task) == Claim(task, is_new=True)
+    assert await open_journal().find(task.submission_id, "local") == task
+
+
+@pytest.mark.parametrize("settle", [None, lost, lambda task: accept(task, "77", NOON)])
+async def test_an_identical_request_finds_the_one_that_is_open(
+    open_journal: Open, settle: Callable[[Task], Task] | None
+) -> None:
+    first = new()
+    assert (await claim(open_journal(), first, "key")).is_new
+    if settle:
+        first = await open_journal().update(first.submission_id, settle)
+    again = await claim(open_journal(), new(), "key", limits=Limits(max_open=1, per_day=1))
+    assert again == Claim(first, is_new=False)
+
+
+@pytest.mark.parametrize("settle", [no, lambda task: done(accept(task, "77", NOON))])
+async def test_a_settled_request_frees_its_claim(journal: Journal, settle: Callable[[Task], Task]) -> None:
+    first = new()
+    await claim(journal, first, "key")
+    await journal.update(first.submission_id, settle)
+    second = new()
+    assert await claim(journal, second, "key") == Claim(second, is_new=True)
+
+
+async def test_who_asks_for_a_duplicate_gets_one_and_it_is_found_too(journal: Journal) -> None:
+    first, second, third = new(), new(), new()
+    await claim(journal, first, "key")
+    assert await claim(journal, second, "key", allow_duplicate=True) == Claim(second, is_new=True)
+    assert await claim(journal, third, "key", allow_duplicate=True) == Claim(third, is_new=True)
+    await journal.update(first.submission_id, no)
+    assert await claim(journal, new(), "key") == Claim(second, is_new=False)
+
+
+async def test_fifty_identical_requests_at_once_over_two_processes_are_one_purchase(open_journal: Open) -> None:
+    journals = [open_journal(), open_journal()]
+    claims = await asyncio.gather(*(claim(journals[at % 2], new(), "key") for at in range(50)))
+    assert [one.is_new for one in claims].count(True) == 1
+    assert len({one.task.submission_id for one in claims}) == 1
+
+
+async def test_a_submission_id_is_never_used_twice(journal: Journal) -> None:
+    task = new()
+    await claim(journal, task)
+    with pytest.raises(StorageUnavailable):
+        await claim(journal, task, "another key")
+    assert (await journal.page("local", None, 10, None)).tasks == (task,)
+
+
+# --- the limits
+
+
+async def test_the_limit_of_open_tasks_is_exact_over_two_processes(open_journal: Open) -> None:
+    journals = [open_journal(), open_journal()]
+    limits = Limits(max_open=7)
+    claims = await asyncio.gather(
+        *(claim(journals[at % 2], new(), limits=limits) for at in range(50)), return_exceptions=True
+    )
+    refusals = [one for one in claims if isinstance(one, Busy)]
+    assert len(refusals) == 43
+    assert len([one for one in claims if isinstance(one, Claim) and one.is_new]) == 7
+    assert refusals[0].retry_after_seconds == 15.0
+    assert len((await journals[0].page("local", None, 100, None)).tasks) == 7
+
+
+@pytest.mark.parametrize("settle", [no, lambda task: done(accept(task, "77", NOON))])
+async def test_a_settled_task_gives_its_place_back(journal: Journal, settle: Callable[[Task], Task]) -> None:
+    limits = Limits(max_open=1)
+    first = new()
+    await claim(journal, first, limits=limits)
+    with pytest.raises(Busy):
+        await claim(journal, new(), limits=limits)
+    await journal.update(first.submission_id, settle)
+    assert (await claim(journal, new(), limits=limits)).is_new
+
+
+async def test_a_stalled_task_gives_its_place_back(journal: Journal) -> None:
+    task = await bought(journal, new())
+    await journal.update(task.submission_id, lambda known: move(known, Status.STALLED, NOON))
+    assert (await claim(journal, new(), limits=Limits(max_open=1))).is_new
+
+
+async def test_doubt_counts_as_open_as_long_as_a_job_can_run(journal: Journal) -> None:
+    task = new()
+    await claim(journal, task)
+    await journal.update(task.submission_id, lost)
+    limits = Limits(max_open=1)
+    with pytest.raises(Busy):
+        await claim(journal, new(NOON + DOUBT_COUNTS_SECONDS - 1), limits=limits)
+    assert (await claim(journal, new(NOON + DOUBT_COUNTS_SECONDS + 1), limits=limits)).is_new
+
+
+async def test_the_daily_limit_is_exact_over_two_processes(open_journal: Open) -> None:
+    journals = [open_journal(), open_journal()]
+    limits = Limits(max_open=1000, per_day=9)
+    claims = await asyncio.gather(
+        *(claim(journals[at % 2], new(), limits=limits) for at in range(50)), return_exceptions=True
+    )
+    refusals = [one for one in claims if isinstance(one, LimitReached)]
+    assert len(refusals) == 41
+    assert refusals[0].retry_after_seconds == 12 * 3600
+
+
+async def test_the_day_ends_at_midnight_utc(journal: Journal) -> None:
+    midnight = NOON + 12 * 3600
+    limits = Limits(max_open=1000, per_day=1)
+    await claim(journal, new(midnight - 1), limits=limits)
+    with pytest.raises(LimitReached) as refusal:
+        await claim(journal, new(midnight - 0.5), limits=limits)
+    assert refusal.value.retry_after_seconds in {0, 1}
+    assert (await claim(journal, new(midnight), limits=limits)).is_new
+    with pytest.raises(LimitReached):
+        await claim(journal, new(midnight + 86399), limits=limits)
+
+
+async def test_a_refused_submit_costs_nothing_of_the_day_and_doubt_does(journal: Journal) -> None:
+    limits = Limits(max_open=1000, per_day=1)
+    first, second = new(), new()
+    await claim(journal, first, limits=limits)
+    await journal.update(first.submission_id, no)
+    assert (await claim(journal, second, limits=limits)).is_new
+    await journal.update(second.submission_id, lost)
+    with pytest.raises(LimitReached):
+        await claim(journal, new(), limits=limits)
+
+
+async def test_a_day_without_submits_refuses_them_all(journal: Journal) -> None:
+    with pytest.raises(LimitReached):
+        await claim(journal, new(), limits=Limits(max_open=10, per_day=0))
+    assert await journal.page("local", None, 10, None) == Page((), None)
+
+
+async def test_a_pause_claims_nothing_new_and_still_finds_what_is_open(journal: Journal) -> None:
+    first, pause = new(), Busy("paused")
+    await claim(journal, first, "key")
+    paused = Limits(max_open=10, pause=pause)
+    with pytest.raises(Busy, match="paused"):
+        await claim(journal, new(), limits=paused)
+    assert await claim(journal, new(), "key", limits=paused) == Claim(first, is_new=False)
+    assert (await journal.page("local", None, 10, None)).tasks == (first,)
+
+
+async def test_an_adopted_task_is_no_submit_of_the_day(journal: Journal) -> None:
+    await journal.adopt(replace(new(), status=Status.QUEUED, task_id="77", submitted_at=None))
+    assert (await claim(journal, new(), limits=Limits(max_open=10, per_day=1))).is_new
+
+
+# --- reading and changing
+
+
+async def test_an_update_is_one_transaction(open_journal: Open) -> None:
+    journals = [open_journal(), open_journal()]
+    task = await bought(journals[0], new())
+
+    def one_more(known: Task) -> Task:
+        return replace(known, progress=(known.progress or 0) + 1)
+
+    await asyncio.gather(*(journals[at % 2].update(task.submission_id, one_more) for at in range(40)))
+    assert await journals[1].find(task.submission_id, "local") == replace(task, progress=40)
+
+
+async def test_an_update_that_breaks_changes_nothing_and_its_error_rises(journal: Journal) -> None:
+    task = await bought(journal, new())
+    with pytest.raises(IllegalMove):
+        await journal.update(task.submission_id, no)
+    assert await journal.find(task.submission_id, "local") == task
+    assert (await journal.update(task.submission_id, done)).status is Status.SUCCEEDED
+
+
+async def test_a_row_that_is_not_there_cannot_be_updated(journal: Journal) -> None:
+    with pytest.raises(StorageUnavailable, match="sub_nobody"):
+        await journal.update("sub_nobody", done)
+
+
+async def test_a_task_is_found_by_either_id(journal: Journal) -> None:
+    task = await bought(journal, new())
+    assert task.task_id is not None
+    assert await journal.find(task.submission_id, "local") == task
+    assert await journal.find(task.task_id, "local") == task
+    assert await journal.find("nobody", "local") is None
+
+
+async def test_an_abandoned_submit_can_be_found_after_its_request_was_bought_again(journal: Journal) -> None:
+    first, second = new(), new()
+    await claim(journal, first, "key")
+    await journal.update(first.submission_id, lambda task: move(lost(task), Status.ABANDONED, NOON))
+    assert await claim(journal, second, "key") == Claim(second, is_new=True)
+    found = await journal.update(first.submission_id, lambda task: accept(task, "77", NOON))
+    assert (found.status, found.task_id) == (Status.QUEUED, "77")
+    assert not (await claim(journal, new(), "key")).is_new
+
+
+async def test_pages_come_newest_first_and_hold_everything_once(journal: Journal) -> None:
+    tasks = [new(NOON + at) for at in range(7)]
+    for task in tasks:
+        await claim(journal, task)
+    pages, cursor = [], None
+    while True:
+        page = await journal.page("local", None, 3, cursor)
+        pages.append(page.tasks)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        await claim(journal, new())  # what comes in between disturbs nothing
+    newest = tasks[::-1]
+    assert pages == [tuple(newest[:3]), tuple(newest[3:6]), tuple(newest[6:])]
+
+
+async def test_the_last_page_says_that_it_is_the_last(journal: Journal) -> None:
+    assert await journal.page("local", None, 3, None) == Page((), None)
+    tasks = [new() for _ in range(3)]
+    for task in tasks:
+        await claim(journal, task)
+    assert await journal.page("local", None, 3, None) == Page(tuple(tasks[::-1]), None)
+
+
+async def test_refused_submits_are_listed_only_when_asked_for(journal: Journal) -> None:
+    kept, refused = new(), new()
+    await claim(journal, kept)
+    await claim(journal, refused)
+    refused = await journal.update(refused.submission_id, no)
+    assert await journal.page("local", None, 10, None) == Page((kept,), None)
+    assert await journal.page("local", Status.REFUSED, 10, None) == Page((refused,), None)
+    assert await journal.page("local", Status.SUBMITTING, 10, None) == Page((kept,), None)
+    assert await journal.find(refused.submission_id, "local") == refused
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "1 ", "\u0661", "9" * 19, "9" * 400, "1; DROP TABLE tasks"])
+async def test_a_cursor_that_we_never_gave_is_an_invalid_request(journal: Journal, cursor: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        await journal.page("local", None, 3, cursor)
+    assert refusal.value.argument == "cursor"
+
+
+# --- whose it is
+
+
+async def test_two_accounts_never_mix(open_journal: Open, clock: Clock) -> None:
+    ours, theirs = open_journal("ours"), open_journal("theirs")
+    task = await bought(ours, new(), "key")
+    assert task.task_id is not None
+    limits = Limits(max_open=1, per_day=1)
+    second = new()
+    assert await claim(theirs, second, "key", limits=limits) == Claim(second, is_new=True)
+    assert await theirs.find(task.submission_id, "local") is None
+    assert await theirs.find(task.task_id, "local") is None
+    assert await theirs.page("local", None, 10, None) == Page((second,), None)
+    with pytest.raises(StorageUnavailable):
+        await theirs.update(task.submission_id, done)
+    adopted = replace(task, submission_id="sub_adopted")
+    assert await theirs.adopt(adopted) == adopted
+    clock.time += 100 * LEASE_SECONDS
+    assert await theirs.changes() == []
+    assert task not in await theirs.tend(clock())
+    assert await ours.find(task.task_id, "local") == task
+
+
+async def test_owners_never_mix(open_journal: Open) -> None:
+    journal = open_journal()
+    mine = await bought(journal, new(owner="me"))
+    theirs = await bought(journal, new(owner="you"))
+    assert mine.task_id is not None
+    assert await journal.find(mine.submission_id, "you") is None
+    assert await journal.find(mine.task_id, "you") is None
+    assert await journal.page("me", None, 10, None) == Page((mine,), None)
+    # The person at the machine sees everybody's.
+    assert await journal.find(mine.task_id, None) == mine
+    assert await journal.page(None, None, 10, None) == Page((theirs, mine), None)
+    assert await journal.page("you", None, 10, None) == Page((theirs,), None)
+    with pytest.raises(TaskNotFound):
+        await journal.adopt(replace(mine, submission_id="sub_adopted", owner="you"))
+    assert await journal.page("you", None, 10, None) == Page((theirs,), None)
+
+
+async def test_a_task_that_is_adopted_twice_is_there_once(open_journal: Open) -> None:
+    journals = [open_journal(), open_journal()]
+    found = [replace(new(), status=Status.QUEUED, task_id="77") for _ in range(10)]
+    rows = await asyncio.gather(*(journals[at % 2].adopt(task) for at, task in enumerate(found)))
+    assert len({row.submission_id for row in rows}) == 1
+    assert rows[0] in found
+    assert (await journals[0].page("local", None, 20, None)).tasks == (rows[0],)
+
+
+async def test_to_adopt_what_was_submitted_gives_the_submitted_row(journal: Journal) -> None:
+    task = await bought(journal, new())
+    assert await journal.adopt(replace(new(), status=Status.QUEUED, task_id=task.task_id)) == task
+
+
+# --- leases
+
+
+async def test_an_open_task_is_watched_by_one_process(open_journal: Open) -> None:
+    first, second = open_journal(), open_journal()
+    task = await bought(first, new())
+    for _ in range(2):
+        assert await first.tend(NOON) == [task]
+        assert await second.tend(NOON) == []
+
+
+async def test_an_adopted_task_is_watched_by_whoever_comes_first(open_journal: Open) -> None:
+    first, second = open_journal(), open_journal()
+    task = await first.adopt(replace(new(), status=Status.QUEUED, task_id="77"))
+    held = await asyncio.gather(first.tend(NOON), second.tend(NOON))
+    assert sorted(held, key=len) == [[], [task]]
+
+
+async def test_a_lease_that_is_kept_is_never_taken_over(open_journal: Open, clock: Clock) -> None:
+    first, second = open_journal(), open_journal()
+    task = await bought(first, new())
+    for _ in range(20):
+        clock.time += LEASE_SECONDS / 2
+        assert await first.tend(clock()) == [task]
+        assert await second.tend(clock()) == []
+
+
+async def test_a_lease_that_lapsed_is_taken_over_and_the_old_holder_lets_go(open_journal: Open, clock: Clock) -> None:
+    first, second = open_journal(), open_journal()
+    task = await bought(first, new())
+    assert await first.tend(clock()) == [task]
+    clock.time += LEASE_SECONDS + 1
+    assert await second.tend(clock()) == [task]
+    assert await first.tend(clock()) == []
+    assert await second.tend(clock()) == [task]
+
+
+async def test_a_clock_that_was_set_back_does_not_hold_a_lease_for_ever(open_journal: Open, clock: Clock) -> None:
+    first, second = open_journal(), open_journal()
+    task = await bought(first, new())
+    assert await first.tend(clock()) == [task]
+    assert await second.tend(clock() - 86400) == [task]
+
+
+async def test_a_process_that_leaves_gives_its_tasks_back_at_once(open_journal: Open) -> None:
+    first, second = open_journal(), open_journal()
+    task = await bought(first, new())
+    assert await second.tend(NOON) == []
+    await first.aclose()
+    assert await second.tend(NOON) == [task]
+
+
+async def test_a_submit_under_way_is_left_to_the_process_that_makes_it(open_journal: Open, clock: Clock) -> None:
+    first, second = open_journal(), open_journal()
+    task = new()
+    await claim(first, task)
+    for _ in range(20):
+        clock.time += LEASE_SECONDS / 2
+        assert await first.tend(clock()) == []
+        assert await second.tend(clock()) == []
+    assert await second.find(task.submission_id, "local") == task
+
+
+async def test_a_submit_of_a_process_that_left_is_in_doubt(open_journal: Open) -> None:
+    first, second = open_journal(), open_journal()
+    task = new()
+    await claim(first, task, "key")
+    await first.aclose()
+    assert await second.tend(NOON) == []
+    doubtful = await second.find(task.submission_id, "local")
+    assert doubtful == doubt(task, "the server stopped before the proxy's answer was recorded", NOON)
+    assert await claim(second, new(), "key") == Claim(doubtful, is_new=False)
+
+
+async def test_doubt_that_is_resolved_is_watched_again(open_journal: Open) -> None:
+    first, second = open_journal(), open_journal()
+    task = new()
+    await claim(first, task)
+    await first.update(task.submission_id, lost)
+    assert await second.tend(NOON) == []
+    found = await second.update(task.submission_id, lambda known: accept(known, "77", NOON))
+    assert await second.tend(NOON) == [found]
+
+
+@pytest.mark.parametrize("settle", [no, lost, lambda task: done(accept(task, "77", NOON))])
+async def test_what_is_settled_is_watched_by_nobody(
+    open_journal: Open, clock: Clock, settle: Callable[[Task], Task]
+) -> None:
+    first, second = open_journal(), open_journal()
+    task = new()
+    await claim(first, task)
+    await first.update(task.submission_id, settle)
+    clock.time += 100 * LEASE_SECONDS
+    assert await first.tend(clock()) == []
+    assert await second.tend(clock()) == []
+
+
+# --- changes
+
+
+async def test_changes_tell_what_another_process_wrote_and_only_that(open_journal: Open) -> None:
+    first, second = open_journal(), open_journal()
+    before = await bought(first, new())
+    assert await second.changes() == []
+    ours = await bought(second, new())
+    assert await second.changes() == []
+    theirs = await first.update(before.submission_id, done)
+    assert await second.changes() == [theirs]
+    assert await second.changes() == []
+    assert await first.changes() == []
+    ours = await second.update(ours.submission_id, done)
+    assert await first.changes() == [ours]
+
+
+async def test_a_look_that_showed_nothing_new_is_no_change(open_journal: Open) -> None:
+    first, second = open_journal(), open_journal()
+    task = await bought(first, new())
+    assert await second.changes() == []
+    assert await first.update(task.submission_id, lambda known: known) == task
+    assert await second.changes() == []
+
+
+async def test_the_lease_of_another_process_is_no_change_of_a_task(open_journal: Open, clock: Clock) -> None:
+    first, second = open_journal(), open_journal()
+    task = await bought(first, new())
+    assert await second.changes() == []
+    clock.time += LEASE_SECONDS
+    assert await first.tend(clock()) == [task]
+    assert await second.changes() == []
+
+
+async def test_changes_come_in_order_and_each_task_once(open_journal: Open) -> None:
+    first, second = open_journal(), open_journal()
+    assert await second.changes() == []
+    one, two = await bought(first, new()), await bought(first, new())
+    one = await first.update(one.submission_id, done)
+    assert await second.changes() == [two, one]
+
+
+# --- its life
+
+
+async def test_a_journal_that_is_closed_twice_is_closed(open_journal: Open) -> None:
+    journal = open_journal()
+    await journal.ready()
+    await journal.aclose()
+    await journal.aclose()
+
+
+async def test_a_journal_that_was_never_used_leaves_nothing_behind(open_journal: Open, tmp_path: Path) -> None:
+    await open_journal().aclose()
+    assert inside(tmp_path) == []
+
+
+async def test_what_was_written_is_there_after_a_restart(open_journal: Open) -> None:
+    first = open_journal()
+    task = await bought(first, new())
+    await first.aclose()
+    second = open_journal()
+    assert await second.tend(NOON) == [task]
+    assert await second.page("local", None, 10, None) == Page((task,), None)
+
+
+async def test_a_caller_that_is_cancelled_never_leaves_a_transaction_half_done(open_journal: Open) -> None:
+    journal = open_journal()
+    task = await bought(journal, new())
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slowly(known: Task) -> Task:
+        inside.set()
+        assert go_on.wait(10)
+        return done(known)
+
+    running = asyncio.create_task(journal.update(task.submission_id, slowly))
+    assert await asyncio.to_thread(inside.wait, 10)
+    waiting = asyncio.create_task(claim(journal, behind := new()))
+    await asyncio.sleep(0)  # until it stands in the writer's queue
+    running.cancel()
+    waiting.cancel()
+    outcomes = await asyncio.gather(running, waiting, return_exceptions=True)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+    go_on.set()
+    assert (await claim(journal, new())).is_new
+    # What had begun is done whole; what had not begun never happened.
+    assert await journal.find(task.submission_id, "local") == done(task)
+    assert await journal.find(behind.submission_id, "local") is None
+
+
+def test_another_engine_than_there_is_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="MJ_DATABASE_URL"):
+        mj_mcp.journal.open_journal("postgresql://x", tmp_path, "account")
+    assert isinstance(mj_mcp.journal.open_journal("", tmp_path, "account"), SqliteJournal)
+
+
+# ------------------------------------------------------------------------------------- SQLite: the file
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@asynccontextmanager
+async def sqlite(data_dir: Path) -> AsyncIterator[SqliteJournal]:
+    journal = SqliteJournal(data_dir, "account", lambda: NOON)
+    try:
+        yield journal
+    finally:
+        await journal.aclose()
+
+
+def inside(folder: Path, pattern: str = "*") -> list[Path]:
+    return sorted(folder.glob(pattern))
+
+
+def write(data_dir: Path, journal: bytes) -> None:
+    data_dir.mkdir(exist_ok=True)
+    (data_dir / "journal.db").write_bytes(journal)
+
+
+def read_only(folder: Path) -> None:
+    folder.mkdir(mode=0o500)
+
+
+def mode(path: Path) -> str:
+    return oct(path.stat().st_mode & 0o777)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+async def test_the_file_and_its_folder_are_for_their_owner_alone(tmp_path: Path, umask: int) -> None:
+    data_dir = tmp_path / "above" / "data"
+    before = os.umask(umask)
+    try:
+        async with sqlite(data_dir) as journal:
+            await claim(journal, new())
+            modes = {path.name: mode(path) for path in inside(data_dir)}
+            assert modes == {
+                "journal.db": "0o600",
+                "journal.db-wal": "0o600",
+                "journal.db-shm": "0o600",
+                "processes": "0o700",
+            }
+            assert mode(data_dir) == "0o700"
+            assert [mode(lock) for lock in inside(data_dir / "processes")] == ["0o600"]
+    finally:
+        os.umask(before)
+    assert inside(data_dir / "processes") == []
+
+
+async def test_what_is_committed_is_on_the_disk(data_dir: Path) -> None:
+    async with sqlite(data_dir) as journal:
+        pragmas = await journal._write(
+            lambda db: [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+        )
+        assert pragmas == ["wal", 2]
+
+
+async def test_a_journal_of_a_newer_version_is_refused_and_left_alone(data_dir: Path) -> None:
+    async with sqlite(data_dir) as journal:
+        await claim(journal, new())
+    with closing(sqlite3.connect(data_dir / "journal.db")) as db, db:
+        db.execute("INSERT INTO migrations (name) VALUES ('0099_from_the_future')")
+    for _ in range(2):
+        async with sqlite(data_dir) as journal:
+            with pytest.raises(StorageUnavailable, match=r"newer version of mj-mcp .*0099_from_the_future.*upgrade"):
+                await claim(journal, new())
+    with closing(sqlite3.connect(data_dir / "journal.db")) as db:
+        assert db.execute("SELECT count(*) FROM tasks").fetchone() == (1,)
+
+
+async def test_an_older_journal_is_brought_up_to_date_and_keeps_its_rows(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = new()
+    async with sqlite(data_dir) as journal:
+        await claim(journal, task)
+    newer = [
+        *MIGRATIONS,
+        ("0002_more", "ALTER TABLE tasks ADD more TEXT; CREATE TABLE other (x)"),
+    ]
+    monkeypatch.setattr("mj_mcp.journal.sqlite.MIGRATIONS", newer)
+    for _ in range(2):
+        async with sqlite(data_dir) as journal:
+            assert (await journal.page("local", None, 10, None)).tasks[-1].submission_id == task.submission_id
+    with closing(sqlite3.connect(data_dir / "journal.db")) as db:
+        names = db.execute("SELECT name FROM migrations ORDER BY name").fetchall()
+    assert names == [("0001_tasks",), ("0002_more",)]
+
+
+async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sqlite(data_dir) as journal:
+        await claim(journal, new())
+    broken = [*MIGRATIONS, ("0002_broken", "ALTER TABLE tasks ADD more TEXT; NONSENSE")]
+    with monkeypatch.context() as patch:
+        patch.setattr("mj_mcp.journal.sqlite.MIGRATIONS", broken)
+        async with sqlite(data_dir) as journal:
+            with pytest.raises(StorageUnavailable, match="NONSENSE"):
+                await journal.ready()
+    async with sqlite(data_dir) as journal:
+        assert (await claim(journal, new())).is_new
+
+
+BROKEN = {
+    "text": b"this is no database, " * 100,
+    "head": b"SQLite format 3\x00" + b"\xff" * 8192,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_broken_journal_is_kept_aside_and_no_new_one_is_begun(data_dir: Path, name: str) -> None:
+    write(data_dir, BROKEN[name])
+    for _ in range(3):
+        async with sqlite(data_dir) as journal:
+            with pytest.raises(
+                StorageUnavailable, match=r"kept as .*journal\.broken-\d{8}T\d{6}Z\.db; nothing is submitted"
+            ):
+                await claim(journal, new())
+    kept = inside(data_dir, "journal.*")
+    assert [path.read_bytes() for path in kept] == [BROKEN[name]]
+    # Once a person has moved it out of the folder, a new journal begins.
+    kept[0].rename(data_dir.parent / "moved.db")
+    async with sqlite(data_dir) as journal:
+        assert (await claim(journal, new())).is_new
+
+
+async def test_a_repaired_journal_is_used_although_the_broken_one_is_still_there(data_dir: Path) -> None:
+    async with sqlite(data_dir) as journal:
+        await claim(journal, new())
+    repaired = (data_dir / "journal.db").read_bytes()
+    write(data_dir, BROKEN["text"])
+    async with sqlite(data_dir) as journal:
+        with pytest.raises(StorageUnavailable):
+            await journal.ready()
+    write(data_dir, repaired)
+    async with sqlite(data_dir) as journal:
+        assert len((await journal.page("local", None, 10, None)).tasks) == 1
+
+
+async def test_a_second_breakage_in_the_same_second_does_not_overwrite_the_first(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = time.gmtime(NOON)
+    monkeypatch.setattr(time, "gmtime", lambda: moment)
+    for body in BROKEN.values():
+        write(data_dir, body)
+        async with sqlite(data_dir) as journal:
+            with pytest.raises(StorageUnavailable, match="kept as"):
+                await journal.ready()
+    assert {path.read_bytes() for path in inside(data_dir, "journal.*")} == set(BROKEN.values())
+
+
+async def test_two_who_meet_a_broken_journal_at_once_begin_no_new_one(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one has passed the first check when the first one sets the file aside."""
+    write(data_dir, BROKEN["text"])
+    connect = sqlite3.connect
+
+    def late(*args: object, **kwargs: object) -> sqlite3.Connection:
+        monkeypatch.setattr(sqlite3, "connect", connect)
+        (data_dir / "journal.db").rename(data_dir / "journal.broken-20261123T120000Z.db")
+        return connect(*args, **kwargs)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(sqlite3, "connect", late)
+    for _ in range(2):
+        async with sqlite(data_dir) as journal:
+            with pytest.raises(StorageUnavailable):
+                await claim(journal, new())
+    assert [path.name for path in inside(data_dir, "journal.*")] == ["journal.broken-20261123T120000Z.db"]
+
+
+async def test_a_folder_that_cannot_be_written_buys_nothing(tmp_path: Path) -> None:
+    """`/proc` refuses new entries to everybody, root included; a file is no folder."""
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", Path("/proc/mj-mcp")):
+        async with sqlite(folder) as journal:
+            with pytest.raises(StorageUnavailable, match="the journal cannot be opened"):
+                await claim(journal, new())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into read-only folders")
+async def test_a_read_only_folder_buys_nothing(data_dir: Path) -> None:
+    read_only(data_dir)
+    async with sqlite(data_dir) as journal:
+        with pytest.raises(StorageUnavailable):
+            await claim(journal, new())
+
+
+@pytest.mark.parametrize("pragma", ["query_only = ON", "max_page_count = 1"], ids=["read-only", "disk full"])
+async def test_a_journal_that_cannot_grow_buys_nothing_and_recovers(data_dir: Path, pragma: str) -> None:
+    async with sqlite(data_dir) as journal:
+        await journal.ready()
+        connection = journal._connections[journal._writes]
+        connection.execute(f"PRAGMA {pragma}")
+        big = replace(new(), prompt="x" * 100_000)
+        with pytest.raises(
+            StorageUnavailable, match=r"the journal cannot be used: (attempt to write|database or disk)"
+        ):
+            await claim(journal, big)
+        connection.execute("PRAGMA query_only = OFF")
+        connection.execute("PRAGMA max_page_count = 1000000")
+        assert (await journal.page("local", None, 10, None)).tasks == ()
+        assert (await claim(journal, big)).is_new
+
+
+async def test_a_locked_journal_buys_nothing_and_recovers(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mj_mcp.journal.sqlite.BUSY_SECONDS", 0.05)
+    async with sqlite(data_dir) as journal:
+        await journal.ready()
+        task = new()
+        with closing(sqlite3.connect(data_dir / "journal.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StorageUnavailable, match="locked"):
+                await claim(journal, task)
+            # Who only reads does not wait behind it.
+            assert await journal.page("local", None, 10, None) == Page((), None)
+            other.execute("ROLLBACK")
+        assert await journal.find(task.submission_id, "local") is None
+        assert (await claim(journal, task)).is_new
+
+
+async def test_no_change_is_lost_between_two_statements_of_a_look_for_changes(data_dir: Path) -> None:
+    """Another process writes in the middle of `changes()`: before every statement of it, in turn."""
+    async with sqlite(data_dir) as ours, sqlite(data_dir) as theirs:
+        assert await ours.changes() == []
+        written = []
+
+        def intrude(_statement: str) -> None:
+            task = new()
+            theirs._transact(lambda db: theirs._insert(db, task, task.submission_id, None), time.monotonic() + 5)
+            written.append(task)
+
+        intrude("the first, so that there is something to look for")
+        reader = ours._connections[ours._reads]
+        reader.set_trace_callback(intrude)
+        seen = await ours.changes()
+        reader.set_trace_callback(None)
+        assert len(written) > 1
+        seen += await ours.changes()
+        assert [task.submission_id for task in seen] == [task.submission_id for task in written]
+
+
+# ----------------------------------------------------------------------------- SQLite: several processes
+
+HOLD = """
+import asyncio, sys
+from pathlib import Path
+from mj_mcp.journal import Limits
+from mj_mcp.journal.sqlite import SqliteJournal
+from mj_mcp.tasks import Status, Task, accept
+
+async def main():
+    now = float(sys.argv[2])
+    journal = SqliteJournal(Path(sys.argv[1]), "account", lambda: now)
+    for name in ("sub_open", "sub_queued"):
+        task = Task(submission_id=name, status=Status.SUBMITTING, updated_at=now, submitted_at=now)
+        await journal.claim(task, name, allow_duplicate=False, limits=Limits(10))
+    await journal.update("sub_queued", lambda task: accept(task, "77", now))
+    print("held", flush=True)
+    sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+JOIN = """
+import asyncio, os, sys
+from pathlib import Path
+from mj_mcp.journal import Limits
+from mj_mcp.journal.sqlite import SqliteJournal
+from mj_mcp.tasks import Status, Task
+
+async def main():
+    print("there", flush=True)
+    sys.stdin.readline()
+    journal = SqliteJournal(Path(sys.argv[1]), "account")
+    task = Task(submission_id=f"sub_{os.getpid()}", status=Status.SUBMITTING, updated_at=1.0, submitted_at=1.0)
+    claim = await journal.claim(task, task.submission_id, allow_duplicate=False, limits=Limits(10))
+    assert claim.is_new
+    await journal.aclose()
+
+asyncio.run(main())
+"""
+
+
+def process(script: str, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def line(of: subprocess.Popen[str]) -> str:
+    assert of.stdout is not None
+    return of.stdout.readline().strip()
+
+
+async def test_a_killed_process_loses_its_tasks_at_once_and_its_submit_is_in_doubt(data_dir: Path) -> None:
+    with process(HOLD, str(data_dir), str(NOON)) as holder:
+        try:
+            assert await asyncio.to_thread(line, holder) == "held"
+            async with sqlite(data_dir) as journal:
+                # While it lives, both are its own.
+                assert await journal.tend(NOON) == []
+                under_way = await journal.find("sub_open", "local")
+                assert under_way is not None
+                assert under_way.status is Status.SUBMITTING
+
+                holder.send_signal(signal.SIGKILL)
+                await asyncio.to_thread(holder.wait, 10)
+                assert [task.submission_id for task in await journal.tend(NOON)] == ["sub_queued"]
+                doubtful = await journal.find("sub_open", "local")
+                assert doubtful is not None
+                assert doubtful.status is Status.UNCONFIRMED
+                # Nothing is left of the dead but its tasks.
+                assert [lock.name for lock in inside(data_dir / "processes")] == [journal._lock.name]
+        finally:
+            holder.kill()
+
+
+async def test_eight_processes_open_a_new_journal_at_once(data_dir: Path) -> None:
+    crowd = [process(JOIN, str(data_dir)) for _ in range(8)]
+    try:
+        for one in crowd:
+            assert await asyncio.to_thread(line, one) == "there"
+        for one in crowd:
+            assert one.stdin is not None
+            one.stdin.write("\n")
+            one.stdin.flush()
+        assert [await asyncio.to_thread(one.wait, 30) for one in crowd] == [0] * 8
+    finally:
+        for one in crowd:
+            one.kill()
+            one.communicate()
+    async with sqlite(data_dir) as journal:
+        assert len((await journal.page("local", None, 20, None)).tasks) == 8

@@ -1,0 +1,773 @@
+"""The proxy's shapes against the language of the house: every code, every form of an answer, every hostile text."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mj_mcp.errors import InvalidRequest
+from mj_mcp.logs import redactor
+from mj_mcp.proxy.http import Answer, NoAnswer
+from mj_mcp.proxy.requests import Submit, change, check_task_id, fetch_path, imagine, simple_change
+from mj_mcp.proxy.text import MAX_TEXT, MAX_URL, clean, clean_url
+from mj_mcp.proxy.wire import (
+    MAX_IMAGES,
+    Accepted,
+    Doubtful,
+    Look,
+    Refused,
+    Trouble,
+    Unknown,
+    read_code,
+    read_look,
+    read_submit,
+)
+from mj_mcp.tasks import Failure, Image, Kind, Sighting, Status
+
+KEY = "sk-canary/5f1b+77"
+ID = "1234567890123456"
+
+redact = redactor(KEY)
+steady = settings(derandomize=True, deadline=None)
+
+PAGE = b"<!DOCTYPE html><html><body>Checking your browser <script>secret()</script></body></html>"
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+def answer(body: object, status: int = 200, retry_after: float | None = None) -> Answer:
+    return Answer(status, body if isinstance(body, bytes) else json.dumps(body).encode(), retry_after)
+
+
+def submitted(body: object, status: int = 200, retry_after: float | None = None) -> Accepted | Refused | Doubtful:
+    return read_submit(answer(body, status, retry_after), redact)
+
+
+def refused(body: object, status: int = 200, retry_after: float | None = None) -> Failure:
+    outcome = submitted(body, status, retry_after)
+    assert isinstance(outcome, Refused), outcome
+    return outcome.failure
+
+
+def looked(body: object, status: int = 200, retry_after: float | None = None) -> Look:
+    return read_look(answer(body, status, retry_after), redact)
+
+
+# --- what is sent
+
+
+@pytest.mark.parametrize(
+    ("request_", "path", "body"),
+    [
+        (imagine("a red mug --ar 3:2"), "imagine", {"prompt": "a red mug --ar 3:2"}),
+        (change(Kind.UPSCALE, ID, 1), "change", {"taskId": ID, "action": "UPSCALE", "index": 1}),
+        (change(Kind.VARIATION, ID, 4), "change", {"taskId": ID, "action": "VARIATION", "index": 4}),
+        (change(Kind.REROLL, ID, None), "change", {"taskId": ID, "action": "REROLL"}),
+        (simple_change(Kind.UPSCALE, ID, 2), "simple-change", {"content": f"{ID} U2"}),
+        (simple_change(Kind.VARIATION, ID, 3), "simple-change", {"content": f"{ID} V3"}),
+        (simple_change(Kind.REROLL, ID, None), "simple-change", {"content": f"{ID} R"}),
+    ],
+)
+def test_a_submit_holds_exactly_the_documented_fields(request_: Submit, path: str, body: dict[str, Any]) -> None:
+    assert request_ == Submit(f"/mj/submit/{path}", body)
+
+
+@pytest.mark.parametrize(
+    ("task_id", "path"),
+    [
+        (ID, f"/mj/task/{ID}/fetch"),
+        ("a.b_c:d-e", "/mj/task/a.b_c%3Ad-e/fetch"),
+        ("x" * 128, f"/mj/task/{'x' * 128}/fetch"),
+        ("..x", "/mj/task/..x/fetch"),
+    ],
+)
+def test_a_look_asks_for_the_quoted_id(task_id: str, path: str) -> None:
+    assert fetch_path(task_id) == path
+
+
+@pytest.mark.parametrize(
+    "task_id",
+    ["", ".", "..", "...", "a/b", "../x", "a?b", "a#b", "a%2fb", "a b", "a\n", "a\\b", "a@b", "é", "\u0661", "x" * 129],
+)
+def test_an_id_that_would_change_the_url_is_refused_everywhere(task_id: str) -> None:
+    for use in (
+        check_task_id,
+        fetch_path,
+        lambda it: change(Kind.UPSCALE, it, 1),
+        lambda it: simple_change(Kind.REROLL, it, None),
+    ):
+        with pytest.raises(InvalidRequest) as refusal:
+            use(task_id)
+        assert refusal.value.argument == "task_id"
+    # The proxy itself cannot give such an id either: it says that a job exists, so it is doubt.
+    assert submitted({"code": 1, "result": task_id}) == Doubtful("the proxy answered code 1 without a usable task id")
+
+
+# --- submits: every code seen in the family
+
+
+@pytest.mark.parametrize("status", [200, 201, 400, 404, 429, 500, 502, 503])
+@pytest.mark.parametrize(
+    ("code", "warnings"),
+    [(1, ()), (0, ()), (22, ()), (21, ("the proxy says that this task existed already",))],
+)
+def test_a_code_of_success_with_an_id_is_accepted_whatever_the_status(
+    status: int, code: int, warnings: tuple[str, ...]
+) -> None:
+    assert submitted({"code": code, "result": ID}, status) == Accepted(ID, code, warnings)
+
+
+REFUSALS = {
+    3: "rejected",
+    4: "rejected",
+    5: "rejected",
+    9: "rejected",
+    23: "busy",
+    24: "prompt_refused",
+    30: "busy",
+}
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 422, 500, 502, 503, 504])
+@pytest.mark.parametrize(("code", "ours"), REFUSALS.items())
+def test_a_listed_code_of_refusal_is_a_refusal_whatever_the_status(status: int, code: int, ours: str) -> None:
+    assert refused({"code": code, "description": "so it is"}, status, 7.0) == Failure(
+        ours, f"the proxy refused it with code {code}: so it is", 7.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "ours"),
+    [
+        (401, 4, "unauthorized"),
+        (402, 4, "unauthorized"),
+        (403, 3, "unauthorized"),
+        (429, 4, "busy"),
+        (429, 30, "busy"),
+        (429, 24, "prompt_refused"),
+        (401, 23, "busy"),
+        (401, 77, "unauthorized"),
+        (429, 77, "busy"),
+    ],
+)
+def test_where_the_body_says_less_the_status_says_more(status: int, code: int, ours: str) -> None:
+    assert refused({"code": code, "description": "no"}, status, 7.0) == Failure(
+        ours, f"the proxy refused it with code {code}: no", 7.0
+    )
+
+
+@pytest.mark.parametrize("result", [None, {}, [], "", 0, False, True, 1.5, ["1", "2"], {"id": 1}], ids=json.dumps)
+@pytest.mark.parametrize(("code", "ours"), REFUSALS.items())
+def test_a_refusal_is_read_whatever_stands_beside_it(code: int, ours: str, result: object) -> None:
+    assert refused({"code": code, "result": result, "properties": 1, "description": {"odd": 1}}) == Failure(
+        ours, f"the proxy refused it with code {code}"
+    )
+
+
+@pytest.mark.parametrize("status", [200, 400, 404])
+@pytest.mark.parametrize("code", [0, 2, 7, 99, -1, 200, 404])
+def test_an_unlisted_code_that_can_be_read_is_a_refusal(status: int, code: int) -> None:
+    assert refused({"code": code, "description": "no"}, status).code == "rejected"
+
+
+@pytest.mark.parametrize("status", [301, 302, 408, 425, 499, 500, 502, 503, 504])
+@pytest.mark.parametrize("code", [0, 2, 77, 500, 504])
+def test_an_unlisted_code_from_a_server_in_trouble_is_doubt(status: int, code: int) -> None:
+    assert submitted({"code": code, "message": "gateway timeout"}, status) == Doubtful(
+        f"HTTP {status} with the unknown code {code}"
+    )
+
+
+def test_a_banned_word_is_named() -> None:
+    body = {
+        "code": 24,
+        "description": "banned",
+        "properties": {"bannedWord": "<b>bl\u202eood</b>", "promptEn": "a prompt"},
+    }
+    assert refused(body) == Failure("prompt_refused", "the proxy refused it with code 24: banned (banned word: blood)")
+
+
+@pytest.mark.parametrize(
+    ("properties", "warnings"),
+    [
+        ({"numberOfQueues": 3}, ("queued behind 3 other jobs",)),
+        *(({"numberOfQueues": odd}, ()) for odd in (0, -1, 10**9, "3", True, 1.5, None, [3], {"x": 1})),
+        (None, ()),
+        ([], ()),
+        ("x", ()),
+    ],
+)
+def test_the_place_in_the_queue_is_told_when_it_is_one(properties: object, warnings: tuple[str, ...]) -> None:
+    assert submitted({"code": 22, "result": ID, "properties": properties}) == Accepted(ID, 22, warnings)
+
+
+# --- submits: the id
+
+
+@pytest.mark.parametrize(
+    ("raw", "task_id"),
+    [
+        (b'"1234567890123456"', ID),
+        (b"1234567890123456", ID),
+        (b"9007199254740993", "9007199254740993"),
+        (b"9999999999999999", "9999999999999999"),
+        (b"123456789012345678901234567890", "123456789012345678901234567890"),
+        (b'["1234567890123456"]', ID),
+        (b"[1234567890123456]", ID),
+        (b"[9007199254740993]", "9007199254740993"),
+        (b'"a.b_c:d-e"', "a.b_c:d-e"),
+    ],
+)
+def test_an_id_arrives_exactly_in_every_form(raw: bytes, task_id: str) -> None:
+    assert submitted(b'{"code": 1, "result": ' + raw + b"}") == Accepted(task_id, 1)
+
+
+NO_IDS = [
+    b"null",
+    b"true",
+    b"false",
+    b"0",
+    b"-1",
+    b"1234567890123456.0",
+    b"1.234567890123456e15",
+    b'""',
+    b'" "',
+    b"[]",
+    b'["1", "2"]',
+    b"[null]",
+    b"[[1]]",
+    b"[true]",
+    b"[1.0]",
+    b"{}",
+    b'{"taskId": "1"}',
+    b'"../../admin"',
+    b'"1?x=1"',
+    b'"1\\n2"',
+    b'"1\\u0000"',
+    b'"<b>1</b>"',
+    b'"' + b"9" * 129 + b'"',
+    b"9" * 129,
+    b"9" * 4000,
+    b"9" * 5000,
+    json.dumps(KEY).encode(),
+    b"NaN",
+    b"Infinity",
+    DEEP,
+]
+
+
+@pytest.mark.parametrize("raw", NO_IDS, ids=lambda raw: raw[:20].decode())
+@pytest.mark.parametrize("code", [1, 21, 22])
+def test_success_without_a_usable_id_is_doubt(code: int, raw: bytes) -> None:
+    outcome = submitted(b'{"code": %d, "result": %s}' % (code, raw))
+    assert isinstance(outcome, Doubtful), outcome
+    assert KEY not in outcome.reason
+
+
+@pytest.mark.parametrize("code", [1, 21, 22])
+def test_success_with_the_id_left_out_is_doubt(code: int) -> None:
+    assert submitted({"code": code}) == Doubtful(f"the proxy answered code {code} without a usable task id")
+
+
+@pytest.mark.parametrize("result", [None, 0, "", [], False])
+def test_code_0_without_an_id_is_a_refusal(result: object) -> None:
+    assert refused({"code": 0, "result": result}).code == "rejected"
+
+
+def test_a_task_id_that_carries_the_key_is_no_id() -> None:
+    key = "plain-key-77"
+    body = answer({"code": 1, "result": f"x-{key}"})
+    assert read_submit(body, redactor(key)) == Doubtful("the proxy answered code 1 without a usable task id")
+
+
+# --- submits: what cannot be read
+
+UNREADABLE = {
+    "empty": b"",
+    "spaces": b" \r\n ",
+    "null": b"null",
+    "object": b"{}",
+    "list": b"[]",
+    "text": b'"ok"',
+    "html": PAGE,
+    "half": b'{"code": 1, "result": "12345678',
+    "bytes": b"\xff\xfe\x00",
+    "deep": DEEP,
+    "nan": b"NaN",
+    "nan code": b'{"code": NaN, "result": "1"}',
+    "code text": b'{"code": "ok", "result": "1"}',
+    "code null": b'{"code": null, "result": "1"}',
+    "code fraction": b'{"code": 1.5, "result": "1"}',
+    "code huge": b'{"code": 1e400, "result": "1"}',
+    "surrogate": b'{"code": 1, "result": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("status", [200, 202, 204, 301, 302, 307, 408, 425, 499, 500, 502, 503, 504, 520, 530])
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_an_unreadable_answer_of_a_server_that_may_have_worked_is_doubt(name: str, status: int) -> None:
+    outcome = submitted(UNREADABLE[name], status)
+    assert isinstance(outcome, Doubtful), outcome
+    assert outcome.reason.startswith(f"HTTP {status} ")
+    assert "<" not in outcome.reason
+    assert "secret" not in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "ours"),
+    [
+        (400, "rejected"),
+        (401, "unauthorized"),
+        (402, "unauthorized"),
+        (403, "unauthorized"),
+        (404, "rejected"),
+        (405, "rejected"),
+        (413, "rejected"),
+        (422, "rejected"),
+        (429, "busy"),
+    ],
+)
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_an_unreadable_refusal_is_judged_by_its_status(name: str, status: int, ours: str) -> None:
+    failure = refused(UNREADABLE[name], status, 12.0)
+    assert failure.code == ours
+    assert failure.retry_after_seconds == (None if ours == "rejected" else 12.0)
+    assert "<" not in failure.message
+
+
+def test_a_web_page_is_named_as_the_likely_mistake_and_never_shown() -> None:
+    assert submitted(b"\n " + PAGE) == Doubtful(
+        "HTTP 200 with a web page instead of JSON: the base URL may lack a path, or a gateway stands in the way"
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "no credit"}},
+        {"error": "no credit"},
+        {"message": "no credit"},
+        {"detail": "no credit"},
+        {"description": "no credit"},
+        {"error": {"message": ["odd"]}, "detail": "no <i>credit</i>"},
+    ],
+)
+def test_the_words_of_a_gateway_are_passed_on(body: object) -> None:
+    assert refused(body, 402) == Failure("unauthorized", "HTTP 402: no credit")
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_no_answer_is_doubt_only_when_the_request_left(sent: bool) -> None:
+    outcome = read_submit(NoAnswer(sent=sent, reason="gone"), redact)
+    assert outcome == (Doubtful("gone") if sent else Refused(Failure("upstream_unreachable", "gone")))
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [({"code": 24}, 24), ({"code": 1, "result": {"odd": 1}}, 1), (b"", None), (PAGE, None), (DEEP, None)],
+)
+def test_the_code_for_the_log_is_read_where_there_is_one(body: object, code: int | None) -> None:
+    assert read_code(answer(body)) == code
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+STATUSES = st.sampled_from([200, 204, 302, 400, 401, 404, 408, 429, 500, 502])
+
+
+@steady
+@given(
+    STATUSES,
+    st.binary(max_size=60)
+    | ANY_JSON
+    | st.fixed_dictionaries(
+        {"code": st.sampled_from([0, 1, 3, 21, 22, 23, 24, 77]) | ANY_JSON},
+        optional={"result": ANY_JSON, "properties": ANY_JSON, "description": ANY_JSON},
+    ),
+)
+def test_nothing_that_a_proxy_can_answer_to_a_submit_raises(status: int, body: object) -> None:
+    outcome = submitted(body, status)
+    if isinstance(outcome, Accepted):
+        assert check_task_id(outcome.task_id)
+    elif isinstance(outcome, Refused):
+        assert outcome.failure.code in {"rejected", "busy", "prompt_refused", "unauthorized"}
+
+
+# --- looks
+
+
+def fetched(status: object = "TASK_STATUS_PROCESSING", images: object = (), **task: object) -> dict[str, Any]:
+    return {
+        "extra": {"has_nsfw_contents": []},
+        "task": {
+            "task_id": ID,
+            "task_type": "MIDJOURNEY_TEXT_TO_IMAGE_FAST_MODE",
+            "status": status,
+            "reason": "",
+            "eta": 0,
+            "progress_percent": 0,
+            **task,
+        },
+        "images": images,
+        "videos": [],
+        "audios": [],
+    }
+
+
+def picture(url: object, **fields: object) -> dict[str, object]:
+    return {"image_url": url, "image_url_ttl": "0", "image_type": "png", "nsfw_detection_result": None, **fields}
+
+
+LINK = "https://cdn.example/attachments/1.png?ex=68&is=67&hm=ab%2Fcd==&exp=0"
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("TASK_STATUS_QUEUED", Status.QUEUED),
+        ("TASK_STATUS_PROCESSING", Status.PROCESSING),
+        ("TASK_STATUS_DREAMING", Status.PROCESSING),
+        ("SUCCESS", Status.PROCESSING),
+        ("", Status.PROCESSING),
+        (None, Status.PROCESSING),
+        (7, Status.PROCESSING),
+        (["TASK_STATUS_SUCCEED"], Status.PROCESSING),
+    ],
+)
+def test_a_word_that_is_no_end_means_still_open(word: object, status: Status) -> None:
+    told = word if isinstance(word, str) and word else None
+    assert looked(fetched(word, [picture(LINK)])) == Sighting(status=status, upstream_status=told)
+
+
+def test_success_shows_the_pictures_in_their_order() -> None:
+    images = [picture(LINK), picture("http://127.0.0.1:8080/2.webp"), picture("HTTPS://x.example/3")]
+    assert looked(fetched("TASK_STATUS_SUCCEED", images, progress_percent=100)) == Sighting(
+        status=Status.SUCCEEDED,
+        upstream_status="TASK_STATUS_SUCCEED",
+        images=(Image(1, LINK), Image(2, "http://127.0.0.1:8080/2.webp"), Image(3, "HTTPS://x.example/3")),
+    )
+
+
+@pytest.mark.parametrize("ttl", ["0", 0, "3600", 3600, None, "soon", [], {"x": 1}, 1e300])
+def test_the_life_of_a_link_may_be_of_any_type(ttl: object) -> None:
+    seen = looked(fetched("TASK_STATUS_SUCCEED", [picture(LINK, image_url_ttl=ttl)]))
+    assert isinstance(seen, Sighting)
+    assert seen.images == (Image(1, LINK),)
+
+
+@pytest.mark.parametrize("images", [None, [], {}, "none", 0, "missing"])
+def test_success_without_pictures_says_so(images: object) -> None:
+    body = fetched("TASK_STATUS_SUCCEED", images)
+    if images == "missing":
+        body = {"task": body["task"]}
+    assert looked(body) == Sighting(
+        status=Status.SUCCEEDED,
+        upstream_status="TASK_STATUS_SUCCEED",
+        warnings=("the proxy reports success, but lists no picture",),
+    )
+
+
+def test_unusable_entries_are_passed_over_and_counted() -> None:
+    images = [None, picture("javascript:alert(1)"), picture(LINK), "x", {}]
+    assert looked(fetched("TASK_STATUS_SUCCEED", images)) == Sighting(
+        status=Status.SUCCEEDED,
+        upstream_status="TASK_STATUS_SUCCEED",
+        images=(Image(3, LINK),),
+        warnings=("4 of 5 picture links were unusable",),
+    )
+
+
+def test_the_number_of_pictures_is_capped() -> None:
+    seen = looked(fetched("TASK_STATUS_SUCCEED", [picture(LINK)] * 10_000))
+    assert isinstance(seen, Sighting)
+    assert len(seen.images) == MAX_IMAGES
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "failure"),
+    [
+        ("TASK_STATUS_FAILED", "moderation", Failure("generation_failed", "moderation")),
+        ("TASK_STATUS_FAILED", "", Failure("generation_failed", "the proxy gave no reason")),
+        ("TASK_STATUS_FAILED", None, Failure("generation_failed", "the proxy gave no reason")),
+        ("TASK_STATUS_FAILED", {"x": 1}, Failure("generation_failed", "the proxy gave no reason")),
+        ("TASK_STATUS_FAILED", f"<b>key {KEY}</b>", Failure("generation_failed", "key [redacted]")),
+        ("TASK_STATUS_CANCELED", "", Failure("canceled", "canceled")),
+        ("TASK_STATUS_CANCELED", "by an admin", Failure("canceled", "by an admin")),
+    ],
+)
+def test_failure_shows_its_reason_and_no_pictures(word: str, reason: object, failure: Failure) -> None:
+    assert looked(fetched(word, [picture(LINK)], reason=reason)) == Sighting(
+        status=Status.FAILED, upstream_status=word, failure=failure
+    )
+
+
+@pytest.mark.parametrize(
+    ("given_", "progress"),
+    [
+        (0, None),
+        ("0", None),
+        (0.4, None),
+        ("0%", None),
+        (-5, None),
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ([5], None),
+        (1e300, None),
+        (1, 1),
+        (45, 45),
+        ("45%", 45),
+        (" 45 % ", 45),
+        (45.9, 45),
+        (100, 99),
+        (250, 99),
+    ],
+)
+def test_progress_is_shown_when_it_says_something(given_: object, progress: int | None) -> None:
+    seen = looked(fetched(progress_percent=given_))
+    assert isinstance(seen, Sighting)
+    assert seen.progress == progress
+    hurry = looked(fetched(eta=given_))
+    assert isinstance(hurry, Sighting)
+    assert hurry.eta_seconds is None or (hurry.eta_seconds > 0 and math.isfinite(hurry.eta_seconds))
+
+
+@pytest.mark.parametrize("raw", [b"NaN", b"Infinity", b"9" * 400, b"9" * 5000])
+def test_numbers_that_are_none_do_not_break_a_look(raw: bytes) -> None:
+    body = b'{"task": {"status": "TASK_STATUS_QUEUED", "eta": %s, "progress_percent": %s}}' % (raw, raw)
+    assert looked(body) in {
+        Sighting(status=Status.QUEUED, upstream_status="TASK_STATUS_QUEUED"),
+        Trouble("upstream_error", "HTTP 200 with an unreadable body"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 200),
+        (b"", 204),
+        (b" \n", 200),
+        (b"null", 200),
+        (b"{}", 200),
+        (b" { \n} ", 200),
+        (b"", 404),
+        ({"code": 4, "description": "no such task"}, 404),
+        ({"code": 4, "description": "no such task", "result": None}, 200),
+        ({"code": 3, "description": "no such task"}, 200),
+        ({"task": None}, 200),
+        ({"task": None, "images": None}, 200),
+    ],
+)
+def test_a_proxy_that_does_not_know_the_task_is_understood(body: object, status: int) -> None:
+    assert looked(body, status) == Unknown()
+
+
+@pytest.mark.parametrize(
+    ("status", "ours"), [(401, "unauthorized"), (402, "unauthorized"), (403, "unauthorized"), (429, "busy")]
+)
+@pytest.mark.parametrize("body", [b"", PAGE, b'{"code": 4, "description": "no"}', b'{"error": {"message": "no"}}'])
+def test_a_look_that_is_not_allowed_says_so_and_for_how_long(body: bytes, status: int, ours: str) -> None:
+    trouble = looked(body, status, 30.0)
+    assert isinstance(trouble, Trouble)
+    assert (trouble.code, trouble.retry_after) == (ours, 30.0)
+    assert trouble.message.startswith(f"HTTP {status}")
+    assert "<" not in trouble.message
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (PAGE, 200),
+        (PAGE, 404),
+        (b"", 500),
+        (b"null", 502),
+        (PAGE, 503),
+        (fetched("TASK_STATUS_SUCCEED", [picture(LINK)]), 500),
+        (b"", 302),
+        (b"{}", 301),
+        (b"", 400),
+        (b"", 408),
+        (b'{"task": {"status": "TASK_ST', 200),
+        (b"[]", 200),
+        (b'"TASK_STATUS_SUCCEED"', 200),
+        ({"task": []}, 200),
+        ({"images": []}, 200),
+        ({"status": "SUCCESS", "imageUrl": LINK}, 200),
+        (DEEP, 200),
+        (b'{"task": ' + DEEP + b"}", 200),
+        (b"\xff\xfe", 200),
+        (b"NaN", 200),
+    ],
+)
+def test_a_look_that_shows_no_task_is_trouble_and_no_verdict(body: object, status: int) -> None:
+    trouble = looked(body, status, 5.0)
+    assert isinstance(trouble, Trouble), trouble
+    assert trouble.code == "upstream_error"
+    assert trouble.message.startswith(f"HTTP {status}")
+    assert "<" not in trouble.message
+
+
+@pytest.mark.parametrize(("sent", "ours"), [(True, "upstream_error"), (False, "upstream_unreachable")])
+def test_a_look_without_an_answer_is_trouble(sent: bool, ours: str) -> None:
+    assert read_look(NoAnswer(sent=sent, reason="gone"), redact) == Trouble(ours, "gone")
+
+
+@steady
+@given(
+    STATUSES,
+    st.binary(max_size=60)
+    | ANY_JSON
+    | st.fixed_dictionaries(
+        {
+            "task": ANY_JSON
+            | st.fixed_dictionaries(
+                {"status": st.sampled_from(["TASK_STATUS_SUCCEED", "TASK_STATUS_FAILED"]) | ANY_JSON},
+                optional={"reason": ANY_JSON, "eta": ANY_JSON, "progress_percent": ANY_JSON},
+            )
+        },
+        optional={"images": ANY_JSON | st.lists(st.fixed_dictionaries({"image_url": ANY_JSON}), max_size=3)},
+    ),
+)
+def test_nothing_that_a_proxy_can_answer_to_a_look_raises(status: int, body: object) -> None:
+    seen = looked(body, status)
+    if isinstance(seen, Sighting):
+        assert seen.progress is None or 1 <= seen.progress <= 99
+        assert seen.status in {Status.QUEUED, Status.PROCESSING, Status.SUCCEEDED, Status.FAILED}
+        assert 200 <= status < 300
+
+
+# --- third-party text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("提交成功", "提交成功"),
+        ("a\r\n\tb   c", "a b c"),
+        ("a\x00b\x1b[31mc\x7f\x9b", "ab[31mc"),
+        ("safe\u202egnp.exe\u2066\u2069", "safegnp.exe"),
+        ("zero\u200b\u200c\u200d\ufeffwidth\u00ad", "zerowidth"),
+        ("tags\U000e0041\U000e007f", "tags"),
+        ("lone\ud800 private\ue000 line\u2028s", "lone private lines"),
+        ("<script>alert(1)</script>done", "alert(1) done"),
+        ("<img src=x\nonerror=alert(1)>", ""),
+        ("family 👍 é", "family 👍 é"),
+        (None, ""),
+        (7, ""),
+        (["x"], ""),
+        (f"your key {KEY} is bad", "your key [redacted] is bad"),
+        ("bad " + "\u200b".join(KEY), "bad [redacted]"),
+        ("bad " + "\U000e0041".join(KEY), "bad [redacted]"),
+        ("bad sk-canary%2F5f1b%2B77", "bad [redacted]"),
+    ],
+)
+def test_text_of_the_proxy_is_made_fit_to_show(text: object, shown: str) -> None:
+    assert clean(text, redact) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<img <b>src=x onerror=alert(1)>",
+        "<scr<script>ipt>alert(1)</scr</script>ipt>",
+        "<<<<b>>>>",
+        "x <img src=x onerror=alert(1) ",
+        "<\u200bscript>",
+        "<" * 5000,
+        "<!--" + "x" * 600,
+    ],
+)
+def test_no_markup_survives_however_it_is_woven(text: str) -> None:
+    shown = clean(text, redact)
+    assert "<" not in shown
+    assert ">" not in shown
+
+
+def test_a_long_text_is_capped_and_the_key_never_cut_in_half() -> None:
+    assert clean("x" * MAX_TEXT, redact) == "x" * MAX_TEXT
+    assert clean("x" * (MAX_TEXT + 1), redact) == "x" * (MAX_TEXT - 3) + "..."
+    for at in range(MAX_TEXT - len(KEY) - 5, MAX_TEXT + 1):
+        assert "sk-c" not in clean("x" * at + KEY + "y" * 50, redact)
+        assert "sk-c" not in clean("x" * at + "\u200b".join(KEY) + "y" * 50, redact)
+    for at in range(4 * MAX_TEXT - len(KEY), 4 * MAX_TEXT):
+        assert "sk-c" not in clean("\u200b" * at + KEY, redact)
+
+
+@steady
+@given(st.text(max_size=700))
+@example("a" * 499 + "\u200b" + "bc")
+def test_whatever_the_text_what_is_shown_is_plain_and_stays_so(text: str) -> None:
+    shown = clean(text, redact)
+    assert len(shown) <= MAX_TEXT
+    assert shown.isprintable()
+    assert clean(shown, redact) == shown
+
+
+# --- links
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        LINK,
+        "http://127.0.0.1:8080/pictures/1/1.png?sig=0a1b&exp=0",
+        "https://cdn.example/a/b;c=1/(x),y*z!~$'.png?X-Amz-Signature=a%20b+c/d==&q=[1]#frag".replace("'", ""),
+        "http://[2001:db8::1]:8443/x.png",
+        "HTTPS://CDN.example/x.png",
+        "https://x.example/" + "a" * (MAX_URL - 18),
+    ],
+)
+def test_a_link_is_kept_to_the_letter(url: str) -> None:
+    assert clean_url(url, redact) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        7,
+        "",
+        "x.png",
+        "//x.example/1.png",
+        "javascript:alert(1)",
+        "data:image/png;base64,AAAA",
+        "file:///etc/passwd",
+        "ftp://x.example/1",
+        "https://",
+        "https:///x.png",
+        "https://?x",
+        "https://:80/x",
+        "http://[::1",
+        "http://x.example:99999/",
+        "http://x.example:port/",
+        "https://user:secret@x.example/1.png",
+        "https://cdn.example@evil.example/1.png",
+        "https://x.example/a b.png",
+        "https://x.example/\n1.png",
+        "https://x.example/1.png\n",
+        "https://x.example/\u202egnp.1",
+        "https://x.example/é.png",
+        "https://x.example/<script>",
+        'https://x.example/"onerror=1',
+        "https://x.example/'",
+        "https://x.example\\@evil.example/",
+        "https://x.example/`x`",
+        "https://x.example/{x}",
+        "https://x.example/a|b",
+        f"https://x.example/?key={KEY}",
+        "https://x.example/?key=sk-canary%2F5f1b%2B77",
+        "https://x.example/?key=%73k-canary/5f1b+77",
+        "https://x.example/" + "a" * (MAX_URL - 17),
+    ],
+)
+def test_what_is_more_than_a_link_is_dropped(url: object) -> None:
+    assert clean_url(url, redact) is None
