@@ -10,10 +10,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from mj_mcp.journal import Limits, open_journal
+from mj_mcp.gallery import Gallery
+from mj_mcp.journal import Journal, Limits, open_journal
 from mj_mcp.logs import redactor
+from mj_mcp.pictures import Archive, Darkroom, PictureClient
 from mj_mcp.proxy import Proxy
 from mj_mcp.proxy.http import Http
+from mj_mcp.records import Records
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
 from mj_mcp.submits import Submits
@@ -24,22 +27,44 @@ GRACE_SECONDS = 20.0
 
 
 @asynccontextmanager
-async def open_studio(settings: Settings, *, watching: bool = True) -> AsyncIterator[Studio]:
-    """A studio that works, until the block ends; without `watching` it takes no open task over."""
+async def open_studio(settings: Settings) -> AsyncIterator[Studio]:
+    """A studio that works, until the block ends."""
+    async with AsyncExitStack() as stack:
+        journal, proxy = await stack.enter_async_context(_open_edges(settings))
+        gallery = Gallery(
+            journal,
+            proxy,
+            client=await stack.enter_async_context(PictureClient(settings.base_url, settings.image_hosts or None)),
+            darkroom=await stack.enter_async_context(Darkroom()),
+            archive=Archive(settings.data_dir / "archive", settings.archive_max_bytes) if settings.archive else None,
+            output_dir=settings.output_dir,
+        )
+        stack.push_async_callback(gallery.aclose)
+        watch = Watch(journal, proxy, poll_seconds=settings.poll_seconds, now=time.time, on_success=gallery.keep)
+        stack.push_async_callback(_stop, asyncio.create_task(watch.run()))
+        stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
+        limits = Limits(settings.max_open_tasks, settings.daily_task_limit)
+        submits = Submits(journal, proxy, watch, limits=limits, now=time.time)
+        stack.push_async_callback(submits.drain, GRACE_SECONDS)
+        yield Studio(journal, proxy, watch, submits, gallery, now=time.time)
+
+
+@asynccontextmanager
+async def open_records(settings: Settings) -> AsyncIterator[Records]:
+    """The records for a person at the machine: nothing is watched, and no running server is disturbed."""
+    async with _open_edges(settings) as (journal, proxy):
+        yield Records(journal, proxy, now=time.time)
+
+
+@asynccontextmanager
+async def _open_edges(settings: Settings) -> AsyncIterator[tuple[Journal, Proxy]]:
     key = settings.api_key.get_secret_value()
     async with AsyncExitStack() as stack:
         journal = open_journal(settings.database_url, settings.data_dir, settings.account)
         stack.push_async_callback(journal.aclose)
         http = Http(settings.base_url, key)
         stack.push_async_callback(http.aclose)
-        proxy = Proxy(http, redactor(key))
-        watch = Watch(journal, proxy, poll_seconds=settings.poll_seconds, now=time.time)
-        if watching:
-            stack.push_async_callback(_stop, asyncio.create_task(watch.run()))
-        limits = Limits(settings.max_open_tasks, settings.daily_task_limit)
-        submits = Submits(journal, proxy, watch, limits=limits, now=time.time)
-        stack.push_async_callback(submits.drain, GRACE_SECONDS)
-        yield Studio(journal, proxy, watch, submits, now=time.time)
+        yield journal, Proxy(http, redactor(key))
 
 
 async def _stop(work: asyncio.Task[None]) -> None:

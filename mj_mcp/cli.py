@@ -24,7 +24,7 @@ from mj_mcp.settings import Settings, SettingsError, read_settings
 from mj_mcp.tasks import TASKS, Status, Task
 
 if TYPE_CHECKING:
-    from mj_mcp.studio import Studio
+    from mj_mcp.records import Records
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ def doctor() -> None:
     from mj_mcp.doctor import run_checks  # noqa: PLC0415 - a start of the server does not pay for it
 
     settings = _settings()
+    logs.configure(level="error", style="console", redact=logs.redactor(settings.api_key.get_secret_value()))
     failed = False
     for check in asyncio.run(run_checks(settings)):
         failed = failed or not check.ok
@@ -69,7 +70,11 @@ def demo(prompt: str, out: str | None) -> None:
     def bar(label: str) -> AbstractContextManager[Bar]:
         return click.progressbar(length=100, label=label, show_eta=False)
 
-    _run(run_demo(prompt, Path(out or "mj-demo"), print, bar))
+    folder = Path(out or "mj-demo")
+    try:
+        _run(run_demo(prompt, folder, print, bar))
+    except OSError as failure:
+        _fail(f"cannot write to {folder}: {failure.strerror or failure}", 1)
 
 
 @main.command()
@@ -102,13 +107,10 @@ def tasks(context: click.Context, status: Status | None, limit: int, as_json: bo
     if context.invoked_subcommand is None:
         wanted = Status(status) if status else None
 
-        async def listed(studio: Studio) -> tuple[Task, ...]:
-            return (await studio.list_tasks(None, wanted, limit, None)).tasks
-
-        found = _with_studio(listed)
-        for task in found:
+        page = _with_records(lambda records: records.page(wanted, limit))
+        for task in page.tasks:
             print(_as_json(task) if as_json else _as_row(task))
-        if not found and not as_json:
+        if not page.tasks and not as_json:
             print("No tasks.")
 
 
@@ -117,11 +119,7 @@ def tasks(context: click.Context, status: Status | None, limit: int, as_json: bo
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def show(task_id: str, as_json: bool) -> None:
     """Show one task whole, by its task id or submission id. Asks the proxy nothing."""
-
-    async def found(studio: Studio) -> Task:
-        return await studio.look_up(task_id)
-
-    task = _with_studio(found)
+    task = _with_records(lambda records: records.find(task_id))
     if as_json:
         print(_as_json(task))
         return
@@ -135,7 +133,7 @@ def show(task_id: str, as_json: bool) -> None:
 @click.argument("task_id")
 def attach(submission_id: str, task_id: str) -> None:
     """Say which task an unconfirmed submission became, as the proxy's records show; checked by a look."""
-    task = _with_studio(lambda studio: studio.attach(submission_id, task_id))
+    task = _with_records(lambda records: records.attach(submission_id, task_id))
     print(f"{submission_id} is task {task.task_id}, and it is {task.status}.")
 
 
@@ -143,20 +141,20 @@ def attach(submission_id: str, task_id: str) -> None:
 @click.argument("submission_id")
 def abandon(submission_id: str) -> None:
     """Give an unconfirmed submission up, when the proxy's records show that it never became a task."""
-    _with_studio(lambda studio: studio.abandon(submission_id))
+    _with_records(lambda records: records.abandon(submission_id))
     print(f"{submission_id} is given up; the same request can be submitted again.")
 
 
-def _with_studio(work: Callable[[Studio], Awaitable[T]]) -> T:
-    """Run `work` on a studio that watches nothing, with errors in a person's words."""
-    from mj_mcp.app import open_studio  # noqa: PLC0415 - only the commands that need it pay for it
+def _with_records(work: Callable[[Records], Awaitable[T]]) -> T:
+    """Run `work` on the records, with errors in a person's words."""
+    from mj_mcp.app import open_records  # noqa: PLC0415 - only the commands that need it pay for it
 
     settings = _settings()
     logs.configure(level="error", style="console", redact=logs.redactor(settings.api_key.get_secret_value()))
 
     async def run() -> T:
-        async with open_studio(settings, watching=False) as studio:
-            return await work(studio)
+        async with open_records(settings) as records:
+            return await work(records)
 
     try:
         return asyncio.run(run())

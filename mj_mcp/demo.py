@@ -6,9 +6,9 @@ Owns the story that `mj-mcp demo` tells. Prints nothing itself: it is given the 
 from __future__ import annotations
 
 import asyncio
+import base64
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp_types import ImageContent
 
 from mj_mcp.simulator import Simulator
 
@@ -59,11 +60,6 @@ async def run_demo(prompt: str, out: Path, say: Say, bars: Bars) -> None:
     say(f"The server's log is {_log(out)}.")
 
 
-def _log(out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
-    return out.resolve() / "server.log"
-
-
 async def _tell(client: Client, prompt: str, out: Path, say: Say, bars: Bars) -> None:
     tools = await client.list_tools()
     say(f"The server offers {', '.join(tool.name for tool in tools.tools)}.")
@@ -90,13 +86,17 @@ async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arg
         bar.update(100 - bar.pos)
     if result.is_error:
         raise SystemExit(f"{tool} did not work: {result.content}")
-    for image in task["images"]:
-        path = out / f"{task['task_id']}-{image['index']}.png"
-        await asyncio.to_thread(_save, image["url"], path)
-        say(f"    {path}")
+    for block in result.content:
+        if isinstance(block, ImageContent):
+            sheet = out / f"{task['task_id']}-sheet.{block.mime_type.removeprefix('image/')}"
+            await asyncio.to_thread(sheet.write_bytes, base64.b64decode(block.data))
+            say(f"    what the model sees: {sheet}")
+    saved = await client.call_tool("save_images", {"task_id": task["task_id"]})
+    for file in (saved.structured_content or {})["files"]:
+        say(f"    {file['path']}")
     return str(task["task_id"])
 
 
-def _save(url: str, path: Path) -> None:
-    with urllib.request.urlopen(url) as answer:  # noqa: S310 - the simulator's own link
-        path.write_bytes(answer.read())
+def _log(out: Path) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    return out.resolve() / "server.log"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class SettingsError(Exception):
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         default_factory=lambda: user_data_path("mj-mcp", appauthor=False),
         description="The folder of the journal and the archive (mode 0700). Default: the user's data folder.",
     )
-    database_url: str = Field("", description="Another journal than SQLite in the data folder.")
+    database_url: str = Field("", description="Leave unset: the built-in SQLite journal is the only one so far.")
     output_dir: Path = Field(
         default_factory=lambda: user_pictures_path() / "mj-mcp",
         description="Where pictures may be saved. Default: `mj-mcp` in the user's pictures folder.",
@@ -53,6 +53,15 @@ class Settings(BaseSettings):
         None, ge=0, description="Submits per UTC day that you allow. Default: no ceiling."
     )
     read_only: bool = Field(False, description="1 leaves out every tool that spends.")
+    archive: bool = Field(True, description="0 keeps no originals of finished pictures in the data folder.")
+    archive_max_bytes: int = Field(
+        5 * 1024**3, ge=0, description="The ceiling of the archive, in bytes; the least recently used are dropped."
+    )
+    image_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Hosts that pictures may come from, separated by commas (`cdn.example.com, *.example.org`), beside "
+        "the proxy's own. Default: any public host.",
+    )
     resource_links: bool = Field(
         True, description="0 leaves resource links out of results, for hosts that drop a result with one."
     )
@@ -72,12 +81,40 @@ class Settings(BaseSettings):
     @field_validator("base_url")
     @classmethod
     def _plain_url(cls, url: str) -> str:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:  # its message would show the value
+            raise ValueError("it must be a URL") from None
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("it must begin with http:// or https:// and name a host")
         if parts.username or parts.query or parts.fragment:
             raise ValueError("it must not carry a user name, a query or a fragment")
         return url.rstrip("/").removesuffix("/mj")
+
+    @field_validator("database_url")
+    @classmethod
+    def _only_sqlite(cls, url: str) -> str:
+        if url:
+            raise ValueError("the built-in SQLite journal is the only one so far; leave it unset")
+        return url
+
+    @field_validator("data_dir", "output_dir")
+    @classmethod
+    def _same_from_everywhere(cls, path: Path) -> Path:
+        path = path.expanduser()  # a host starts servers without a shell
+        if not path.is_absolute():
+            raise ValueError("it must be an absolute path, since a host chooses the current folder")
+        return path
+
+    @field_validator("image_hosts", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return (
+            frozenset(host.strip().lower() for host in value.split(",") if host.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod

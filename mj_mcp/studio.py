@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,12 @@ from mj_mcp.errors import (
     Unconfirmed,
     UpstreamError,
 )
+from mj_mcp.gallery import Gallery, Picture, Shown
 from mj_mcp.journal import Journal, Page
+from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.proxy import (
+    Look,
     Proxy,
     Submit,
     Trouble,
@@ -37,7 +40,7 @@ from mj_mcp.proxy import (
     simple_change,
 )
 from mj_mcp.submits import Submits
-from mj_mcp.tasks import Kind, Sighting, Status, Task, accept, merge, move
+from mj_mcp.tasks import Kind, Sighting, Status, Task, merge
 from mj_mcp.watch import Tick, Watch
 
 log = structlog.get_logger("mj_mcp.studio")
@@ -58,6 +61,7 @@ class Told:
     task: Task
     duplicate: bool = False
     notes: tuple[str, ...] = ()
+    shown: Shown | None = None
     looks: int = 0
     waited: float = 0.0
 
@@ -66,13 +70,21 @@ class Studio:
     """Everything a caller can ask for. `owner` is the caller's identity; one's tasks are nobody else's."""
 
     def __init__(
-        self, journal: Journal, proxy: Proxy, watch: Watch, submits: Submits, *, now: Callable[[], float]
+        self,
+        journal: Journal,
+        proxy: Proxy,
+        watch: Watch,
+        submits: Submits,
+        gallery: Gallery,
+        *,
+        now: Callable[[], float],
     ) -> None:
         """`now` gives seconds since the epoch."""
         self._journal = journal
         self._proxy = proxy
         self._watch = watch
         self._submits = submits
+        self._gallery = gallery
         self._now = now
 
     # ------------------------------------------------------------------------------------------------ verbs
@@ -125,7 +137,9 @@ class Studio:
         request = (simple_change if shorthand else change)(kind, parent_id, index)
         return await self._buy(task, request, allow_duplicate, wait)
 
-    async def recall(self, owner: str, handle: str, *, wait_seconds: float = 0, tick: Tick | None = None) -> Told:
+    async def recall(
+        self, owner: str, handle: str, *, wait_seconds: float = 0, picture: bool = False, tick: Tick | None = None
+    ) -> Told:
         """The task with this id as it stands, after waiting up to `wait_seconds` for its end.
 
         Raises:
@@ -135,67 +149,57 @@ class Studio:
         """
         wait = _Wait(wait_seconds, tick)
         task = await self._journal.find(handle, owner) or await self._adopt(owner, handle, wait)
-        looks = self._watch.looks(task)
+        looks = 0
         if task.is_moving:
-            task = await self._watch.wait(
+            task, looks = await self._watch.wait(
                 task, max(wait.until, wait.began + GLANCE_SECONDS), look_now=True, one_look=not wait_seconds, tick=tick
             )
             self._raise_when_blind(task)
         if task.status is Status.REFUSED:
             _raise_unless_accepted(task)
-        return Told(task, looks=max(0, self._watch.looks(task) - looks), waited=wait.passed)
+        task, shown = await self._show(task, wait) if picture else (task, None)
+        return Told(task, shown=shown, looks=looks, waited=wait.passed)
 
-    async def look_up(self, handle: str) -> Task:
-        """Anybody's task as the journal has it, without a look at the proxy: for the person at the machine.
-
-        Raises:
-            TaskNotFound: the journal has no such id.
-        """
-        task = await self._journal.find(handle, None)
-        if task is None:
-            raise TaskNotFound(f"the journal knows no task {handle}")
-        return task
-
-    async def list_tasks(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
-        """The owner's tasks (None: everybody's), newest first."""
+    async def list_tasks(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
+        """The owner's tasks, newest first."""
         return await self._journal.page(owner, status, limit, cursor)
 
-    # --------------------------------------------------------------------------------- verbs of a person only
-
-    async def attach(self, submission_id: str, task_id: str) -> Task:
-        """Resolve a doubt: the person found in the proxy's records that this submit became that task.
+    async def view(self, owner: str, handle: str, index: int, max_edge: int) -> Rendered:
+        """One picture of a finished task, large enough to judge.
 
         Raises:
-            InvalidRequest: it is not in doubt, or the task is another submission's.
-            TaskNotFound, UpstreamError: there is no such submission, or the proxy knows no such task.
+            NotReady, InvalidRequest, ImageUnavailable, TaskNotFound.
         """
-        task = await self._doubtful(submission_id, Status.UNCONFIRMED, Status.ABANDONED)
-        other = await self._journal.find(check_task_id(task_id), None)
-        if other is not None:
-            raise InvalidRequest(
-                "task_id", task_id, f"a task that is in no row yet; {other.submission_id} has this one"
-            )
-        look = await self._seen(task_id, ANSWER_SECONDS)
-        now = self._now()
-        return await self._journal.update(task.submission_id, lambda task: merge(accept(task, task_id, now), look, now))
+        return await self._gallery.view((await self.recall(owner, handle)).task, index, max_edge)
 
-    async def abandon(self, submission_id: str) -> Task:
-        """Give a doubtful submit up: its claim is freed, so that the same request can be bought again.
+    async def original(self, owner: str, handle: str, index: int) -> Picture:
+        """One original of a finished task.
 
         Raises:
-            InvalidRequest: it is not in doubt.
-            TaskNotFound: there is no such submission.
+            NotReady, InvalidRequest, ImageUnavailable, TaskNotFound.
         """
-        task = await self._doubtful(submission_id, Status.UNCONFIRMED)
-        return await self._journal.update(task.submission_id, lambda task: move(task, Status.ABANDONED, self._now()))
+        return await self._gallery.original((await self.recall(owner, handle)).task, index)
 
-    async def _doubtful(self, submission_id: str, *allowed: Status) -> Task:
-        task = await self._journal.find(submission_id, None)
-        if task is None or task.submission_id != submission_id:
-            raise TaskNotFound(f"no submission {submission_id} is known here")
-        if task.status not in allowed:
-            raise InvalidRequest("submission_id", submission_id, f"an unconfirmed one; this one is {task.status}")
-        return task
+    async def save(
+        self, owner: str, handle: str, indexes: Sequence[int] | None, folder: str | None
+    ) -> tuple[Task, list[SavedFile]]:
+        """The originals of a finished task as files in the output folder.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable, TaskNotFound.
+        """
+        task = (await self.recall(owner, handle)).task
+        return task, await self._gallery.save(task, indexes, folder)
+
+    async def _show(self, task: Task, wait: _Wait) -> tuple[Task, Shown | None]:
+        """The task's sheet, in what is left of the call's time; and the task with what was measured for it."""
+        if task.status is not Status.SUCCEEDED:
+            return task, None
+        left = max(wait.until - asyncio.get_running_loop().time(), 0.0)
+        shown = await self._gallery.show(task, left + GLANCE_SECONDS)
+        if any(image.media_type is None for image in task.images):
+            task = await self._journal.find(task.submission_id, task.owner) or task
+        return task, shown
 
     # ------------------------------------------------------------------------------------------- buying
 
@@ -216,18 +220,19 @@ class Studio:
         claim = await self._submits.begin(
             task, request, allow_duplicate=allow_duplicate, until=max(patience, wait.began + GLANCE_SECONDS)
         )
-        task = await self._watch.wait(
+        task, looks = await self._watch.wait(
             claim.task, patience, enough=lambda task: task.status is not Status.SUBMITTING, tick=wait.tick
         )
         _raise_unless_accepted(task)
-        looks = self._watch.looks(task)
         if wait.seconds:
-            task = await self._watch.wait(task, wait.until, tick=wait.tick)
+            task, looks = await self._watch.wait(task, wait.until, tick=wait.tick)
+        task, shown = await self._show(task, wait)
         return Told(
             task,
             duplicate=not claim.is_new,
             notes=self._blindness(task),
-            looks=max(0, self._watch.looks(task) - looks),
+            shown=shown,
+            looks=looks,
             waited=wait.passed,
         )
 
@@ -236,7 +241,7 @@ class Studio:
     async def _parent(self, owner: str, handle: str, wait: _Wait) -> Task:
         task = await self._journal.find(handle, owner) or await self._adopt(owner, handle, wait)
         if task.is_moving:
-            task = await self._watch.wait(task, wait.began + GLANCE_SECONDS, look_now=True, one_look=True)
+            task, _ = await self._watch.wait(task, wait.began + GLANCE_SECONDS, look_now=True, one_look=True)
         if task.is_open:
             raise NotReady(f"task {task.handle} is {task.status}: nothing can be made from it until it has succeeded")
         if task.status is not Status.SUCCEEDED:
@@ -248,7 +253,7 @@ class Studio:
         task_id = check_task_id(handle)
         if task_id.startswith("sub_"):
             raise TaskNotFound(f"no submission {task_id} is known here")
-        look = await self._seen(task_id, wait.seconds or ANSWER_SECONDS)
+        look = seen(task_id, await self._proxy.look(task_id, seconds=wait.seconds or ANSWER_SECONDS))
         now = self._now()
         blank = Task(
             submission_id=f"sub_{uuid.uuid4().hex}", status=Status.QUEUED, task_id=task_id, owner=owner, updated_at=now
@@ -256,19 +261,6 @@ class Studio:
         adopted = await self._journal.adopt(merge(blank, look, now))
         self._watch.publish(adopted)
         return adopted
-
-    async def _seen(self, task_id: str, seconds: float) -> Sighting:
-        """One look that has to see something."""
-        look = await self._proxy.look(task_id, seconds=seconds)
-        match look:
-            case Sighting():
-                return look
-            case Unknown():
-                raise TaskNotFound(f"neither this server nor the proxy knows a task {task_id}")
-            case Trouble():
-                raise ERRORS[look.code](
-                    f"the look at task {task_id} failed: {look.message}", retry_after_seconds=look.retry_after
-                )
 
     # ------------------------------------------------------------------------------------------ failed looks
 
@@ -311,6 +303,24 @@ class _Wait:
     @property
     def passed(self) -> float:
         return asyncio.get_running_loop().time() - self.began
+
+
+def seen(task_id: str, look: Look) -> Sighting:
+    """A look that has to see something.
+
+    Raises:
+        TaskNotFound: the proxy knows no such task.
+        MjError: the look failed; the class says why.
+    """
+    match look:
+        case Sighting():
+            return look
+        case Unknown():
+            raise TaskNotFound(f"neither this server nor the proxy knows a task {task_id}")
+        case Trouble():
+            raise ERRORS[look.code](
+                f"the look at task {task_id} failed: {look.message}", retry_after_seconds=look.retry_after
+            )
 
 
 def _raise_unless_accepted(task: Task) -> None:

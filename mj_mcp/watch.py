@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -43,7 +43,6 @@ class _Following:
     """What one watcher knows beside the task itself. Times are of the event loop's clock."""
 
     looked_at: float
-    looks: int = 0
     failures: int = 0
     unknown: int = 0
     trouble: Trouble | None = None
@@ -55,16 +54,29 @@ class _Following:
 class Watch:
     """Watches the open tasks that this process holds, and tells everybody who waits."""
 
-    def __init__(self, journal: Journal, proxy: Proxy, *, poll_seconds: float, now: Callable[[], float]) -> None:
-        """`now` gives seconds since the epoch; waits are timed by the event loop's own clock."""
+    def __init__(
+        self,
+        journal: Journal,
+        proxy: Proxy,
+        *,
+        poll_seconds: float,
+        now: Callable[[], float],
+        on_success: Callable[[Task], None],
+    ) -> None:
+        """`now` gives seconds since the epoch; waits are timed by the event loop's own clock.
+
+        `on_success` is called with every task that was seen to succeed here, before anybody hears of it.
+        """
         self._journal = journal
         self._proxy = proxy
         self._poll_seconds = poll_seconds
         self._now = now
+        self._on_success = on_success
         self._following: dict[str, _Following] = {}
         self._known: dict[str, Task] = {}
         self._pulses: dict[str, asyncio.Event] = {}
         self._waiters: Counter[str] = Counter()
+        self._looks: Counter[str] = Counter()
         self._looking = asyncio.Semaphore(MAX_LOOKS_AT_ONCE)
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -99,11 +111,6 @@ class Watch:
         following = self._following.get(task.submission_id)
         return (following.failures, following.trouble) if following and following.trouble else None
 
-    def looks(self, task: Task) -> int:
-        """How many looks this process has made at a task that it watches."""
-        following = self._following.get(task.submission_id)
-        return following.looks if following else 0
-
     async def wait(
         self,
         task: Task,
@@ -113,8 +120,8 @@ class Watch:
         look_now: bool = False,
         one_look: bool = False,
         tick: Tick | None = None,
-    ) -> Task:
-        """`task` as soon as it is `enough`, or as last seen at the event loop's time `until`.
+    ) -> tuple[Task, int]:
+        """`task` as soon as it is `enough`, or as last seen at the event loop's time `until`; and the looks made.
 
         Args:
             task: the task as the caller knows it.
@@ -126,28 +133,37 @@ class Watch:
         """
         sid = task.submission_id
         clock = asyncio.get_running_loop().time
-        self._waiters[sid] += 1
-        self._nudge(sid, now=look_now)
-        try:
+        with self._attending(sid):
+            looks = self._looks[sid]
+            self._nudge(sid, now=look_now)
             # Read after registering: a change between the caller's own read and this one is not missed.
             with suppress(StorageUnavailable):
                 task = await self._journal.find(sid, task.owner) or task
             while not enough(task) and (left := until - clock()) > 0:
-                pulse = self._pulses.setdefault(sid, asyncio.Event())
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, TICK_SECONDS) if tick else left):
-                        await pulse.wait()
+                looked = await self._pulse(sid, min(left, TICK_SECONDS) if tick else left)
                 task = self._known.get(sid, task)
-                if one_look and pulse.is_set():
+                if one_look and looked:
                     break
                 if tick is not None and not enough(task):
                     await tick(task)
-            return task
+            return task, self._looks[sid] - looks
+
+    @contextmanager
+    def _attending(self, sid: str) -> Iterator[None]:
+        self._waiters[sid] += 1
+        try:
+            yield
         finally:
             self._waiters[sid] -= 1
-            if not self._waiters[sid]:
-                del self._waiters[sid]
-                self._forget(sid)
+            self._forget(sid)
+
+    async def _pulse(self, sid: str, seconds: float) -> bool:
+        """Wait for the next look or change, at most so long; whether there was one."""
+        pulse = self._pulses.setdefault(sid, asyncio.Event())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await pulse.wait()
+        return pulse.is_set()
 
     def _nudge(self, sid: str, *, now: bool) -> None:
         self._wake.set()
@@ -156,9 +172,12 @@ class Watch:
             following.wake.set()
 
     def _forget(self, sid: str) -> None:
-        if not self._waiters[sid] and sid not in self._following:
-            self._known.pop(sid, None)
-            self._pulses.pop(sid, None)
+        if not self._waiters[sid]:
+            del self._waiters[sid]
+            if sid not in self._following:
+                self._known.pop(sid, None)
+                self._pulses.pop(sid, None)
+                del self._looks[sid]
 
     async def _sweep(self) -> None:
         followed = set(self._following)
@@ -170,7 +189,10 @@ class Watch:
             log.warning("journal_unavailable", reason=failure.message)
             return
         for task in held.values():
-            self._begin(task, NEVER_LOOKED)
+            if task.is_watched:
+                self._begin(task, NEVER_LOOKED)
+            else:
+                self.publish(task)  # settled for a dead process: whoever repeated its call waits here
         for sid in followed & self._following.keys() - held.keys():
             # Over, or taken by another process that thought this one dead.
             self._following[sid].lost = True
@@ -192,8 +214,10 @@ class Watch:
                 async with self._looking:
                     look = await self._proxy.look(task.task_id or "")
                 following.looked_at = asyncio.get_running_loop().time()
-                following.looks += 1
+                self._looks[sid] += 1
                 task = await self._note(self._known.get(sid, task), look, following)
+                if task.status is Status.SUCCEEDED:
+                    self._on_success(task)
                 self.publish(task)
         except Exception:
             log.exception("watcher_failed", task_id=task.task_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -45,9 +46,15 @@ async def sim() -> AsyncIterator[Simulator]:
 class Caller:
     """A real client, and the few lines that every test would write again."""
 
-    def __init__(self, client: Client, log: Path | None = None) -> None:
+    def __init__(self, client: Client, log: Path | None = None, pid: Path | None = None) -> None:
         self.client = client
         self._log = log
+        self._pid = pid
+
+    def kill(self) -> None:
+        """End the server as a crash does, with SIGKILL (`spawn` only)."""
+        assert self._pid is not None
+        os.kill(int(self._pid.read_text()), signal.SIGKILL)
 
     async def call(self, tool: str, **arguments: Any) -> CallToolResult:
         """Call a tool; results come back whole, errors too."""
@@ -90,14 +97,23 @@ def environment(sim_url: str, data_dir: Path, **extra: str) -> dict[str, str]:
     }
 
 
+def measured() -> dict[str, str]:
+    """What coverage needs to measure a server process: a client passes on little of its own environment."""
+    return {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+
+
 @pytest.fixture
 def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractAsyncContextManager[Caller]]:
     """`async with spawn(sim, protocol="2026-07-28", MJ_X="...") as caller`: the server as a process on pipes."""
 
     @asynccontextmanager
     async def start(sim: Simulator, *, protocol: str = "2026-07-28", **extra: str) -> AsyncIterator[Caller]:
+        pid = tmp_path / "server.pid"
+        # The shell becomes the server, so that its id is known.
         parameters = StdioServerParameters(
-            command=sys.executable, args=["-m", "mj_mcp"], env=environment(sim.url, tmp_path, **extra)
+            command="/bin/sh",
+            args=["-c", 'echo $$ > "$0"; exec "$@"', str(pid), sys.executable, "-m", "mj_mcp"],
+            env=measured() | environment(sim.url, tmp_path, **extra),
         )
         modern = protocol == "2026-07-28"
         if not modern:
@@ -107,7 +123,7 @@ def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
             client = Client(stdio_client(parameters, errlog=errlog), mode=protocol if modern else "legacy")
             async with client:
                 assert client.session.protocol_version == protocol
-                yield Caller(client, log)
+                yield Caller(client, log, pid)
 
     return start
 

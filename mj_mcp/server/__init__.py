@@ -12,7 +12,7 @@ from mcp.server.mcpserver import MCPServer
 
 from mj_mcp import __version__
 from mj_mcp.server.render import INSTRUCTIONS
-from mj_mcp.server.resources import add_resources
+from mj_mcp.server.resources import add_prompts, add_resources
 from mj_mcp.server.stdio import serve_stdio
 from mj_mcp.server.tools import Face, build_tools
 from mj_mcp.settings import Settings
@@ -39,4 +39,5 @@ def build_server(studio: Studio, settings: Settings) -> MCPServer[Face]:
         lifespan=lifespan,
     )
     add_resources(server, face)
+    add_prompts(server, face)
     return server

@@ -1,21 +1,22 @@
 """The only room that words things for a model: tasks, errors and advice become results of MCP calls.
 
-Owns the published shapes of the structured content. Decides nothing: what happened is decided below.
+Owns the words. Decides nothing: what happened is decided below.
 """
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from typing import Any
 
-from mcp_types import CallToolResult, ContentBlock, ResourceLink, TextContent
-from pydantic import BaseModel, ConfigDict
+from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
 from mj_mcp.cadence import expected_remaining
 from mj_mcp.errors import MjError
 from mj_mcp.journal import Page
+from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.studio import Told
-from mj_mcp.tasks import Kind, Status, Task
+from mj_mcp.tasks import Image, Kind, Status, Task
 
 SPENDING_TOOLS = ("generate_image", "upscale_image", "vary_image", "reroll", "simple_change")
 
@@ -24,81 +25,13 @@ Midjourney pictures. Each generate_image, upscale_image, vary_image, reroll and 
 and takes 30 to 180 seconds.
 - A call may come back before the picture is done, with a task_id: call get_task with that id and wait_seconds, again \
 and again, until its status is succeeded or failed. Never submit the same request again to get a result.
+- A result shows the pictures on one sheet, numbered. view_image shows one of them large; save_images saves the \
+originals and says where.
 - A grid has pictures numbered 1 to 4 (left to right, top to bottom). Ask the person which one they mean, or choose, \
 and pass it as index to upscale_image (one large picture) or vary_image (four similar ones). reroll makes the grid anew.
 - status unconfirmed means that the submit may have been charged. Do not repeat it: tell the person, who can look into \
 the proxy's records.
 - Every result lists in `next` what can be called with it."""
-
-
-class ImageView(BaseModel):
-    """One picture."""
-
-    index: int
-    url: str
-    media_type: str | None
-    width: int | None
-    height: int | None
-    path: str | None
-
-
-class FailureView(BaseModel):
-    """Why it failed."""
-
-    code: str
-    message: str
-
-
-class NextCall(BaseModel):
-    """A call that makes sense now."""
-
-    tool: str
-    arguments: dict[str, Any]
-
-
-class TaskView(BaseModel):
-    """The structured content of every task tool. Dates are RFC 3339, UTC."""
-
-    task_id: str | None
-    submission_id: str
-    kind: str | None
-    status: str
-    upstream_status: str | None
-    progress: int | None
-    prompt: str | None
-    parent_id: str | None
-    index: int | None
-    images: list[ImageView]
-    failure: FailureView | None
-    warnings: list[str]
-    duplicate_of_open_task: bool
-    submitted_at: str | None
-    updated_at: str
-    finished_at: str | None
-    eta_seconds: float | None
-    next: list[NextCall]
-
-
-class BriefTaskView(BaseModel):
-    """What the schemas of the other tools name of the same content; `get_task` publishes it whole.
-
-    Saying it nine times would cost every conversation thousands of tokens.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    task_id: str | None
-    submission_id: str
-    status: str
-    images: list[dict[str, Any]]
-    next: list[dict[str, Any]]
-
-
-class TaskListView(BaseModel):
-    """The structured content of `list_tasks`."""
-
-    tasks: list[BriefTaskView]
-    next_cursor: str | None
 
 
 NEXT_STEPS = {
@@ -136,7 +69,7 @@ _STANDS = {
 }
 
 GET_TASK_WAIT = 25
-"""Seconds that `next` proposes for the following call: what hosts of unknown patience survive (DESIGN, section 3)."""
+"""Seconds that `next` proposes for the following call: what hosts of unknown patience survive."""
 
 
 def task_view(told: Told, now: float, *, read_only: bool = False) -> dict[str, Any]:
@@ -167,7 +100,7 @@ def task_view(told: Told, now: float, *, read_only: bool = False) -> dict[str, A
             for image in task.images
         ],
         "failure": {"code": task.failure.code, "message": task.failure.message} if task.failure else None,
-        "warnings": [*task.warnings, *told.notes],
+        "warnings": [*task.warnings, *told.notes, *(told.shown.missing if told.shown else ())],
         "duplicate_of_open_task": told.duplicate,
         "submitted_at": _date(task.submitted_at),
         "updated_at": _date(task.updated_at),
@@ -180,19 +113,66 @@ def task_view(told: Told, now: float, *, read_only: bool = False) -> dict[str, A
 def task_result(
     told: Told, now: float, *, bought: bool = False, read_only: bool = False, resource_links: bool = True
 ) -> CallToolResult:
-    """One task as a result: text, then links, and the structured content.
+    """One task as a result: text, then the sheet, then links, and the structured content.
 
     A failed task is an error of the call that bought it (`bought`), and a normal answer to anybody who asks.
     """
     view = task_view(told, now, read_only=read_only)
     content: list[ContentBlock] = [TextContent(text=_task_text(told, view))]
+    if told.shown is not None and told.shown.data is not None:
+        content.append(ImageContent(data=told.shown.data, mime_type=told.shown.media_type or "image/webp"))
     if resource_links:
-        content += [
-            ResourceLink(uri=image.url, name=f"picture-{image.index}", title=f"Picture {image.index}")
-            for image in told.task.images
-        ]
+        content += [_link(told.task, image) for image in told.task.images]
     failed = bought and told.task.status is Status.FAILED
     return CallToolResult(content=content, structured_content=view, is_error=failed)
+
+
+def _link(task: Task, image: Image) -> ResourceLink:
+    """A link that this server resolves itself, so that it outlives the proxy's."""
+    return ResourceLink(
+        uri=f"mj://tasks/{task.handle}/images/{image.index}",
+        name=f"picture-{image.index}",
+        title=f"Picture {image.index}",
+        mime_type=image.media_type,
+    )
+
+
+def picture_result(handle: str, index: int, picture: Rendered) -> CallToolResult:
+    """One picture, large enough to judge."""
+    size = f"{picture.width}x{picture.height}"
+    structured = {
+        "task_id": handle,
+        "index": index,
+        "media_type": picture.media_type,
+        "width": picture.width,
+        "height": picture.height,
+    }
+    return CallToolResult(
+        content=[
+            TextContent(text=f"Picture {index} of task {handle}, {size}."),
+            ImageContent(data=base64.b64encode(picture.data).decode(), mime_type=picture.media_type),
+        ],
+        structured_content=structured,
+    )
+
+
+def files_result(task: Task, files: list[SavedFile]) -> CallToolResult:
+    """Where the originals were saved."""
+    structured = {
+        "task_id": task.task_id,
+        "files": [
+            {
+                "index": file.index,
+                "path": str(file.path),
+                "bytes": file.bytes,
+                "sha256": file.sha256,
+                "media_type": file.media_type,
+            }
+            for file in files
+        ],
+    }
+    text = "\n".join(f"Picture {file.index}: {file.path} ({file.bytes} bytes)" for file in files)
+    return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
 
 
 def list_result(page: Page, now: float, *, read_only: bool = False) -> CallToolResult:
@@ -230,26 +210,20 @@ def error_result(error: MjError) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], structured_content=structured, is_error=True)
 
 
-def progress_message(task: Task, remaining: float | None) -> str:
-    """What a person reads beside a progress bar: what it is based on."""
-    if task.status is Status.SUBMITTING:
-        return "submitting"
-    if task.progress is not None and task.is_open:
-        return f"{task.progress} % by the proxy"
-    if task.status is Status.QUEUED:
-        return "queued"
-    if remaining is not None:
-        return f"usually done in about {max(1, round(remaining)):d} s"
-    return "taking longer than usual" if task.is_open else str(task.status)
-
-
 def _next(task: Task, *, read_only: bool) -> list[dict[str, Any]]:
     if task.is_moving:
         return [{"tool": "get_task", "arguments": {"task_id": task.handle, "wait_seconds": GET_TASK_WAIT}}]
-    if task.status is not Status.SUCCEEDED or read_only or task.kind is Kind.UPSCALE:
+    if task.status is not Status.SUCCEEDED:
         return []
     one: dict[str, Any] = {"task_id": task.handle, "index": 1}
+    keep = [
+        {"tool": "view_image", "arguments": one},
+        {"tool": "save_images", "arguments": {"task_id": task.handle}},
+    ]
+    if read_only or task.kind is Kind.UPSCALE:
+        return keep
     return [
+        *keep,
         {"tool": "upscale_image", "arguments": one},
         {"tool": "vary_image", "arguments": one},
         {"tool": "reroll", "arguments": {"task_id": task.handle}},
@@ -272,8 +246,15 @@ def _task_text(told: Told, view: dict[str, Any]) -> str:
             "Do not submit it again."
         )
     elif view["next"]:
-        lines.append("Choose a picture by its index to upscale or vary it, or reroll the grid; each costs money.")
+        lines.append(_advice(view))
     return "\n".join(lines)
+
+
+def _advice(view: dict[str, Any]) -> str:
+    free = "view_image shows one picture large, save_images saves the originals; both are free."
+    if all(call["tool"] not in SPENDING_TOOLS for call in view["next"]):
+        return free
+    return f"Choose a picture by its index: {free} upscale_image, vary_image and reroll cost money."
 
 
 def _how_far(task: Task, view: dict[str, Any]) -> str:

@@ -10,10 +10,10 @@ import time
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp_types import Completion, ResourceTemplateReference
 
-from mj_mcp.errors import MjError, TaskNotFound
+from mj_mcp.errors import InvalidRequest, MjError, NotReady, TaskNotFound
 from mj_mcp.server.render import task_view
 from mj_mcp.server.tools import LOCAL_OWNER, Face
 from mj_mcp.studio import Told
@@ -22,7 +22,7 @@ RECENT = 20
 
 
 def add_resources(server: MCPServer[Face], face: Face) -> None:
-    """Register the resources, the prompts and the completions."""
+    """Register the resources."""
     read_only = face.settings.read_only
 
     @server.resource("mj://tasks", title="Recent tasks", mime_type="application/json")
@@ -39,6 +39,20 @@ def add_resources(server: MCPServer[Face], face: Face) -> None:
         except TaskNotFound as failure:
             raise ResourceNotFoundError(failure.message) from failure
         return _json(task_view(told, time.time(), read_only=read_only))
+
+    @server.resource("mj://tasks/{task_id}/images/{index}", title="An original picture", mime_type="image/png")
+    async def original(task_id: str, index: str) -> bytes:
+        """One full-size original of a finished task."""
+        try:
+            return (await face.studio.original(LOCAL_OWNER, task_id, int(index))).data
+        except (TaskNotFound, InvalidRequest, NotReady, ValueError) as failure:
+            raise ResourceNotFoundError(str(failure)) from failure
+        except MjError as failure:
+            raise ResourceError(failure.message) from failure
+
+
+def add_prompts(server: MCPServer[Face], face: Face) -> None:
+    """Register the prompts, and the completion of task ids."""
 
     @server.prompt(title="Make a picture")
     def make_picture(subject: str) -> str:

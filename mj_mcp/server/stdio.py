@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from anyio import BrokenResourceError, ClosedResourceError
 from mcp.server.mcpserver import MCPServer
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
@@ -115,4 +116,9 @@ async def serve_stdio(server: MCPServer[Any]) -> None:
     ours = sys.platform != "win32" and _is_pipe(0) and _is_pipe(1)
     inner = server._lowlevel_server  # noqa: SLF001 - the SDK offers no public way to serve over given streams
     async with _pipes() if ours else stdio_server() as (incoming, outgoing):
-        await inner.run(incoming, outgoing, inner.create_initialization_options())
+        try:
+            await inner.run(incoming, outgoing, inner.create_initialization_options())
+        except ExceptionGroup as group:
+            # A message that arrives as a signal ends the server finds the SDK's inner streams closed.
+            if group.split((BrokenResourceError, ClosedResourceError))[1] is not None:
+                raise

@@ -15,15 +15,15 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BeforeValidator, Field
 
-from mj_mcp.cadence import expected_remaining
 from mj_mcp.errors import InvalidRequest
 from mj_mcp.prompts import RANGES, Options
 from mj_mcp.server.arguments import CheckedTool, checked
-from mj_mcp.server.render import BriefTaskView, TaskListView, TaskView, list_result, progress_message, task_result
+from mj_mcp.server.progress import ticker
+from mj_mcp.server.render import files_result, list_result, picture_result, task_result
+from mj_mcp.server.shapes import BriefTaskView, FilesView, PictureView, TaskListView, TaskView
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio, Told
-from mj_mcp.tasks import TASKS, Kind, Status, Task
-from mj_mcp.watch import Tick
+from mj_mcp.tasks import TASKS, Kind, Status
 
 DEFAULT_WAIT_SECONDS = 25.0
 """What every host known to us survives (the shortest cut seen is 30 s)."""
@@ -203,10 +203,13 @@ async def get_task(
     ctx: Ctx,
     task_id: TaskId,
     wait_seconds: Annotated[Seconds, Field(description="How long to wait for the end, s. 0: as it stands now.")] = 0,
+    include_image: Annotated[bool, Field(description="false leaves the picture out, once it was seen.")] = True,
 ) -> Annotated[CallToolResult, TaskView]:
     """How a task stands, after waiting for it if asked. Free."""
     face = ctx.request_context.lifespan_context
-    told = await face.studio.recall(LOCAL_OWNER, task_id, wait_seconds=wait_seconds, tick=ticker(ctx))
+    told = await face.studio.recall(
+        LOCAL_OWNER, task_id, wait_seconds=wait_seconds, picture=include_image, tick=ticker(ctx)
+    )
     return face.recalled(told)
 
 
@@ -220,6 +223,30 @@ async def list_tasks(
     face = ctx.request_context.lifespan_context
     page = await face.studio.list_tasks(LOCAL_OWNER, Status(status) if status else None, limit, cursor)
     return list_result(page, time.time(), read_only=face.settings.read_only)
+
+
+async def view_image(
+    ctx: Ctx,
+    task_id: TaskId,
+    index: Annotated[int, Field(ge=1, le=16, description="Which picture, from 1."), _Number],
+    max_edge: Annotated[int, Field(ge=256, le=2048, description="Longer edge, pixels."), _Number] = 1024,
+) -> Annotated[CallToolResult, PictureView]:
+    """One picture of a finished task, large enough to judge. Free."""
+    picture = await ctx.request_context.lifespan_context.studio.view(LOCAL_OWNER, task_id, index, max_edge)
+    return picture_result(task_id, index, picture)
+
+
+async def save_images(
+    ctx: Ctx,
+    task_id: TaskId,
+    indexes: Annotated[
+        list[Annotated[int, Field(ge=1, le=16), _Number]] | None, Field(description="Which pictures. Default: all.")
+    ] = None,
+    folder: Annotated[str | None, Field(description="A folder inside the output folder.")] = None,
+) -> Annotated[CallToolResult, FilesView]:
+    """Save a finished task's full-size pictures on this machine; returns their paths. Free."""
+    task, files = await ctx.request_context.lifespan_context.studio.save(LOCAL_OWNER, task_id, indexes, folder)
+    return files_result(task, files)
 
 
 async def _change(
@@ -260,27 +287,10 @@ def _read_shorthand(content: str) -> tuple[Kind, str, int | None]:
     raise InvalidRequest("content", content, '"ID U1" to "ID U4", "ID V1" to "ID V4", or "ID R"')
 
 
-def ticker(ctx: Ctx) -> Tick | None:
-    """What tells the caller how far its task is; None when it did not ask for progress."""
-    meta = ctx.request_context.meta or {}
-    if meta.get("progress_token") is None:
-        return None
-    shown = 0.0
-
-    async def tick(task: Task) -> None:
-        nonlocal shown
-        age = time.time() - (task.submitted_at or task.updated_at)
-        remaining = expected_remaining(age, task.upstream_eta)
-        by_time = 95.0 * (1.0 - 0.5 ** (max(age, 0.0) / 30.0))
-        # It must never go back, nor stand still: the protocol wants every value above the last.
-        shown = max(float(task.progress) if task.progress is not None else by_time, shown + 0.01)
-        await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining))
-
-    return tick
-
-
 _SPENDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
+
+_SAVES = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True)
 
 _Verb = Callable[..., Awaitable[Any]]
 SPENDING: list[tuple[_Verb, str]] = [
@@ -293,12 +303,14 @@ SPENDING: list[tuple[_Verb, str]] = [
 READING: list[tuple[_Verb, str]] = [
     (get_task, "Get task"),
     (list_tasks, "List tasks"),
+    (view_image, "View image"),
 ]
+SAVING: list[tuple[_Verb, str]] = [(save_images, "Save images")]
 
 
 def build_tools(*, read_only: bool) -> list[CheckedTool]:
     """Every tool of the server; without those that spend when `read_only`."""
-    chosen = [(verb, title, _READS) for verb, title in READING]
+    chosen = [(verb, title, _READS) for verb, title in READING] + [(verb, title, _SAVES) for verb, title in SAVING]
     if not read_only:
         chosen = [(verb, title, _SPENDS) for verb, title in SPENDING] + chosen
     return [

@@ -1,0 +1,230 @@
+"""What seeing costs: time and bytes of the contact sheet, and memory when a hostile host answers.
+
+    python benchmarks/sheet.py [--quick]
+
+Prints one line per figure with its target; exits with 1 when one is missed. Only loopback is ever connected to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import io
+import os
+import random
+import statistics
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+MIB = 2**20
+SHEET_MS, SHEET_KIB, GROWTH_MIB = 600, 200, 64
+DRIP_SECONDS = 2.0
+
+
+def pictures(kind: str) -> list[bytes]:
+    """Four 1024 px PNGs, none like another."""
+    from PIL import Image, ImageFilter  # noqa: PLC0415 - the children that are measured import it themselves
+
+    made = []
+    for seed in range(4):
+        luck = random.Random(seed)
+        image = Image.frombytes("RGB", (1024, 1024), luck.randbytes(3 * 1024 * 1024))
+        if kind == "painted":
+            small = Image.frombytes("RGB", (24, 24), luck.randbytes(3 * 24 * 24)).resize((1024, 1024), 3)
+            image = Image.blend(small, image.filter(ImageFilter.GaussianBlur(1)), 0.2)
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        made.append(out.getvalue())
+    return made
+
+
+def measure_sheet(rounds: int) -> bool:
+    """Median and worst time of the sheet, after a first one that pays for the imports."""
+    from mj_mcp.pictures import contact_sheet, inspect  # noqa: PLC0415 - see above
+
+    good = True
+    for kind in ("painted", "noise"):
+        four = pictures(kind)
+        started = time.perf_counter()
+        size = len(contact_sheet(four).data) / 1024
+        first = (time.perf_counter() - started) * 1000
+        times, reads = [], []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            contact_sheet(four)
+            times.append((time.perf_counter() - started) * 1000)
+            started = time.perf_counter()
+            for one in four:
+                inspect(one)
+            reads.append((time.perf_counter() - started) * 1000)
+        middle = statistics.median(times)
+        passed = middle < SHEET_MS and size <= SHEET_KIB
+        good &= passed
+        print(
+            f"{'ok ' if passed else 'BAD'} sheet of four 1024 px PNGs ({kind}): median {middle:.0f} ms, worst "
+            f"{max(times):.0f} ms, first {first:.0f} ms (target {SHEET_MS}); {size:.0f} KiB (target {SHEET_KIB}); "
+            f"inspecting all four {statistics.median(reads):.0f} ms"
+        )
+    return good
+
+
+# ---------------------------------------------------------------- bombs, served on loopback
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+def head(*lines: str) -> bytes:
+    """The start of an answer."""
+    return "\r\n".join(("HTTP/1.1 200 OK", "Content-Type: image/png", *lines)).encode() + b"\r\n\r\n"
+
+
+def png(width: int, height: int, pixels: bytes) -> bytes:
+    """A PNG with a true header and whatever pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+async def stream(write: Write) -> None:
+    """200 MiB that were not announced."""
+    await write(head("Transfer-Encoding: chunked"))
+    for _ in range(200):
+        await write(b"100000\r\n" + bytes(MIB) + b"\r\n")
+
+
+async def announced(write: Write) -> None:
+    """200 MiB that were."""
+    await write(head(f"Content-Length: {200 * MIB}"))
+    for _ in range(200):
+        await write(bytes(MIB))
+
+
+async def pixels(write: Write) -> None:
+    """60,000 x 60,000 pixels in a megabyte."""
+    body = png(60_000, 60_000, zlib.compress(bytes(500 * MIB), 9))
+    await write(head(f"Content-Length: {len(body)}") + body)
+
+
+async def gzip_bomb(write: Write) -> None:
+    """500 MiB of zeros as a content encoding."""
+    body = gzip.compress(bytes(500 * MIB), 9)
+    await write(head("Content-Encoding: gzip", f"Content-Length: {len(body)}") + body)
+
+
+async def text_bomb(write: Write) -> None:
+    """A small PNG with 500 MiB of compressed text in it."""
+    whole = png(8, 8, zlib.compress(bytes(25 * 8)))
+    text = b"zTXt" + b"k\0\0" + zlib.compress(bytes(500 * MIB), 9)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    body = whole[:33] + chunk + whole[33:]
+    await write(head(f"Content-Length: {len(body)}") + body)
+
+
+async def drip(write: Write) -> None:
+    """A byte now and then."""
+    await write(head("Content-Length: 1000000"))
+    while True:
+        await write(b"x")
+        await asyncio.sleep(0.05)
+
+
+async def truncated(write: Write) -> None:
+    """Half of a large PNG, announced as whole."""
+    luck = random.Random(1)
+    rows = b"".join(b"\0" + luck.randbytes(3 * 2000) for _ in range(1000))
+    body = png(2000, 2000, zlib.compress(rows, 1))
+    body = body[: len(body) // 2]
+    await write(head(f"Content-Length: {len(body)}") + body)
+
+
+BOMBS = {one.__name__: one for one in (stream, announced, pixels, gzip_bomb, text_bomb, drip, truncated)}
+
+
+def peak_kib(reset: bool = False) -> int:
+    """The most memory this process has held so far, or since the last reset."""
+    if Path("/proc/self/status").exists():
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0])
+    import resource  # noqa: PLC0415 - not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // 1024 if sys.platform == "darwin" else peak
+
+
+async def child(url: str) -> None:
+    """Warm up on an honest picture, then take the bomb; prints growth in KiB, seconds, and what was said."""
+    from mj_mcp.errors import ImageUnavailable  # noqa: PLC0415 - measured in a process of its own
+    from mj_mcp.pictures import Darkroom, PictureClient  # noqa: PLC0415 - same
+
+    async with PictureClient(url, deadline_seconds=DRIP_SECONDS) as client, Darkroom() as darkroom:
+        honest = png(1024, 1024, zlib.compress(bytes((1 + 3 * 1024) * 1024)))
+        await darkroom.contact_sheet([honest] * 4)
+        await darkroom.inspect(honest)
+        before = peak_kib(reset=True)
+        started = time.perf_counter()
+        try:
+            data = await client.fetch(url)
+            await darkroom.inspect(data)
+            said = "was taken for a picture"
+        except ImageUnavailable as error:
+            said = error.message
+        print(peak_kib() - before, round(time.perf_counter() - started, 2), said, sep="\t")
+
+
+async def measure_bomb(name: str) -> bool:
+    """Serve one bomb on loopback to a process of its own."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def write(data: bytes) -> None:
+            writer.write(data)
+            await writer.drain()
+
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await BOMBS[name](write)
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the client has had enough, or the server is closed
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, __file__, "--child", url, stdout=subprocess.PIPE, env={**os.environ}
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
+    growth, seconds, said = out.decode().strip().split("\t")
+    passed = int(growth) < GROWTH_MIB * 1024 and "taken" not in said
+    print(f"{'ok ' if passed else 'BAD'} {name:10} grew {int(growth) / 1024:5.1f} MiB in {seconds} s: {said}")
+    return passed
+
+
+def main() -> int:
+    """Everything, in order."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, for CI")
+    parser.add_argument("--child", metavar="URL", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        asyncio.run(child(options.child))
+        return 0
+    good = measure_sheet(3 if options.quick else 20)
+    for name in BOMBS:
+        good &= asyncio.run(measure_bomb(name))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

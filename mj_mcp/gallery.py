@@ -1,0 +1,302 @@
+"""What becomes of a finished task's pictures: fetched once, kept, shown small, saved whole.
+
+Joins the pictures' edge with the journal and, for a fresh link, the proxy. Owns when a picture is fetched and
+what is remembered of it. Knows nothing of MCP, nor of how a picture is drawn or written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from mj_mcp.errors import ImageUnavailable, InvalidRequest, MjError, NotReady, StorageUnavailable
+from mj_mcp.journal import Journal
+from mj_mcp.pictures import (
+    Archive,
+    Darkroom,
+    LinkExpired,
+    Original,
+    PictureClient,
+    PictureInfo,
+    Rendered,
+    SavedFile,
+    save_originals,
+)
+from mj_mcp.proxy import Proxy
+from mj_mcp.tasks import Image, Sighting, Status, Task, merge
+
+log = structlog.get_logger("mj_mcp.gallery")
+
+REMEMBERED_SHEETS = 64
+TRY_AGAIN_SECONDS = 30.0
+"""How long a sheet with a hole in it stands before its missing pictures are tried again."""
+
+CATCH_UP_TASKS = 50
+CATCH_UP_SECONDS = 86_400.0
+
+MEDIA_TYPES = {".webp": "image/webp", ".jpg": "image/jpeg", ".png": "image/png", ".gif": "image/gif"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A task's sheet, ready for a result: base64, or None and why there is none."""
+
+    data: str | None
+    media_type: str | None = None
+    missing: tuple[str, ...] = ()
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One original, in memory."""
+
+    data: bytes
+    info: PictureInfo
+    path: Path | None
+
+
+class Gallery:
+    """The pictures of every finished task of this process. `archive` is None where originals are not kept."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        proxy: Proxy,
+        *,
+        client: PictureClient,
+        darkroom: Darkroom,
+        archive: Archive | None,
+        output_dir: Path,
+    ) -> None:
+        """Nothing is fetched before a task finishes or somebody asks."""
+        self._journal = journal
+        self._proxy = proxy
+        self._client = client
+        self._darkroom = darkroom
+        self._archive = archive
+        self._output_dir = output_dir
+        self._shown: OrderedDict[str, Shown] = OrderedDict()
+        self._jobs: dict[str, asyncio.Task[Shown]] = {}
+
+    # ------------------------------------------------------------------------------------------------ verbs
+
+    def keep(self, task: Task) -> None:
+        """A task has succeeded: fetch and archive its originals now, whether or not anybody waits."""
+        if self._archive is not None and task.images:
+            self._job(task)
+
+    async def catch_up(self) -> None:
+        """Archive what succeeded lately, but was not archived before the process ended."""
+        if self._archive is None:
+            return
+        try:
+            page = await self._journal.page(None, Status.SUCCEEDED, CATCH_UP_TASKS, None)
+        except StorageUnavailable:
+            return
+        for task in page.tasks:
+            lately = (task.finished_at or task.updated_at) > time.time() - CATCH_UP_SECONDS
+            if lately and any(image.path is None for image in task.images):
+                await asyncio.wait({self._job(task)})
+
+    async def show(self, task: Task, seconds: float) -> Shown:
+        """The task's contact sheet, waiting up to `seconds` for it to be made. Never raises for a picture's sake."""
+        known = self._shown.get(task.submission_id)
+        if known is not None and (not known.missing or time.monotonic() - known.at < TRY_AGAIN_SECONDS):
+            self._shown.move_to_end(task.submission_id)
+            return known
+        if not task.images:
+            return Shown(None)
+        job = self._job(task)
+        await asyncio.wait({job}, timeout=seconds)
+        return job.result() if job.done() else Shown(None, missing=("the pictures are still being fetched",))
+
+    async def view(self, task: Task, index: int, max_edge: int) -> Rendered:
+        """One picture, large enough to judge.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable.
+        """
+        picture = await self.original(task, index)
+        return await self._darkroom.single_view(picture.data, max_edge)
+
+    async def original(self, task: Task, index: int) -> Picture:
+        """One original: from the archive, or fetched now.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable.
+        """
+        return await self._picture(task, _image(task, index))
+
+    async def save(self, task: Task, indexes: Sequence[int] | None, folder: str | None) -> list[SavedFile]:
+        """Full-size files in the output folder, or in `folder` inside it.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable.
+        """
+        chosen = [_image(task, index) for index in dict.fromkeys(indexes or [image.index for image in task.images])]
+        if not chosen:
+            _image(task, 1)
+        originals = [_original(task, image, await self._picture(task, image)) for image in chosen]
+        return await asyncio.to_thread(save_originals, self._output_dir, folder, originals)
+
+    async def aclose(self) -> None:
+        """Stop fetching. What is half done is absent, not broken."""
+        jobs = list(self._jobs.values())
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    # ------------------------------------------------------------------------------------------ development
+
+    def _job(self, task: Task) -> asyncio.Task[Shown]:
+        sid = task.submission_id
+        if sid not in self._jobs:
+            job = self._jobs[sid] = asyncio.create_task(self._develop(task))
+            job.add_done_callback(lambda _job: self._jobs.pop(sid, None))
+        return self._jobs[sid]
+
+    async def _develop(self, task: Task) -> Shown:
+        """Every picture fetched and archived, the row completed with what was measured, and the sheet made."""
+        try:
+            found = await asyncio.gather(*(self._picture(task, image) for image in task.images), return_exceptions=True)
+            pictures = [picture if isinstance(picture, Picture) else None for picture in found]
+            await self._note(task, pictures)
+            missing = tuple(
+                f"picture {image.index}: {_reason(picture)}"
+                for image, picture in zip(task.images, found, strict=True)
+                if not isinstance(picture, Picture)
+            )
+            shown = await self._sheet(task, pictures, missing)
+        except Exception as failure:
+            log.exception("sheet_failed", task_id=task.task_id)
+            shown = Shown(None, missing=(_reason(failure),), at=time.monotonic())
+        self._remember(task, shown)
+        return shown
+
+    async def _sheet(self, task: Task, pictures: list[Picture | None], missing: tuple[str, ...]) -> Shown:
+        kept = await asyncio.to_thread(self._archive.get_sheet, task.submission_id) if self._archive else None
+        if kept is not None and not missing:
+            data = await asyncio.to_thread(kept.read_bytes)
+            return _encoded(data, MEDIA_TYPES[kept.suffix], missing)
+        if not any(pictures):
+            return Shown(None, missing=missing, at=time.monotonic())
+        sheet = await self._darkroom.contact_sheet([picture.data if picture else None for picture in pictures])
+        if self._archive is not None and not missing:
+            extension = sheet.media_type.removeprefix("image/").replace("jpeg", "jpg")
+            try:
+                await asyncio.to_thread(self._archive.put_sheet, task.submission_id, sheet.data, extension)
+            except OSError as failure:
+                log.warning("sheet_not_kept", task_id=task.task_id, reason=failure.strerror)
+        return _encoded(sheet.data, sheet.media_type, missing)
+
+    async def _picture(self, task: Task, image: Image) -> Picture:
+        if self._archive is not None:
+            path = await asyncio.to_thread(self._archive.get, task.submission_id, image.index)
+            if path is not None:
+                data = await asyncio.to_thread(path.read_bytes)
+                return Picture(data, await self._darkroom.inspect(data), path)
+        data = await self._fetch(task, image)
+        info = await self._darkroom.inspect(data)
+        return Picture(data, info, await self._archived(task, image, data, info))
+
+    async def _fetch(self, task: Task, image: Image) -> bytes:
+        """The bytes behind the link; an expired link is looked up once more."""
+        try:
+            return await self._client.fetch(image.url)
+        except LinkExpired:
+            look = await self._proxy.look(task.task_id or "")
+            if not isinstance(look, Sighting):
+                raise
+            fresh = {seen.index: seen.url for seen in look.images}.get(image.index, image.url)
+            if fresh == image.url:
+                raise
+            sighting = look
+            await self._journal.update(task.submission_id, lambda known: merge(known, sighting, time.time()))
+            return await self._client.fetch(fresh)
+
+    async def _archived(self, task: Task, image: Image, data: bytes, info: PictureInfo) -> Path | None:
+        if self._archive is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._archive.put, task.submission_id, image.index, data, info.extension)
+        except OSError as failure:
+            log.warning("picture_not_archived", task_id=task.task_id, index=image.index, reason=failure.strerror)
+            return None
+
+    async def _note(self, task: Task, pictures: list[Picture | None]) -> None:
+        """Complete the row's images with what the bytes say."""
+        seen = {image.index: picture for image, picture in zip(task.images, pictures, strict=True) if picture}
+
+        def change(known: Task) -> Task:
+            return replace(known, images=tuple(_measured(image, seen.get(image.index)) for image in known.images))
+
+        if change(task) != task:
+            await self._journal.update(task.submission_id, change)
+
+    def _remember(self, task: Task, shown: Shown) -> None:
+        self._shown[task.submission_id] = shown
+        while len(self._shown) > REMEMBERED_SHEETS:
+            self._shown.popitem(last=False)
+
+
+def _image(task: Task, index: int) -> Image:
+    """The task's picture with that index.
+
+    Raises:
+        NotReady: the task is not finished.
+        InvalidRequest: it has no such picture.
+    """
+    if task.is_open:
+        raise NotReady(f"task {task.handle} is {task.status}: it has no pictures yet")
+    for image in task.images:
+        if image.index == index:
+            return image
+    has = ", ".join(str(image.index) for image in task.images) or "none: this task has no pictures"
+    raise InvalidRequest("index", index, has)
+
+
+def _measured(image: Image, picture: Picture | None) -> Image:
+    if picture is None:
+        return image
+    return replace(
+        image,
+        media_type=picture.info.media_type,
+        width=picture.info.width,
+        height=picture.info.height,
+        path=str(picture.path) if picture.path else None,
+    )
+
+
+def _original(task: Task, image: Image, picture: Picture) -> Original:
+    return Original(
+        task_id=task.handle,
+        index=image.index,
+        data=picture.data,
+        extension=picture.info.extension,
+        media_type=picture.info.media_type,
+        prompt=task.prompt,
+        parent_id=task.parent_id,
+        kind=task.kind,
+        url_host=urlsplit(image.url).hostname,
+    )
+
+
+def _encoded(data: bytes, media_type: str, missing: tuple[str, ...]) -> Shown:
+    return Shown(base64.b64encode(data).decode(), media_type, missing, time.monotonic())
+
+
+def _reason(failure: object) -> str:
+    if isinstance(failure, MjError):
+        return failure.message
+    if isinstance(failure, asyncio.CancelledError):
+        return "the server is stopping"
+    return str(ImageUnavailable.code).replace("_", " ")

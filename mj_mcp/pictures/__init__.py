@@ -1,0 +1,37 @@
+"""Pictures: fetch them safely, measure them, show them small, keep them whole.
+
+Owns everything between a link and a file or a view. Must not know the proxy's API or its key, the journal, tasks
+beyond their ids, MCP, or the environment: what it may do is passed in.
+
+    guard, link   which address may be dialled; which link is worth dialling
+    fetch         the bytes of one picture, capped in bytes and time
+    measure       what the bytes are, by decoding them
+    sheet         the numbered contact sheet, and one picture for viewing
+    darkroom      the two above, off the event loop
+    files         whole or absent on disk, inside one folder, under names we make
+    archive       the originals in the data folder, under a ceiling
+"""
+
+from mj_mcp.pictures.archive import Archive
+from mj_mcp.pictures.darkroom import Darkroom
+from mj_mcp.pictures.fetch import LinkExpired, PictureClient
+from mj_mcp.pictures.files import Original, SavedFile, save_originals, sweep_leftovers, write_whole
+from mj_mcp.pictures.measure import PictureInfo, inspect
+from mj_mcp.pictures.sheet import Rendered, contact_sheet, single_view
+
+__all__ = [
+    "Archive",
+    "Darkroom",
+    "LinkExpired",
+    "Original",
+    "PictureClient",
+    "PictureInfo",
+    "Rendered",
+    "SavedFile",
+    "contact_sheet",
+    "inspect",
+    "save_originals",
+    "single_view",
+    "sweep_leftovers",
+    "write_whole",
+]

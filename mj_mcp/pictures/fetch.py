@@ -1,0 +1,184 @@
+"""Fetching the bytes of one picture, safely.
+
+Owns the client that asks strangers' hosts: no credentials, no cookies, no proxies from the environment, no content
+encodings, hard caps on bytes and time, every redirect followed by hand through the same guard. Must not know the
+proxy's API or its key, what the bytes mean, or where they go.
+
+It speaks through httpcore alone: nothing there adds headers, follows, decodes or logs an address by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Final, Self
+
+import httpcore
+
+from mj_mcp.errors import ImageUnavailable
+from mj_mcp.pictures.guard import Connect, GuardedBackend, Resolve, dial, system_resolver
+from mj_mcp.pictures.link import Link, follow, host_matches, origin, parse_link
+
+MAX_BYTES: Final = 32 * 2**20
+MAX_REDIRECTS: Final = 3
+DEADLINE_SECONDS: Final = 20.0
+MAX_AT_ONCE: Final = 8
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_EXPIRED = {401, 403, 404, 410}
+_fetching: ContextVar[bool] = ContextVar("fetching", default=False)
+
+
+class LinkExpired(ImageUnavailable):
+    """The host refuses this link (HTTP 401, 403, 404, 410): a fresh look at the task may give one that works."""
+
+
+class PictureClient:
+    """Fetches pictures from public hosts and from the proxy's own host. Opened once, shared by all."""
+
+    def __init__(
+        self,
+        own_url: str,
+        image_hosts: frozenset[str] | None = None,
+        resolve: Resolve | None = None,
+        connect: Connect = dial,
+        *,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        max_bytes: int = MAX_BYTES,
+        user_agent: str = "mj-mcp",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Remember who may be asked.
+
+        Args:
+            own_url: the proxy's URL; its host and port may be private, since a person configured them.
+            image_hosts: when given, only these hosts (`a.example.com`, `*.example.com`) and the own host.
+            resolve: asked once for each dial; the system's resolver when left out.
+            connect: dials an address that the guard has checked.
+            deadline_seconds: for one whole picture: names, connections, redirects and body.
+            max_bytes: of one picture, on the wire.
+            user_agent: sent with every request.
+            tls: for https; certifi's authorities when left out.
+        """
+        self._own = origin(own_url)
+        self._image_hosts = image_hosts
+        self._resolve = resolve
+        self._connect = connect
+        self._deadline = deadline_seconds
+        self._max_bytes = max_bytes
+        self._user_agent = user_agent
+        self._tls = tls
+        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
+        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._names = ThreadPoolExecutor(MAX_AT_ONCE // 2, thread_name_prefix="mj-picture-names")
+
+    async def __aenter__(self) -> Self:
+        for name in ("httpcore.http11", "httpcore.connection"):
+            logging.getLogger(name).addFilter(_silent_while_fetching)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            await self._pool.aclose()
+        self._names.shutdown(wait=False, cancel_futures=True)
+
+    async def fetch(self, url: str) -> bytes:
+        """The bytes behind a link, whole, whatever they are.
+
+        The deadline runs from the moment a slot is free, so that slow hosts cannot use up the time of others.
+
+        Raises:
+            LinkExpired: HTTP 401, 403, 404 or 410.
+            ImageUnavailable: everything else that keeps the bytes from being had.
+        """
+        link = parse_link(url)
+        async with self._slots:
+            token = _fetching.set(True)
+            try:
+                async with asyncio.timeout(self._deadline):
+                    return await self._follow(link)
+            except TimeoutError:
+                message = f"the picture from {link.host} did not arrive within {self._deadline:g} s"
+                raise ImageUnavailable(message) from None
+            except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
+                raise ImageUnavailable(f"the connection to the picture's host {link.host} failed") from None
+            finally:
+                _fetching.reset(token)
+
+    async def _follow(self, link: Link) -> bytes:
+        for _ in range(1 + MAX_REDIRECTS):
+            self._admit(link)
+            async with self._asked(link) as answer:
+                if answer.status not in _REDIRECTS:
+                    return await self._body(link, answer)
+                location = _header(answer, b"location")
+            link = follow(link, location)
+        raise ImageUnavailable(f"the picture's link redirects more than {MAX_REDIRECTS} times")
+
+    def _admit(self, link: Link) -> None:
+        own = (link.host.rstrip("."), link.port) == self._own
+        if not own and self._image_hosts is not None and not host_matches(link.host, self._image_hosts):
+            raise ImageUnavailable(f"the picture's host {link.host} is not among the hosts that are allowed")
+
+    @asynccontextmanager
+    async def _asked(self, link: Link) -> AsyncIterator[httpcore.Response]:
+        if self._pool is None:
+            self._pool = self._open_pool()
+        url = httpcore.URL(scheme=link.scheme, host=link.host, port=link.port, target=link.target)
+        headers = [
+            ("Host", link.authority),
+            ("User-Agent", self._user_agent),
+            ("Accept", "image/png,image/jpeg,image/webp,image/gif,*/*;q=0.1"),
+            ("Accept-Encoding", "identity"),
+        ]
+        async with self._pool.stream("GET", url, headers=headers) as answer:
+            yield answer
+
+    def _open_pool(self) -> httpcore.AsyncConnectionPool:
+        """No connection is kept: every request is dialled, and so checked, anew."""
+        return httpcore.AsyncConnectionPool(
+            ssl_context=self._tls or httpcore.default_ssl_context(),
+            max_connections=MAX_AT_ONCE,
+            max_keepalive_connections=0,
+            network_backend=GuardedBackend(self._own, self._resolve or system_resolver(self._names), self._connect),
+        )
+
+    async def _body(self, link: Link, answer: httpcore.Response) -> bytes:
+        if answer.status in _EXPIRED:
+            raise LinkExpired(f"the picture's link at {link.host} expired or is refused (HTTP {answer.status})")
+        if answer.status != 200:
+            raise ImageUnavailable(f"the picture's host {link.host} answered HTTP {answer.status}")
+        if _header(answer, b"content-encoding").strip().lower() not in ("", "identity"):
+            raise ImageUnavailable(f"the picture's host {link.host} sent an encoding that was not asked for")
+        length = _header(answer, b"content-length")
+        if length.isdecimal() and int(length) > self._max_bytes:
+            raise self._too_large(link)
+        body = io.BytesIO()  # hands its buffer over without a copy
+        async for part in answer.aiter_stream():
+            if body.tell() + len(part) > self._max_bytes:
+                raise self._too_large(link)
+            body.write(part)
+        return body.getvalue()
+
+    def _too_large(self, link: Link) -> ImageUnavailable:
+        return ImageUnavailable(f"the picture from {link.host} is larger than {self._max_bytes:,} bytes")
+
+
+def _header(answer: httpcore.Response, name: bytes) -> str:
+    """All values of a header, so that a second one cannot hide behind the first."""
+    values = [value for key, value in answer.headers if key.lower() == name]
+    return b", ".join(values).decode("utf-8", "replace")
+
+
+def _silent_while_fetching(_record: logging.LogRecord) -> bool:
+    """Keep httpcore silent: it logs whole answers at DEBUG, and a Location may hold a signature."""
+    return not _fetching.get()

@@ -1,0 +1,272 @@
+"""Files that are whole or absent, inside one folder, under names we make.
+
+Owns how bytes reach the disk and which names and folders are allowed. Must not know HTTP, MCP, settings, or how a
+picture looks. Everything here blocks: call it through a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import stat
+import time
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mj_mcp.errors import InvalidRequest, StorageUnavailable
+from mj_mcp.pictures.measure import EXTENSIONS
+
+TEMPORARY: Final = ".mj-part-"
+"""How the names of unfinished files begin."""
+LEFTOVER_SECONDS: Final = 3600.0
+MAX_NAMESAKES: Final = 1000
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+_ODD = re.compile(r"[^A-Za-z0-9._-]")
+_FOLDER_ALLOWED = (
+    "a folder inside the output folder: letters, digits, spaces and . _ - ( ), parts divided by /, no part that begins "
+    "with a dot, dash or space, ends with a dot or space, or is a device name; no links that lead out"
+)
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """One full-size picture to save, and what leads from the file back to its task."""
+
+    task_id: str
+    index: int
+    data: bytes
+    extension: str
+    media_type: str
+    prompt: str | None = None
+    parent_id: str | None = None
+    kind: str | None = None
+    url_host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """Where a picture was kept."""
+
+    index: int
+    path: Path
+    bytes: int
+    sha256: str
+    media_type: str
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is whole or absent, also after kill -9 or on a full disk. Replaces what was there.
+
+    Folders are made with mode 0700, the file gets 0600. Raises OSError.
+    """
+    _publish(path, data, replace=True)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Like `write_whole`, but never replaces: False when the name is taken, by whatever. Raises OSError."""
+    return _publish(path, data, replace=False)
+
+
+def sweep_leftovers(folder: Path, older_than_seconds: float = LEFTOVER_SECONDS) -> int:
+    """Remove unfinished files of killed processes; younger ones may still be written by another. Never raises."""
+    removed = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                old = entry.stat(follow_symlinks=False).st_mtime <= time.time() - older_than_seconds
+                if entry.name.startswith(TEMPORARY) and old and entry.is_file(follow_symlinks=False):
+                    Path(entry.path).unlink()
+                    removed += 1
+    return removed
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each with mode 0700. Raises OSError."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+
+
+def safe_name(text: str) -> str:
+    """A task id as a part of a file name: on every system, never hidden, at most 128 characters."""
+    return re.sub(r"^[.-]", "_", _ODD.sub("_", text))[:128] or "_"
+
+
+def save_originals(root: Path, folder: str | None, originals: Sequence[Original]) -> list[SavedFile]:
+    """Keep pictures as `<task id>-<index>.<ext>` in `root`, or in `folder` inside it, each with a sidecar.
+
+    A file with the same bytes from the same task is kept as it is; a different one is never overwritten: the new
+    one becomes `<task id>-<index>-2.<ext>`, and so on. The sidecar is `<file name>.json`.
+
+    Raises:
+        InvalidRequest: the folder is not allowed.
+        StorageUnavailable: the disk is full, read-only or gone; what was saved before stays.
+    """
+    try:
+        target = open_folder(root, folder)
+        sweep_leftovers(target)
+        return [_save(target, original) for original in originals]
+    except OSError as error:
+        raise StorageUnavailable(f"the output folder cannot be written ({_reason(error)})") from error
+
+
+def open_folder(root: Path, folder: str | None) -> Path:
+    """The folder inside the root, made if it is not there. The root may be a link itself: a person chose it.
+
+    Raises InvalidRequest when the text is not allowed or a link leads out; OSError.
+    """
+    make_folder(root)
+    top = here = root.resolve(strict=True)
+    for part in _parts(folder):
+        here = here / part
+        if not os.path.lexists(here):
+            here.mkdir(mode=0o700, exist_ok=True)
+        here = here.resolve()
+        if not here.is_relative_to(top) or not here.is_dir():
+            raise InvalidRequest("folder", folder, _FOLDER_ALLOWED)
+    return here
+
+
+def _parts(folder: str | None) -> list[str]:
+    text = unicodedata.normalize("NFC", folder or "")
+    if text in ("", "."):
+        return []
+    parts = text.removesuffix("/").split("/")
+    if len(parts) > 8 or not all(_is_allowed(part) for part in parts):
+        raise InvalidRequest("folder", folder, _FOLDER_ALLOWED)
+    return parts
+
+
+def _is_allowed(part: str) -> bool:
+    return (
+        0 < len(part.encode("utf-8", "replace")) <= 120
+        and all(letter.isalnum() or letter in " ._-()" for letter in part)
+        and part[0] not in " .-"
+        and part[-1] not in " ."
+        and not _RESERVED.fullmatch(part)
+    )
+
+
+def _save(folder: Path, original: Original) -> SavedFile:
+    if original.extension not in EXTENSIONS:
+        raise ValueError(f"pictures are saved as {sorted(EXTENSIONS)}, not as {original.extension!r}")
+    digest = hashlib.sha256(original.data).hexdigest()
+    stem = f"{safe_name(original.task_id)}-{original.index}"
+    for number in range(1, MAX_NAMESAKES):
+        path = folder / f"{stem}{'' if number == 1 else f'-{number}'}.{original.extension}"
+        sidecar = path.with_name(path.name + ".json")
+        claimed = not os.path.lexists(sidecar) and write_new(path, original.data)
+        if claimed or _is_same(path, sidecar, original):  # the same bytes may just have been saved by another process
+            write_new(sidecar, _story(original, digest))
+            return SavedFile(original.index, path, len(original.data), digest, original.media_type)
+    raise OSError(errno.EEXIST, "too many files of that name")
+
+
+def _is_same(path: Path, sidecar: Path, original: Original) -> bool:
+    """Whether the file is there already: a plain file with these bytes, not claimed by another task's sidecar."""
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size != len(original.data):
+            return False
+        if path.read_bytes() != original.data:
+            return False
+    except FileNotFoundError:
+        return False
+    try:
+        story = json.loads(sidecar.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return not os.path.lexists(sidecar)
+    return isinstance(story, dict) and story.get("task_id") == original.task_id
+
+
+def _story(original: Original, digest: str) -> bytes:
+    story = {
+        "task_id": original.task_id,
+        "index": original.index,
+        "kind": original.kind,
+        "parent_id": original.parent_id,
+        "prompt": original.prompt,
+        "url_host": original.url_host,
+        "media_type": original.media_type,
+        "bytes": len(original.data),
+        "sha256": digest,
+    }
+    return (json.dumps(story, indent=2) + "\n").encode()
+
+
+def _publish(path: Path, data: bytes, *, replace: bool) -> bool:
+    make_folder(path.parent)
+    if not replace and os.path.lexists(path):
+        return False
+    part = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+    try:
+        with os.fdopen(os.open(part, _NEW_FILE, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        published = _replace(part, path) if replace else _claim(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return published
+
+
+def _replace(part: Path, path: Path) -> bool:
+    part.replace(path)
+    return True
+
+
+def _claim(part: Path, path: Path) -> bool:
+    """Give the file its name unless the name is taken, in one step: a hard link."""
+    try:
+        os.link(part, path, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LINKS:
+            raise
+        return _claim_without_links(part, path)
+    return True
+
+
+def _claim_without_links(part: Path, path: Path) -> bool:
+    """For file systems without hard links (exFAT, some shares).
+
+    Windows refuses a taken name by itself; elsewhere another program could take it between the look and the rename.
+    """
+    if os.path.lexists(path):
+        return False
+    try:
+        part.rename(path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the name last through a power cut. Windows opens no folders, and some shares sync none."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else "unknown reason"

@@ -1,0 +1,103 @@
+"""One link, parsed once. Owns which links are worth dialling at all; knows no network.
+
+A link is parsed here and never again: what was checked is what is dialled and what is sent. The query string is
+often the signature, so the target is passed on as it came; no message ever holds more of a link than its host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, urljoin, urlsplit
+
+from mj_mcp.errors import ImageUnavailable
+
+MAX_LINK = 16_384
+_PORTS = {"http": 80, "https": 443}
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,254})(:[0-9]{1,5})?:?", re.ASCII | re.IGNORECASE)
+_LABEL = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}", re.ASCII)
+_NUMERIC_END = re.compile(r"(?:^|\.)(?:0x[0-9a-f]*|[0-9]+)\.?$")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where a picture is said to be. `host` is lower case and without brackets; `target` is sent as it is."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def authority(self) -> str:
+        """The Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __repr__(self) -> str:
+        """Without the target: it may hold a signature."""
+        return f"<Link {self.scheme}://{self.authority}/...>"
+
+
+def parse_link(text: str) -> Link:
+    """Take a link apart, or raise ImageUnavailable.
+
+    Refused: anything but http and https, user names in a link, control characters and backslashes, hosts that are no
+    plain ASCII name and no plain address (decimal, octal, hexadecimal, percent-encoded, zone ids), port 0.
+    """
+    if len(text) > MAX_LINK or _CONTROLS.search(text):
+        raise ImageUnavailable("the picture's link is no usable URL")
+    try:
+        parts = urlsplit(text.strip(" "))
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        raise ImageUnavailable("the picture's link is no usable URL") from None
+    if parts.scheme not in _PORTS:
+        raise ImageUnavailable("the picture's link is neither http nor https")
+    if "@" in parts.netloc:
+        raise ImageUnavailable("the picture's link carries a user name, which is refused")
+    if not _AUTHORITY.fullmatch(parts.netloc) or not _is_host(host) or port == 0:
+        raise ImageUnavailable("the picture's link names no usable host")
+    target = quote(parts.path or "/", safe="%/:;=@!$&'()*+,~-._|^[]{}<>`\"")
+    if parts.query:
+        target += "?" + quote(parts.query, safe="%/:;=@!$&'()*+,~-._|^[]{}<>`\"?")
+    return Link(parts.scheme, host, port or _PORTS[parts.scheme], target)
+
+
+def follow(link: Link, location: str) -> Link:
+    """Where a redirect leads. From https to http is refused."""
+    if _CONTROLS.search(location):
+        raise ImageUnavailable(f"the picture's host {link.host} redirects to no usable URL")
+    try:
+        there = urljoin(f"{link.scheme}://{link.authority}{link.target}", location)
+    except ValueError:
+        raise ImageUnavailable(f"the picture's host {link.host} redirects to no usable URL") from None
+    following = parse_link(there)
+    if link.scheme == "https" and following.scheme == "http":
+        raise ImageUnavailable(f"the picture's host {link.host} redirects from https to http, which is refused")
+    return following
+
+
+def origin(url: str) -> tuple[str, int]:
+    """Host (lower case, no trailing dot) and port of a configured URL."""
+    parts = urlsplit(url)
+    return (parts.hostname or "").lower().rstrip("."), parts.port or _PORTS.get(parts.scheme, 443)
+
+
+def host_matches(host: str, patterns: frozenset[str]) -> bool:
+    """Whether a host is named: exactly, or by `*.example.com`, which means every host below example.com."""
+    host = host.rstrip(".")
+    wanted = [pattern.strip().lower().rstrip(".") for pattern in patterns]
+    return any(host == one or (one.startswith("*.") and host.endswith(one[1:])) for one in wanted)
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host or _NUMERIC_END.search(host):
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return True
+    return all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split("."))

@@ -1,0 +1,145 @@
+"""What a picture is, by its bytes only.
+
+Owns the formats, the ceilings and the full decode. Must not know where the bytes came from, what they were called,
+or what is done with them.
+
+Pillow's plugins are opened directly: only the four formats below can ever be reached, and nothing is decoded before
+its size was read from the header and found below the ceiling, far under the point where Pillow itself would warn of
+a decompression bomb (a warning is process-wide state, which threads cannot turn into an error safely).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mj_mcp.errors import ImageUnavailable
+
+if TYPE_CHECKING:
+    from PIL import ImageFile
+
+MAX_PIXELS: Final = 50_000_000
+MAX_SCANS: Final = 40
+"""A progressive JPEG paints the whole picture once for each scan; honest ones have about ten."""
+_DAMAGED = "the picture is cut off or damaged"
+_TURNED = range(5, 9)
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class PictureInfo:
+    """What a picture is. Width and height are as a person sees it: EXIF may turn the stored rows by 90 degrees."""
+
+    media_type: str
+    extension: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A picture in Pillow's hands. `orientation` is EXIF's, 1 to 8, not applied yet."""
+
+    info: PictureInfo
+    image: ImageFile.ImageFile
+    orientation: int
+
+
+def _png_is_whole(data: bytes) -> bool:
+    return b"IEND\xaeB`\x82" in data
+
+
+def _jpeg_is_whole(data: bytes) -> bool:
+    return b"\xff\xd9" in data[-65536:] and data.count(b"\xff\xda") <= MAX_SCANS
+
+
+def _webp_is_whole(data: bytes) -> bool:
+    return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+
+
+def _gif_is_whole(data: bytes) -> bool:
+    return data.rstrip(b"\0\r\n").endswith(b";")
+
+
+_FORMATS: Final[dict[str, tuple[re.Pattern[bytes], str, Callable[[bytes], bool]]]] = {
+    "png": (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png", _png_is_whole),
+    "jpg": (re.compile(rb"\xff\xd8\xff"), "image/jpeg", _jpeg_is_whole),
+    "webp": (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp", _webp_is_whole),
+    "gif": (re.compile(rb"GIF8[79]a"), "image/gif", _gif_is_whole),
+}
+"""By extension: how the bytes begin, the media type, and whether the end is there."""
+EXTENSIONS: Final = frozenset(_FORMATS)
+
+
+def inspect(data: bytes) -> PictureInfo:
+    """Format and size of a picture, read from its bytes, after decoding all of it."""
+    with damage_is_unavailable():
+        opened = open_picture(data)
+        opened.image.draft("RGB", (1, 1))  # a JPEG is read to its end and kept small; nothing for the others
+        opened.image.load()
+        _check_size(opened.image.size)
+    return opened.info
+
+
+def open_picture(data: bytes) -> Opened:
+    """Read the header of a picture; nothing is decoded yet. To be called inside `damage_is_unavailable`.
+
+    Raises ImageUnavailable when the bytes are no PNG, JPEG, WebP or GIF, have no end, or hold too many pixels.
+    """
+    for extension, (start, media_type, is_whole) in _FORMATS.items():
+        if not start.match(data):
+            continue
+        if extension == "webp":
+            _check_size(_webp_size(data))
+        if not is_whole(data):
+            raise ImageUnavailable(_DAMAGED)
+        image = _decoder(extension)(io.BytesIO(data))
+        _check_size(image.size)
+        width, height = image.size
+        orientation = int(image.getexif().get(_ORIENTATION) or 1)
+        if orientation in _TURNED:
+            width, height = height, width
+        return Opened(PictureInfo(media_type, extension, width, height), image, orientation)
+    raise ImageUnavailable("what the link holds is no PNG, JPEG, WebP or GIF")
+
+
+@contextmanager
+def damage_is_unavailable() -> Iterator[None]:
+    """Pillow's decoders raise a dozen kinds of errors on damaged bytes; all of them mean the same here."""
+    try:
+        yield
+    except ImageUnavailable:
+        raise
+    except Exception:  # noqa: BLE001 - see above
+        raise ImageUnavailable(_DAMAGED) from None
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImageUnavailable(f"the picture has {size[0]} x {size[1]} pixels, more than {MAX_PIXELS:,}")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """The canvas, before libwebp reserves it (RFC 9649, sections 2.5 to 2.7)."""
+    kind, body = data[12:16], data[20:30].ljust(10, b"\0")
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+
+
+def _decoder(extension: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
+    """Imported on first use: start-up does not pay for Pillow."""
+    from PIL.GifImagePlugin import GifImageFile  # noqa: PLC0415 - see above
+    from PIL.JpegImagePlugin import JpegImageFile  # noqa: PLC0415 - see above
+    from PIL.PngImagePlugin import PngImageFile  # noqa: PLC0415 - see above
+    from PIL.WebPImagePlugin import WebPImageFile  # noqa: PLC0415 - see above
+
+    decoders = {"png": PngImageFile, "jpg": JpegImageFile, "webp": WebPImageFile, "gif": GifImageFile}
+    return decoders[extension]

@@ -1,0 +1,47 @@
+"""How far a task is, for whoever asked for progress: a number that only rises, and what it is based on.
+
+Owns the arithmetic and the wording of progress notifications.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from mcp.server.mcpserver import Context
+
+from mj_mcp.cadence import expected_remaining
+from mj_mcp.tasks import Status, Task
+from mj_mcp.watch import Tick
+
+
+def ticker(ctx: Context[Any]) -> Tick | None:
+    """What tells the caller how far its task is; None when it did not ask for progress."""
+    meta = ctx.request_context.meta or {}
+    if meta.get("progress_token") is None:
+        return None
+    shown = 0.0
+
+    async def tick(task: Task) -> None:
+        nonlocal shown
+        age = time.time() - (task.submitted_at or task.updated_at)
+        remaining = expected_remaining(age, task.upstream_eta)
+        by_time = 95.0 * (1.0 - 0.5 ** (max(age, 0.0) / 30.0))
+        # It must never go back, nor stand still: the protocol wants every value above the last.
+        shown = max(float(task.progress) if task.progress is not None else by_time, shown + 0.01)
+        await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining))
+
+    return tick
+
+
+def progress_message(task: Task, remaining: float | None) -> str:
+    """What a person reads beside a progress bar: what it is based on."""
+    if task.status is Status.SUBMITTING:
+        return "submitting"
+    if task.progress is not None and task.is_open:
+        return f"{task.progress} % by the proxy"
+    if task.status is Status.QUEUED:
+        return "queued"
+    if remaining is not None:
+        return f"usually done in about {max(1, round(remaining)):d} s"
+    return "taking longer than usual" if task.is_open else str(task.status)

@@ -1,0 +1,471 @@
+"""What a picture is by its bytes, the contact sheet, and the view of one picture."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import random
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops, ImageDraw, PngImagePlugin
+
+from mj_mcp.errors import ImageUnavailable, InvalidRequest
+from mj_mcp.pictures import Darkroom, PictureInfo, contact_sheet, inspect, single_view
+from mj_mcp.pictures.measure import damage_is_unavailable, open_picture
+
+RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+def flat(width: int, height: int, colour: Any = RED, mode: str = "RGB") -> Image.Image:
+    return Image.new(mode, (width, height), colour)
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.frombytes("RGB", (width, height), random.Random(seed).randbytes(width * height * 3))
+
+
+def shown(rendered: Any) -> Image.Image:
+    image = Image.open(io.BytesIO(rendered.data))
+    image.load()
+    assert image.size == (rendered.width, rendered.height)
+    assert f"image/{(image.format or '').lower()}" == rendered.media_type
+    return image
+
+
+def near(found: Any, wanted: tuple[int, int, int]) -> bool:
+    return all(abs(one - other) < 24 for one, other in zip(found[:3], wanted, strict=True))
+
+
+def png_of(width: int, height: int, pixels: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+# ---------------------------------------------------------------- measure
+
+
+@pytest.mark.parametrize(
+    ("form", "info"),
+    [
+        ("PNG", PictureInfo("image/png", "png", 40, 30)),
+        ("JPEG", PictureInfo("image/jpeg", "jpg", 40, 30)),
+        ("WEBP", PictureInfo("image/webp", "webp", 40, 30)),
+        ("GIF", PictureInfo("image/gif", "gif", 40, 30)),
+    ],
+)
+def test_a_picture_is_what_its_bytes_say(form: str, info: PictureInfo) -> None:
+    assert inspect(encoded(noise(40, 30), form)) == info
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 50}, {"quality": 50, "exact": True}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_every_kind_of_webp_is_measured(options: dict[str, Any], mode: str) -> None:
+    assert inspect(encoded(noise(41, 29).convert(mode), "WEBP", **options)).width == 41
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"x",
+        b"<html><body>not found</body></html>",
+        b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        encoded(flat(8, 8), "BMP"),
+        encoded(flat(8, 8), "TIFF"),
+        encoded(flat(8, 8), "ICO"),
+        encoded(flat(8, 8), "PPM"),
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"RIFF\x00\x00\x00\x00WAVEfmt ",
+    ],
+)
+def test_anything_but_the_four_formats_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageUnavailable, match="no PNG, JPEG, WebP or GIF"):
+        inspect(data)
+
+
+WHOLE = {form: encoded(noise(48, 48), form) for form in ("PNG", "JPEG", "WEBP", "GIF")}
+WHOLE["PROGRESSIVE"] = encoded(noise(48, 48), "JPEG", progressive=True)
+
+
+@pytest.mark.parametrize("form", WHOLE)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_picture_that_is_cut_off_anywhere_is_refused(form: str, data: st.DataObject) -> None:
+    whole = WHOLE[form]
+    cut = whole[: data.draw(st.integers(0, len(whole) - 1) | st.integers(len(whole) - 30, len(whole) - 1))]
+    with pytest.raises(ImageUnavailable):
+        inspect(cut)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=20))
+def test_damaged_bytes_are_a_picture_or_unavailable_and_nothing_else(form: str, changes: list[tuple[int, int]]) -> None:
+    broken = bytearray(WHOLE[form])
+    for place, value in changes:
+        broken[place % len(broken)] = value
+    try:
+        inspect(bytes(broken))
+        contact_sheet([bytes(broken)])
+    except ImageUnavailable:
+        pass
+
+
+def test_50_megapixels_are_the_ceiling() -> None:
+    rows = zlib.compress(bytes((10_000 // 8 + 1) * 5000), 9)
+    assert inspect(png_of(10_000, 5000, rows, depth=1, colour=0)).width == 10_000
+    with pytest.raises(ImageUnavailable, match="more than 50,000,000"):
+        inspect(png_of(10_000, 5001, rows, depth=1, colour=0))
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        png_of(65_000, 65_000, zlib.compress(bytes(1_000_000))),
+        png_of(2**31 - 1, 2**31 - 1),
+        b"RIFF\x1a\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x00\x00\x00\x00" + b"\xff\x3f\x00" * 2,
+        b"RIFF\x11\x00\x00\x00WEBPVP8L\x05\x00\x00\x00\x2f\xff\xff\xff\x0f\x00",
+        b"RIFF\x12\x00\x00\x00WEBPVP8 \x0a\x00\x00\x00\x00\x00\x00\x9d\x01\x2a\xff\x3f\xff\x3f",
+        b"GIF89a\xff\xff\xff\xff\x00\x00\x00,\x00\x00\x00\x00\xff\xff\xff\xff\x00\x02\x02L\x01\x00;",
+        b"GIF89a\x01\x00\x01\x00\x00\x00\x00,\x00\x00\x00\x00\xff\x20\xff\x20\x00\x02\x02L\x01\x00;",
+        b"GIF89a\x01\x00\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x40\x1f\x40\x1f\x00\x02\x02L\x01\x00;",
+        b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01\xff\xd9",
+    ],
+    ids=[
+        "png",
+        "huge png",
+        "webp canvas",
+        "webp lossless",
+        "webp lossy",
+        "gif",
+        "gif frame beyond canvas",
+        "gif under pillow's limit",
+        "jpeg",
+    ],
+)
+def test_a_pixel_bomb_is_refused_by_its_header_without_a_warning(bomb: bytes) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # refused by us, whatever the process does with warnings
+        with pytest.raises(ImageUnavailable, match="more than 50,000,000"), damage_is_unavailable():
+            open_picture(bomb)  # which decodes nothing yet
+        with pytest.raises(ImageUnavailable):
+            inspect(bomb)
+        with pytest.raises(ImageUnavailable):
+            single_view(bomb)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        WHOLE["PNG"][:3000] + b"damage" + WHOLE["PNG"][3006:],
+        png_of(64, 64, zlib.compress(random.Random(1).randbytes(64 * 193))[:-5000]),
+        png_of(64, 64, b"no zlib at all"),
+        WHOLE["WEBP"][:20] + bytes(len(WHOLE["WEBP"]) - 20),
+        WHOLE["JPEG"][:400] + b"\xff\xd9",
+        WHOLE["GIF"][:900] + b"\0;",
+    ],
+    ids=["png with a flaw", "png without its middle", "png of nothing", "webp of zeros", "jpeg cut and closed", "gif"],
+)
+def test_a_picture_with_a_good_end_and_a_bad_middle_is_refused(data: bytes) -> None:
+    with pytest.raises(ImageUnavailable, match="cut off or damaged"):
+        inspect(data)
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
+    whole = WHOLE["PROGRESSIVE"]
+    scan = whole.rindex(b"\xff\xda")
+    with pytest.raises(ImageUnavailable):
+        inspect(whole[:-2] + whole[scan:-2] * 1000 + whole[-2:])
+
+
+def test_start_up_does_not_pay_for_pillow() -> None:
+    code = "import sys, mj_mcp.pictures; sys.exit('PIL' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---------------------------------------------------------------- the sheet
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "expected"),
+    [
+        ((1024, 1024), 1, (768, 768)),
+        ((1024, 1024), 2, (768, 381)),
+        ((1024, 1024), 3, (768, 768)),
+        ((1024, 1024), 4, (768, 768)),
+        ((1456, 816), 1, (768, 430)),
+        ((1456, 816), 4, (768, 432)),
+        ((816, 1456), 1, (430, 768)),
+        ((816, 1456), 4, (432, 768)),
+    ],
+)
+def test_a_sheet_has_768_pixels_on_its_longer_edge(
+    size: tuple[int, int], count: int, expected: tuple[int, int]
+) -> None:
+    sheet = shown(contact_sheet([encoded(flat(*size))] * count))
+    assert sheet.size == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)) | st.none(), min_size=1, max_size=9),
+    st.integers(200, 900),
+)
+def test_any_number_of_any_pictures_fits_the_sheet(sizes: list[tuple[int, int] | None], edge: int) -> None:
+    pictures = [None if size is None else encoded(flat(*size)) for size in sizes]
+    if not any(pictures):
+        with pytest.raises(ImageUnavailable):
+            contact_sheet(pictures, edge)
+        return
+    rendered = contact_sheet(pictures, edge)
+    assert max(rendered.width, rendered.height) <= edge
+    assert rendered.missing == tuple(place for place, one in enumerate(pictures, 1) if one is None)
+
+
+def test_a_sheet_of_noise_stays_under_200_kib() -> None:
+    rendered = contact_sheet([encoded(noise(1024, 1024, seed)) for seed in range(4)])
+    assert len(rendered.data) <= 200 * 1024
+    shown(rendered)
+
+
+def test_quality_and_size_step_down_until_it_fits() -> None:
+    rendered = contact_sheet([encoded(noise(600, 600))] * 4, max_bytes=9000)
+    assert len(rendered.data) <= 9000
+    assert rendered.width < 768
+    shown(rendered)
+
+
+def test_the_tiles_stand_in_reading_order() -> None:
+    colours = [(220, 20, 20), (20, 160, 20), (20, 20, 220), (220, 220, 20)]
+    sheet = shown(contact_sheet([encoded(flat(500, 500, colour)) for colour in colours]))
+    places = [(250, 250), (650, 250), (250, 650), (650, 650)]
+    assert all(near(sheet.getpixel(place), colour) for place, colour in zip(places, colours, strict=True))
+
+
+BACKGROUNDS = {
+    "black": flat(700, 700, (0, 0, 0)),
+    "white": flat(700, 700, WHITE),
+    "grey": flat(700, 700, (128, 128, 128)),
+    "noise": noise(700, 700),
+}
+
+
+@pytest.mark.parametrize("name", BACKGROUNDS)
+def test_numbers_stand_out_on_any_background(name: str) -> None:
+    sheet = shown(contact_sheet([encoded(BACKGROUNDS[name])] * 4)).convert("L")
+    badges = [
+        sheet.crop((left, top, left + 50, top + 50)) for left, top in ((10, 10), (397, 10), (10, 397), (397, 397))
+    ]
+    for badge in badges:
+        inside = badge.crop((8, 8, 42, 42))
+        darkest, lightest = inside.getextrema()
+        assert isinstance(darkest, int)
+        assert isinstance(lightest, int)
+        assert darkest < 40
+        assert lightest > 215
+        assert sum(inside.histogram()[:70]) > 0.5 * 34 * 34  # the plate is solid: nothing of the picture shines through
+    strokes = [badge.crop((10, 10, 40, 40)).point(lambda value: 255 * (value > 128)) for badge in badges]
+    for one, other in itertools.combinations(strokes, 2):
+        assert ImageChops.difference(one, other).histogram()[255] > 60  # another number
+
+
+def test_a_single_picture_is_shown_as_itself_without_a_number() -> None:
+    sheet = shown(contact_sheet([encoded(flat(300, 200))]))
+    assert sheet.size == (300, 200)
+    assert all(near(sheet.getpixel(place), RED) for place in ((0, 0), (10, 10), (30, 30), (299, 199)))
+
+
+def test_a_picture_that_cannot_be_had_is_an_empty_numbered_tile() -> None:
+    picture = encoded(flat(500, 500))
+    rendered = contact_sheet([picture, None, b"<html>", picture])
+    assert rendered.missing == (2, 3)
+    sheet = shown(rendered)
+    assert near(sheet.getpixel((650, 300)), (62, 62, 66))
+    assert near(sheet.getpixel((250, 300)), RED)
+
+
+@pytest.mark.parametrize("pictures", [[], [None], [b"junk"], [None, None, b"x"], [WHOLE["PNG"][:-20]] * 4])
+def test_a_sheet_without_a_single_picture_is_unavailable(pictures: list[bytes | None]) -> None:
+    with pytest.raises(ImageUnavailable):
+        contact_sheet(pictures)
+
+
+def test_mixed_shapes_are_letterboxed_and_keep_their_shape() -> None:
+    square, wide = encoded(flat(600, 600)), encoded(flat(900, 300, BLUE))
+    sheet = shown(contact_sheet([square, square, square, wide])).convert("RGB")
+    column = [sheet.getpixel((570, row)) for row in range(390, 766)]
+    blue = sum(near(pixel, BLUE) for pixel in column)
+    assert 117 <= blue <= 137  # a third of the cell's 381
+
+
+# ---------------------------------------------------------------- odd pictures
+
+
+def turned(orientation: int) -> bytes:
+    """Red above blue for a person, stored as the orientation wants it."""
+    upright = flat(60, 100)
+    ImageDraw.Draw(upright).rectangle((0, 50, 60, 100), fill=BLUE)
+    back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270, 3: Image.Transpose.ROTATE_180}
+    stored = upright.transpose(back[orientation]) if orientation in back else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(stored, "JPEG", exif=exif, quality=95)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_exif_orientation_is_honoured_and_dropped(orientation: int) -> None:
+    data = turned(orientation)
+    assert (inspect(data).width, inspect(data).height) == (60, 100)
+    view = shown(single_view(data))
+    assert view.size == (60, 100)
+    assert near(view.getpixel((30, 10)), RED)
+    assert near(view.getpixel((30, 90)), BLUE)
+    assert not view.getexif()
+
+
+def test_metadata_is_stripped() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Description", "SECRET")
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET"
+    for data in (
+        encoded(flat(300, 300), "PNG", pnginfo=text, exif=exif, icc_profile=b"SECRET"),
+        encoded(flat(300, 300), "JPEG", exif=exif, comment=b"SECRET", icc_profile=b"SECRET"),
+        encoded(flat(300, 300), "WEBP", exif=exif, xmp=b"SECRET", icc_profile=b"SECRET"),
+    ):
+        assert any(name in data for name in (b"SECRET", b"iCCP"))
+        for rendered in (single_view(data), contact_sheet([data]), contact_sheet([data, data])):
+            assert b"SECRET" not in rendered.data
+            assert not {"exif", "xmp", "icc_profile", "comment"} & shown(rendered).info.keys()
+
+
+def alpha() -> Image.Image:
+    return flat(64, 64, (0, 0, 0, 0), "RGBA")
+
+
+def animated() -> bytes:
+    return encoded(flat(64, 64), "GIF", save_all=True, append_images=[flat(64, 64, BLUE)])
+
+
+@pytest.mark.parametrize(
+    ("data", "colour"),
+    [
+        (encoded(alpha()), WHITE),
+        (encoded(alpha(), "WEBP", lossless=True), WHITE),
+        (encoded(flat(64, 64, 128, "L")), (128, 128, 128)),
+        (encoded(flat(64, 64, (0, 0), "LA")), WHITE),
+        (encoded(flat(64, 64, 1, "1")), WHITE),
+        (encoded(flat(64, 64).quantize(4)), RED),
+        (encoded(alpha().quantize(4), "PNG", transparency=0), WHITE),
+        (encoded(flat(64, 64), "PNG", transparency=RED), WHITE),
+        (encoded(flat(64, 64, 32768, "I;16")), (128, 128, 128)),
+        (encoded(flat(64, 64, 32768, "I;16"), "PNG", transparency=7), (128, 128, 128)),
+        (encoded(flat(64, 64).convert("CMYK"), "JPEG", quality=95), RED),
+        (encoded(flat(64, 64, 77, "L"), "JPEG"), (77, 77, 77)),
+        (animated(), RED),
+        (encoded(flat(64, 64), "WEBP", save_all=True, append_images=[flat(64, 64, BLUE)], lossless=True), RED),
+        (encoded(flat(64, 64), "PNG", save_all=True, append_images=[flat(64, 64, BLUE)]), RED),
+        (png_of(64, 64, zlib.compress((b"\0" + b"\x80\x00\x40\x00\xc0\x00" * 64) * 64), depth=16), (128, 64, 192)),
+    ],
+    ids=[
+        "alpha",
+        "webp-alpha",
+        "grey",
+        "grey-alpha",
+        "bits",
+        "palette",
+        "palette-alpha",
+        "keyed",
+        "grey16",
+        "grey16-keyed",
+        "cmyk",
+        "grey-jpeg",
+        "gif",
+        "webp",
+        "apng",
+        "rgb16",
+    ],
+)
+def test_every_kind_of_pixel_is_shown_as_a_person_would_see_it(data: bytes, colour: tuple[int, int, int]) -> None:
+    assert near(shown(single_view(data)).getpixel((32, 32)), colour)
+    assert near(shown(contact_sheet([data])).getpixel((32, 32)), colour)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3000, 20)])
+def test_extreme_shapes_do_not_vanish(size: tuple[int, int]) -> None:
+    data = encoded(flat(*size))
+    assert min(shown(single_view(data)).size) >= 1
+    assert max(shown(contact_sheet([data] * 4)).size) <= 768
+
+
+# ---------------------------------------------------------------- one picture
+
+
+@pytest.mark.parametrize(("edge", "expected"), [(256, (256, 128)), (1024, (1024, 512)), (2048, (1600, 800))])
+def test_a_view_is_as_large_as_asked_and_never_enlarged(edge: int, expected: tuple[int, int]) -> None:
+    assert shown(single_view(encoded(flat(1600, 800)), edge)).size == expected
+
+
+@pytest.mark.parametrize("edge", [0, 255, 2049, -1])
+def test_an_edge_out_of_range_is_refused(edge: int) -> None:
+    with pytest.raises(InvalidRequest, match="max_edge"):
+        single_view(WHOLE["PNG"], edge)
+
+
+def test_a_view_of_noise_stays_under_700_kib() -> None:
+    rendered = single_view(encoded(noise(1500, 1500)), 2048)
+    assert len(rendered.data) <= 700 * 1024
+
+
+# ---------------------------------------------------------------- the darkroom
+
+
+async def test_the_darkroom_gives_the_same_answers_off_the_event_loop() -> None:
+    async with Darkroom() as darkroom:
+        assert await darkroom.inspect(WHOLE["PNG"]) == inspect(WHOLE["PNG"])
+        assert await darkroom.contact_sheet([WHOLE["PNG"]]) == contact_sheet([WHOLE["PNG"]])
+        assert await darkroom.single_view(WHOLE["PNG"]) == single_view(WHOLE["PNG"])
+        with pytest.raises(ImageUnavailable):
+            await darkroom.inspect(b"junk")
+
+
+async def test_at_most_two_pictures_are_decoded_at_once_even_when_calls_are_cancelled() -> None:
+    running = most = 0
+    lock, gate = threading.Lock(), threading.Event()
+
+    def work() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        gate.wait(10)
+        with lock:
+            running -= 1
+
+    async with Darkroom() as darkroom:
+        tasks = [asyncio.create_task(darkroom._run(work)) for _ in range(6)]
+        await asyncio.sleep(0.05)
+        for task in tasks[:3]:
+            task.cancel()
+        await asyncio.sleep(0.05)
+        gate.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert most == 2
