@@ -21,9 +21,9 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-tests: $(VENV)/.installed-dev
+tests: $(VENV)/.installed-dev ## with branch coverage, of server processes too; what is skipped is named
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -rs
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=90
 

@@ -1,0 +1,222 @@
+"""The commands as a person runs them: processes, exit codes, and the words on the terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import pytest
+from conftest import KEY, environment
+
+from mj_mcp import __version__
+from mj_mcp.simulator import Simulator
+
+pytestmark = pytest.mark.anyio
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def bare(home: Path) -> dict[str, str]:
+    """An environment without any setting, and with temporary files where they can be counted."""
+    (home / "tmp").mkdir(exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MJ_", "XDG_"))}
+    return {**kept, "HOME": str(home), "TMPDIR": str(home / "tmp")}
+
+
+async def run(home: Path, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """`mj-mcp ...` to its end, with nothing on stdin."""
+    command = [sys.executable, "-m", "mj_mcp", *arguments]
+    with anyio.fail_after(60):
+        done = await anyio.run_process(
+            command, env={**bare(home), **(env or {})}, cwd=home, check=False, stdin=subprocess.DEVNULL
+        )
+    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+# --- serve
+
+
+@pytest.mark.parametrize("arguments", [(), ("serve",)])
+async def test_without_a_key_serving_ends_with_one_clear_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = await run(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("mj-mcp: MJ_API_KEY is not set")
+    assert "mj-mcp demo" in line
+
+
+async def test_a_bad_setting_is_named_and_not_shown(tmp_path: Path) -> None:
+    done = await run(tmp_path, env={"MJ_API_KEY": f"{KEY}\u00fc"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mj-mcp: MJ_API_KEY is not usable")
+    assert KEY not in done.stderr
+
+
+async def test_a_host_that_closes_stdin_ends_the_server_in_good_order(tmp_path: Path) -> None:
+    done = await run(tmp_path, env=environment("http://127.0.0.1:9", tmp_path))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Traceback" not in done.stderr
+
+
+async def test_the_version_is_told(tmp_path: Path) -> None:
+    done = await run(tmp_path, "--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"mj-mcp, version {__version__}")
+
+
+async def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
+    done = await run(tmp_path, "paint")
+    assert done.returncode == 2
+    assert "paint" in done.stderr
+
+
+# --- doctor
+
+
+def marks(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """Each check by its mark; one line each."""
+    found = [re.fullmatch(r"(ok|FAIL) +([a-z ]+): .+", line) for line in done.stdout.splitlines()]
+    assert all(found), done.stdout
+    return {match[2]: match[1] for match in found if match}
+
+
+WELL = {"settings": "ok", "proxy": "ok", "key": "ok", "journal": "ok", "output folder": "ok"}
+
+
+async def examine(sim: Simulator, home: Path, **extra: str) -> subprocess.CompletedProcess[str]:
+    """The doctor's visit. Whatever it finds, it spends nothing and shows no key."""
+    done = await run(home, "doctor", env=environment(sim.url, home, **extra))
+    assert sim.ledger == []
+    assert sim.submits() == []
+    assert KEY not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("unknown", ["empty", "null", "{}", "204", "404"])
+async def test_the_doctor_finds_all_well(unknown: str, sim: Simulator, tmp_path: Path) -> None:
+    sim.unknown_look = unknown  # type: ignore[assignment]
+    done = await examine(sim, tmp_path)
+    assert (done.returncode, marks(done)) == (0, WELL)
+
+
+async def test_the_doctor_needs_a_key(tmp_path: Path) -> None:
+    done = await run(tmp_path, "doctor")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "MJ_API_KEY is not set" in done.stderr
+
+
+async def test_the_doctor_sees_a_wrong_key(sim: Simulator, tmp_path: Path) -> None:
+    done = await examine(sim, tmp_path, MJ_API_KEY="another-key")
+    assert (done.returncode, marks(done)) == (1, WELL | {"key": "FAIL"})
+    assert "MJ_API_KEY" in done.stdout
+    assert "another-key" not in done.stdout
+
+
+async def test_the_doctor_sees_a_page_of_html_instead_of_the_proxy(tmp_path: Path) -> None:
+    async with Simulator(key=KEY, prefix="/deep/below") as sim:
+        wrong = sim.url.removesuffix("/deep/below")
+        done = await examine(sim, tmp_path, MJ_BASE_URL=wrong)
+        assert (done.returncode, marks(done)) == (1, WELL | {"proxy": "FAIL", "key": "FAIL"})
+        assert "MJ_BASE_URL" in done.stdout
+        assert "<html" not in done.stdout.lower()
+        assert marks(await examine(sim, tmp_path)) == WELL
+
+
+async def test_the_doctor_sees_that_nobody_is_there(sim: Simulator, tmp_path: Path) -> None:
+    await sim.stop_listening()
+    done = await examine(sim, tmp_path)
+    assert (done.returncode, marks(done)) == (1, WELL | {"proxy": "FAIL", "key": "FAIL"})
+
+
+async def test_the_doctor_warns_of_a_key_that_would_travel_in_the_clear(sim: Simulator, tmp_path: Path) -> None:
+    done = await examine(sim, tmp_path, MJ_BASE_URL="http://proxy.invalid")
+    assert done.returncode == 1
+    assert marks(done)["settings"] == "FAIL"
+    assert "unencrypted" in done.stdout
+
+
+@pytest.mark.parametrize(("variable", "check"), [("MJ_DATA_DIR", "journal"), ("MJ_OUTPUT_DIR", "output folder")])
+async def test_the_doctor_sees_a_folder_that_cannot_be_written(
+    variable: str, check: str, sim: Simulator, tmp_path: Path
+) -> None:
+    """A file stands where the folder should be: that holds for root, too."""
+    (tmp_path / "file").write_text("")
+    done = await examine(sim, tmp_path, **{variable: str(tmp_path / "file" / "folder")})
+    assert (done.returncode, marks(done)) == (1, WELL | {check: "FAIL"})
+
+
+async def test_the_doctor_leaves_nothing_in_the_output_folder(sim: Simulator, tmp_path: Path) -> None:
+    await examine(sim, tmp_path)
+    assert list((tmp_path / "pictures").iterdir()) == []
+
+
+# --- simulate
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_simulate_serves_until_it_is_told_to_stop(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mj_mcp", "simulate", "--port", "0", "--speed", "50", "--key", "k"]
+    async with await anyio.open_process(command, env=bare(tmp_path), stdin=subprocess.DEVNULL) as simulator:
+        assert simulator.stderr is not None
+        with anyio.fail_after(20):
+            said = (await simulator.stderr.receive()).decode()
+            url = said.split()[6]
+            request = urllib.request.Request(f"{url}/mj/task/none/fetch", headers={"Authorization": "Bearer k"})
+            assert await anyio.to_thread.run_sync(_status, request) == 200
+            doctor = await run(tmp_path, "doctor", env=environment(url, tmp_path, MJ_API_KEY="k"))
+            assert doctor.returncode == 0, doctor.stdout
+            simulator.send_signal(number)
+            assert await simulator.wait() == 0
+
+
+def _status(request: urllib.request.Request) -> int:
+    with urllib.request.urlopen(request) as answer:
+        return int(answer.status)
+
+
+async def test_simulate_says_that_its_port_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = await run(tmp_path, "simulate", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert done.stderr.startswith("mj-mcp: cannot listen on port")
+    assert "Traceback" not in done.stderr
+
+
+# --- demo
+
+
+async def test_the_demo_makes_pictures_and_leaves_nothing_else(tmp_path: Path) -> None:
+    done = await run(tmp_path, "demo", "a red mug", "--out", "here")
+    assert done.returncode == 0, done.stderr
+    assert_only_pictures(tmp_path, done.stdout)
+
+
+def assert_only_pictures(home: Path, said: str) -> None:
+    here = home / "here"
+    pictures = {path.name for path in here.glob("*.png")}
+    assert len(pictures) == 4 + 1 + 4 + 4 + 1
+    assert all((here / name).read_bytes().startswith(PNG) for name in pictures)
+    assert all(name in said for name in pictures)
+    assert {path.name for path in here.iterdir()} == pictures | {"server.log"}
+    assert list((home / "tmp").iterdir()) == []
+    assert {path.name for path in home.iterdir()} == {"here", "tmp"}, "nothing in the home folder either"
+    log = (here / "server.log").read_text()
+    assert "Traceback" not in log
+    assert '"level": "error"' not in log
+
+
+async def test_the_demo_says_when_its_folder_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = await run(tmp_path, "demo", "--out", "file/here")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "file/here" in done.stderr

@@ -1,0 +1,166 @@
+"""Settings: read once, frozen, and a key that cannot print itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from mj_mcp.settings import Settings, SettingsError, read_settings
+
+SECRET = "canary-5f1b-secret"
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_API_KEY", SECRET)
+
+
+def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_MAX_OPEN_TASKS", "3")
+    settings = read_settings()
+    monkeypatch.setenv("MJ_MAX_OPEN_TASKS", "4")
+    assert settings.max_open_tasks == 3
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        read_settings().max_open_tasks = 5  # type: ignore[misc]  # what a type checker refuses, too
+
+
+def test_the_key_cannot_print_itself() -> None:
+    settings = read_settings()
+    for text in (
+        repr(settings),
+        str(settings),
+        str(settings.model_dump()),
+        settings.model_dump_json(),
+        f"{settings!s}",
+    ):
+        assert SECRET not in text
+    assert settings.api_key.get_secret_value() == SECRET
+
+
+def test_the_defaults_are_the_published_ones() -> None:
+    settings = read_settings()
+    assert settings.model_dump(exclude={"api_key", "data_dir", "output_dir"}) == {
+        "base_url": "https://cubicspaces.cloud",
+        "database_url": "",
+        "wait_seconds": None,
+        "poll_seconds": 5.0,
+        "max_open_tasks": 10,
+        "daily_task_limit": None,
+        "read_only": False,
+        "resource_links": True,
+        "log_level": "info",
+        "log_format": "auto",
+    }
+    assert settings.data_dir.name == "mj-mcp"
+    assert settings.output_dir.name == "mj-mcp"
+    assert settings.output_dir.is_absolute(), "never the current folder, which a host chooses"
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts fill in empty strings for what a person left out."""
+    for name in Settings.model_fields:
+        if name != "api_key":
+            monkeypatch.setenv(f"MJ_{name.upper()}", "")
+    assert read_settings().model_dump() == read_settings(_env_ignore_empty=True).model_dump()
+    assert read_settings().poll_seconds == 5.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MJ_API_KEY", f" {SECRET}"),
+        ("MJ_API_KEY", f"{SECRET}\n"),
+        ("MJ_API_KEY", f"{SECRET}\u00e9"),
+        ("MJ_API_KEY", "  "),
+        ("MJ_BASE_URL", f"ftp://{SECRET}"),
+        ("MJ_BASE_URL", f"https://user:{SECRET}@host"),
+        ("MJ_BASE_URL", f"https://host?key={SECRET}"),
+        ("MJ_BASE_URL", f"https://host:{SECRET}"),
+        ("MJ_BASE_URL", f"https://[{SECRET}"),
+        ("MJ_BASE_URL", SECRET),
+        ("MJ_DATABASE_URL", f"postgresql://user:{SECRET}@host/db"),
+        ("MJ_DATA_DIR", f"{SECRET}/relative"),
+        ("MJ_OUTPUT_DIR", "."),
+        ("MJ_WAIT_SECONDS", "601"),
+        ("MJ_WAIT_SECONDS", "-1"),
+        ("MJ_WAIT_SECONDS", "nan"),
+        ("MJ_WAIT_SECONDS", SECRET),
+        ("MJ_POLL_SECONDS", "0.1"),
+        ("MJ_POLL_SECONDS", "nan"),
+        ("MJ_MAX_OPEN_TASKS", "0"),
+        ("MJ_MAX_OPEN_TASKS", SECRET),
+        ("MJ_DAILY_TASK_LIMIT", "-1"),
+        ("MJ_READ_ONLY", SECRET),
+        ("MJ_RESOURCE_LINKS", SECRET),
+        ("MJ_LOG_LEVEL", SECRET),
+        ("MJ_LOG_FORMAT", SECRET),
+    ],
+)
+def test_a_bad_value_names_its_variable_and_is_not_shown(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        read_settings()
+    said = str(caught.value)
+    assert said.startswith(f"{name} is not usable: ")
+    assert "\n" not in said
+    assert SECRET not in said
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MJ_API_KEY")
+    with pytest.raises(SettingsError, match=r"^MJ_API_KEY is not set$"):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://host", "https://host"),
+        ("https://host/", "https://host"),
+        ("https://host/mj", "https://host"),
+        ("https://host/mj/", "https://host"),
+        ("https://host/a/path/", "https://host/a/path"),
+        ("http://127.0.0.1:8765", "http://127.0.0.1:8765"),
+        ("http://[::1]:8765", "http://[::1]:8765"),
+    ],
+)
+def test_a_base_url_may_be_written_in_several_ways(given: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_BASE_URL", given)
+    assert read_settings().base_url == kept
+
+
+def test_words_may_be_written_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_LOG_LEVEL", "WARNING")
+    monkeypatch.setenv("MJ_LOG_FORMAT", "Console")
+    assert (read_settings().log_level, read_settings().log_format) == ("warning", "console")
+
+
+def test_a_home_in_a_path_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hosts start servers without a shell, which would have read the tilde."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MJ_DATA_DIR", "~/data")
+    assert read_settings().data_dir == tmp_path / "data"
+
+
+def test_an_account_is_one_host_and_one_key_and_does_not_tell_the_key() -> None:
+    one = read_settings()
+    assert one.account == read_settings().account
+    assert one.account != read_settings(api_key="another").account
+    assert one.account != read_settings(base_url="https://elsewhere").account
+    assert SECRET not in one.account
+
+
+def test_no_env_file_of_the_current_folder_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The current folder is the host's choice, and may be a stranger's checkout."""
+    (tmp_path / ".env").write_text("MJ_BASE_URL=https://elsewhere\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_settings().base_url == "https://cubicspaces.cloud"
