@@ -4,6 +4,8 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
+# Most tests wait for a server, so more of them than cores run at once.
+JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -23,7 +25,7 @@ types: $(VENV)/.installed-dev
 
 tests: $(VENV)/.installed-dev ## with branch coverage, of server processes too; what is skipped is named
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -rs
+	$(BIN)/coverage run -m pytest -rs -n $(JOBS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=90
 
@@ -33,6 +35,7 @@ examples: $(VENV)/.installed
 bench: $(VENV)/.installed-dev ## each benchmark, briefly
 	$(BIN)/python benchmarks/startup.py --quick
 	$(BIN)/python benchmarks/overhead.py --quick
+	$(BIN)/python benchmarks/sheet.py --quick
 
 docs: $(VENV)/.installed-dev ## writes the README's tables anew from the code
 	$(BIN)/python tests/readme.py

@@ -44,8 +44,8 @@ def pictures(kind: str) -> list[bytes]:
     return made
 
 
-def measure_sheet(rounds: int) -> bool:
-    """Median and worst time of the sheet, after a first one that pays for the imports."""
+def measure_sheet(rounds: int, *, strict: bool) -> bool:
+    """Median and worst time of the sheet, after a first one that pays for the imports; time fails when `strict`."""
     from mj_mcp.pictures import contact_sheet, inspect  # noqa: PLC0415 - see above
 
     good = True
@@ -65,7 +65,7 @@ def measure_sheet(rounds: int) -> bool:
             reads.append((time.perf_counter() - started) * 1000)
         middle = statistics.median(times)
         passed = middle < SHEET_MS and size <= SHEET_KIB
-        good &= passed
+        good &= passed or (size <= SHEET_KIB and not strict)
         print(
             f"{'ok ' if passed else 'BAD'} sheet of four 1024 px PNGs ({kind}): median {middle:.0f} ms, worst "
             f"{max(times):.0f} ms, first {first:.0f} ms (target {SHEET_MS}); {size:.0f} KiB (target {SHEET_KIB}); "
@@ -94,6 +94,10 @@ def png(width: int, height: int, pixels: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
+ZEROS = zlib.compress(bytes(500 * MIB), 1) if "--child" not in sys.argv else b""
+"""Half a gigabyte, packed before any clock runs: a bomb that comes too late proves nothing."""
+
+
 async def stream(write: Write) -> None:
     """200 MiB that were not announced."""
     await write(head("Transfer-Encoding: chunked"))
@@ -109,21 +113,21 @@ async def announced(write: Write) -> None:
 
 
 async def pixels(write: Write) -> None:
-    """60,000 x 60,000 pixels in a megabyte."""
-    body = png(60_000, 60_000, zlib.compress(bytes(500 * MIB), 9))
+    """60,000 x 60,000 pixels in half a megabyte."""
+    body = png(60_000, 60_000, ZEROS)
     await write(head(f"Content-Length: {len(body)}") + body)
 
 
 async def gzip_bomb(write: Write) -> None:
     """500 MiB of zeros as a content encoding."""
-    body = gzip.compress(bytes(500 * MIB), 9)
+    body = gzip.compress(bytes(64 * MIB), 1) * 8
     await write(head("Content-Encoding: gzip", f"Content-Length: {len(body)}") + body)
 
 
 async def text_bomb(write: Write) -> None:
     """A small PNG with 500 MiB of compressed text in it."""
     whole = png(8, 8, zlib.compress(bytes(25 * 8)))
-    text = b"zTXt" + b"k\0\0" + zlib.compress(bytes(500 * MIB), 9)
+    text = b"zTXt" + b"k\0\0" + ZEROS
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     body = whole[:33] + chunk + whole[33:]
     await write(head(f"Content-Length: {len(body)}") + body)
@@ -206,7 +210,8 @@ async def measure_bomb(name: str) -> bool:
         )
         out, _ = await asyncio.wait_for(process.communicate(), 60)
     growth, seconds, said = out.decode().strip().split("\t")
-    passed = int(growth) < GROWTH_MIB * 1024 and "taken" not in said
+    arrived = ("did not arrive" in said) is (name == "drip")
+    passed = int(growth) < GROWTH_MIB * 1024 and "taken" not in said and arrived
     print(f"{'ok ' if passed else 'BAD'} {name:10} grew {int(growth) / 1024:5.1f} MiB in {seconds} s: {said}")
     return passed
 
@@ -214,13 +219,13 @@ async def measure_bomb(name: str) -> bool:
 def main() -> int:
     """Everything, in order."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, for CI")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, for CI; time is printed only")
     parser.add_argument("--child", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         asyncio.run(child(options.child))
         return 0
-    good = measure_sheet(3 if options.quick else 20)
+    good = measure_sheet(3 if options.quick else 20, strict=not options.quick)
     for name in BOMBS:
         good &= asyncio.run(measure_bomb(name))
     return 0 if good else 1

@@ -21,7 +21,7 @@ import click
 from mj_mcp import __version__, logs
 from mj_mcp.errors import MjError
 from mj_mcp.settings import Settings, SettingsError, read_settings
-from mj_mcp.tasks import TASKS, Status, Task
+from mj_mcp.tasks import Status, Task
 
 if TYPE_CHECKING:
     from mj_mcp.records import Records
@@ -98,7 +98,7 @@ def simulate(port: int, speed: float, key: str) -> None:
 
 
 @main.group(invoke_without_command=True)
-@click.option("--status", type=click.Choice(sorted(TASKS | {Status.REFUSED})), default=None, help="Only these.")
+@click.option("--status", type=click.Choice([status.value for status in Status]), default=None, help="Only these.")
 @click.option("--limit", default=20, show_default=True, help="How many, newest first.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context

@@ -1,7 +1,7 @@
 """What becomes of a finished task's pictures: fetched once, kept, shown small, saved whole.
 
 Joins the pictures' edge with the journal and, for a fresh link, the proxy. Owns when a picture is fetched and
-what is remembered of it. Knows nothing of MCP, nor of how a picture is drawn or written.
+what is remembered of it. Knows nothing of MCP, nor of how a picture is fetched, drawn or written.
 """
 
 from __future__ import annotations
@@ -11,31 +11,32 @@ import base64
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
 
-from mj_mcp.errors import ImageUnavailable, InvalidRequest, MjError, NotReady, StorageUnavailable
+from mj_mcp.errors import ImageUnavailable, MjError, StorageUnavailable
 from mj_mcp.journal import Journal
+from mj_mcp.originals import Originals, Picture, image_of
 from mj_mcp.pictures import (
     Archive,
     Darkroom,
-    LinkExpired,
     Original,
     PictureClient,
-    PictureInfo,
     Rendered,
     SavedFile,
     save_originals,
 )
 from mj_mcp.proxy import Proxy
-from mj_mcp.tasks import Image, Sighting, Status, Task, merge
+from mj_mcp.tasks import Image, Status, Task
 
 log = structlog.get_logger("mj_mcp.gallery")
 
 REMEMBERED_SHEETS = 64
+STILL_FETCHING = "the pictures are still being fetched; get_task shows them a little later"
 TRY_AGAIN_SECONDS = 30.0
 """How long a sheet with a hole in it stands before its missing pictures are tried again."""
 
@@ -55,15 +56,6 @@ class Shown:
     at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One original, in memory."""
-
-    data: bytes
-    info: PictureInfo
-    path: Path | None
-
-
 class Gallery:
     """The pictures of every finished task of this process. `archive` is None where originals are not kept."""
 
@@ -78,9 +70,8 @@ class Gallery:
         output_dir: Path,
     ) -> None:
         """Nothing is fetched before a task finishes or somebody asks."""
+        self._originals = Originals(journal, proxy, client=client, darkroom=darkroom, archive=archive)
         self._journal = journal
-        self._proxy = proxy
-        self._client = client
         self._darkroom = darkroom
         self._archive = archive
         self._output_dir = output_dir
@@ -117,7 +108,7 @@ class Gallery:
             return Shown(None)
         job = self._job(task)
         await asyncio.wait({job}, timeout=seconds)
-        return job.result() if job.done() else Shown(None, missing=("the pictures are still being fetched",))
+        return job.result() if job.done() else known or Shown(None, missing=(STILL_FETCHING,))
 
     async def view(self, task: Task, index: int, max_edge: int) -> Rendered:
         """One picture, large enough to judge.
@@ -134,7 +125,8 @@ class Gallery:
         Raises:
             NotReady, InvalidRequest, ImageUnavailable.
         """
-        return await self._picture(task, _image(task, index))
+        image = image_of(task, index)
+        return (await self._originals.all([self._originals.picture(task, image)]))[0]
 
     async def save(self, task: Task, indexes: Sequence[int] | None, folder: str | None) -> list[SavedFile]:
         """Full-size files in the output folder, or in `folder` inside it.
@@ -142,10 +134,11 @@ class Gallery:
         Raises:
             NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable.
         """
-        chosen = [_image(task, index) for index in dict.fromkeys(indexes or [image.index for image in task.images])]
+        chosen = [image_of(task, index) for index in dict.fromkeys(indexes or [image.index for image in task.images])]
         if not chosen:
-            _image(task, 1)
-        originals = [_original(task, image, await self._picture(task, image)) for image in chosen]
+            image_of(task, 1)
+        pictures = await self._originals.all([self._named(task, image) for image in chosen])
+        originals = [_original(task, image, picture) for image, picture in zip(chosen, pictures, strict=True)]
         return await asyncio.to_thread(save_originals, self._output_dir, folder, originals)
 
     async def aclose(self) -> None:
@@ -154,6 +147,7 @@ class Gallery:
         for job in jobs:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
+        await self._originals.aclose()
 
     # ------------------------------------------------------------------------------------------ development
 
@@ -167,7 +161,12 @@ class Gallery:
     async def _develop(self, task: Task) -> Shown:
         """Every picture fetched and archived, the row completed with what was measured, and the sheet made."""
         try:
-            found = await asyncio.gather(*(self._picture(task, image) for image in task.images), return_exceptions=True)
+            if (kept := await self._kept_sheet(task)) is not None:
+                self._remember(task, kept)
+                return kept
+            found = await asyncio.gather(
+                *(self._originals.picture(task, image) for image in task.images), return_exceptions=True
+            )
             pictures = [picture if isinstance(picture, Picture) else None for picture in found]
             await self._note(task, pictures)
             missing = tuple(
@@ -183,10 +182,6 @@ class Gallery:
         return shown
 
     async def _sheet(self, task: Task, pictures: list[Picture | None], missing: tuple[str, ...]) -> Shown:
-        kept = await asyncio.to_thread(self._archive.get_sheet, task.submission_id) if self._archive else None
-        if kept is not None and not missing:
-            data = await asyncio.to_thread(kept.read_bytes)
-            return _encoded(data, MEDIA_TYPES[kept.suffix], missing)
         if not any(pictures):
             return Shown(None, missing=missing, at=time.monotonic())
         sheet = await self._darkroom.contact_sheet([picture.data if picture else None for picture in pictures])
@@ -198,39 +193,23 @@ class Gallery:
                 log.warning("sheet_not_kept", task_id=task.task_id, reason=failure.strerror)
         return _encoded(sheet.data, sheet.media_type, missing)
 
-    async def _picture(self, task: Task, image: Image) -> Picture:
-        if self._archive is not None:
-            path = await asyncio.to_thread(self._archive.get, task.submission_id, image.index)
-            if path is not None:
-                data = await asyncio.to_thread(path.read_bytes)
-                return Picture(data, await self._darkroom.inspect(data), path)
-        data = await self._fetch(task, image)
-        info = await self._darkroom.inspect(data)
-        return Picture(data, info, await self._archived(task, image, data, info))
-
-    async def _fetch(self, task: Task, image: Image) -> bytes:
-        """The bytes behind the link; an expired link is looked up once more."""
-        try:
-            return await self._client.fetch(image.url)
-        except LinkExpired:
-            look = await self._proxy.look(task.task_id or "")
-            if not isinstance(look, Sighting):
-                raise
-            fresh = {seen.index: seen.url for seen in look.images}.get(image.index, image.url)
-            if fresh == image.url:
-                raise
-            sighting = look
-            await self._journal.update(task.submission_id, lambda known: merge(known, sighting, time.time()))
-            return await self._client.fetch(fresh)
-
-    async def _archived(self, task: Task, image: Image, data: bytes, info: PictureInfo) -> Path | None:
-        if self._archive is None:
+    async def _kept_sheet(self, task: Task) -> Shown | None:
+        """The sheet made earlier, when there is nothing left to measure or to archive. Only whole sheets are kept."""
+        if self._archive is None or not all(image.media_type and image.path for image in task.images):
             return None
-        try:
-            return await asyncio.to_thread(self._archive.put, task.submission_id, image.index, data, info.extension)
-        except OSError as failure:
-            log.warning("picture_not_archived", task_id=task.task_id, index=image.index, reason=failure.strerror)
+        path = await asyncio.to_thread(self._archive.get_sheet, task.submission_id)
+        if path is None:
             return None
+        with suppress(OSError):  # dropped this moment by another process
+            return _encoded(await asyncio.to_thread(path.read_bytes), MEDIA_TYPES[path.suffix], ())
+        return None
+
+    async def _named(self, task: Task, image: Image) -> Picture:
+        """The picture, or the reason with its index: it is one of several."""
+        try:
+            return await self._originals.picture(task, image)
+        except ImageUnavailable as failure:
+            raise ImageUnavailable(f"picture {image.index}: {failure.message}; nothing was saved") from failure
 
     async def _note(self, task: Task, pictures: list[Picture | None]) -> None:
         """Complete the row's images with what the bytes say."""
@@ -240,28 +219,12 @@ class Gallery:
             return replace(known, images=tuple(_measured(image, seen.get(image.index)) for image in known.images))
 
         if change(task) != task:
-            await self._journal.update(task.submission_id, change)
+            await self._originals.record(task, change)
 
     def _remember(self, task: Task, shown: Shown) -> None:
         self._shown[task.submission_id] = shown
         while len(self._shown) > REMEMBERED_SHEETS:
             self._shown.popitem(last=False)
-
-
-def _image(task: Task, index: int) -> Image:
-    """The task's picture with that index.
-
-    Raises:
-        NotReady: the task is not finished.
-        InvalidRequest: it has no such picture.
-    """
-    if task.is_open:
-        raise NotReady(f"task {task.handle} is {task.status}: it has no pictures yet")
-    for image in task.images:
-        if image.index == index:
-            return image
-    has = ", ".join(str(image.index) for image in task.images) or "none: this task has no pictures"
-    raise InvalidRequest("index", index, has)
 
 
 def _measured(image: Image, picture: Picture | None) -> Image:

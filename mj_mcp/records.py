@@ -11,8 +11,8 @@ from collections.abc import Callable
 from mj_mcp.errors import InvalidRequest, TaskNotFound
 from mj_mcp.journal import Journal, Page
 from mj_mcp.proxy import Proxy, check_task_id
-from mj_mcp.studio import seen
 from mj_mcp.tasks import Status, Task, accept, merge, move
+from mj_mcp.verdicts import seen
 
 
 class Records:
@@ -43,12 +43,13 @@ class Records:
         """Resolve a doubt: the person found in the proxy's records that this submit became that task.
 
         Raises:
-            InvalidRequest: it is not in doubt, or the task is another submission's.
+            InvalidRequest: it is not in doubt, or the task is another submission's (a row that only a look has made
+                gives way: both rows then speak of the same task).
             TaskNotFound, UpstreamError: there is no such submission, or the proxy knows no such task.
         """
         task = await self._doubtful(submission_id, Status.UNCONFIRMED, Status.ABANDONED)
         other = await self._journal.find(check_task_id(task_id), None)
-        if other is not None:
+        if other is not None and other.submitted_at is not None:
             raise InvalidRequest("task_id", task_id, f"a task that no submission has; {other.submission_id} has it")
         look = seen(task_id, await self._proxy.look(task_id))
         now = self._now()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -18,29 +18,26 @@ from mj_mcp.errors import (
     ERRORS,
     InvalidRequest,
     NotReady,
-    StorageUnavailable,
     TaskNotFound,
     Unauthorized,
-    Unconfirmed,
     UpstreamError,
 )
-from mj_mcp.gallery import Gallery, Picture, Shown
+from mj_mcp.gallery import Gallery, Shown
 from mj_mcp.journal import Journal, Page
+from mj_mcp.originals import Picture, present
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.proxy import (
-    Look,
     Proxy,
     Submit,
-    Trouble,
-    Unknown,
     change,
     check_task_id,
     imagine,
     simple_change,
 )
 from mj_mcp.submits import Submits
-from mj_mcp.tasks import Kind, Sighting, Status, Task, merge
+from mj_mcp.tasks import Kind, Status, Task, merge
+from mj_mcp.verdicts import raise_unless_accepted, seen
 from mj_mcp.watch import Tick, Watch
 
 log = structlog.get_logger("mj_mcp.studio")
@@ -148,29 +145,40 @@ class Studio:
             MjError: the refusal itself, when the id is that of a refused submit.
         """
         wait = _Wait(wait_seconds, tick)
-        task = await self._journal.find(handle, owner) or await self._adopt(owner, handle, wait)
+        known = await self._journal.find(handle, owner)
+        task = known or await self._adopt(owner, handle, wait)
         looks = 0
-        if task.is_moving:
+        if task.is_moving and (known or wait_seconds):
             task, looks = await self._watch.wait(
-                task, max(wait.until, wait.began + GLANCE_SECONDS), look_now=True, one_look=not wait_seconds, tick=tick
+                task,
+                max(wait.until, wait.began + GLANCE_SECONDS),
+                look_now=known is not None,
+                one_look=not wait_seconds,
+                tick=tick,
             )
             self._raise_when_blind(task)
         if task.status is Status.REFUSED:
-            _raise_unless_accepted(task)
+            raise_unless_accepted(task)
         task, shown = await self._show(task, wait) if picture else (task, None)
-        return Told(task, shown=shown, looks=looks, waited=wait.passed)
+        return Told(present(task), shown=shown, looks=looks, waited=wait.passed)
+
+    def remaining(self, task: Task) -> float | None:
+        """Seconds until an open task is usually done; None when nobody can tell."""
+        return self._watch.remaining(task)
 
     async def list_tasks(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
         """The owner's tasks, newest first."""
-        return await self._journal.page(owner, status, limit, cursor)
+        page = await self._journal.page(owner, status, limit, cursor)
+        return replace(page, tasks=tuple(present(task) for task in page.tasks))
 
-    async def view(self, owner: str, handle: str, index: int, max_edge: int) -> Rendered:
+    async def view(self, owner: str, handle: str, index: int, max_edge: int) -> tuple[Task, Rendered]:
         """One picture of a finished task, large enough to judge.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable, TaskNotFound.
         """
-        return await self._gallery.view((await self.recall(owner, handle)).task, index, max_edge)
+        task = (await self.recall(owner, handle)).task
+        return task, await self._gallery.view(task, index, max_edge)
 
     async def original(self, owner: str, handle: str, index: int) -> Picture:
         """One original of a finished task.
@@ -195,8 +203,8 @@ class Studio:
         """The task's sheet, in what is left of the call's time; and the task with what was measured for it."""
         if task.status is not Status.SUCCEEDED:
             return task, None
-        left = max(wait.until - asyncio.get_running_loop().time(), 0.0)
-        shown = await self._gallery.show(task, left + GLANCE_SECONDS)
+        left = wait.until + GLANCE_SECONDS - asyncio.get_running_loop().time()
+        shown = await self._gallery.show(task, max(left, 0.0))
         if any(image.media_type is None for image in task.images):
             task = await self._journal.find(task.submission_id, task.owner) or task
         return task, shown
@@ -223,7 +231,7 @@ class Studio:
         task, looks = await self._watch.wait(
             claim.task, patience, enough=lambda task: task.status is not Status.SUBMITTING, tick=wait.tick
         )
-        _raise_unless_accepted(task)
+        raise_unless_accepted(task)
         if wait.seconds:
             task, looks = await self._watch.wait(task, wait.until, tick=wait.tick)
         task, shown = await self._show(task, wait)
@@ -259,7 +267,7 @@ class Studio:
             submission_id=f"sub_{uuid.uuid4().hex}", status=Status.QUEUED, task_id=task_id, owner=owner, updated_at=now
         )
         adopted = await self._journal.adopt(merge(blank, look, now))
-        self._watch.publish(adopted)
+        self._watch.follow(adopted)
         return adopted
 
     # ------------------------------------------------------------------------------------------ failed looks
@@ -303,32 +311,3 @@ class _Wait:
     @property
     def passed(self) -> float:
         return asyncio.get_running_loop().time() - self.began
-
-
-def seen(task_id: str, look: Look) -> Sighting:
-    """A look that has to see something.
-
-    Raises:
-        TaskNotFound: the proxy knows no such task.
-        MjError: the look failed; the class says why.
-    """
-    match look:
-        case Sighting():
-            return look
-        case Unknown():
-            raise TaskNotFound(f"neither this server nor the proxy knows a task {task_id}")
-        case Trouble():
-            raise ERRORS[look.code](
-                f"the look at task {task_id} failed: {look.message}", retry_after_seconds=look.retry_after
-            )
-
-
-def _raise_unless_accepted(task: Task) -> None:
-    """A submit that the proxy did not take, or may have taken, is an error of whoever asked for it."""
-    failure = task.failure
-    if task.status is Status.REFUSED and failure is not None:
-        kind = ERRORS.get(failure.code, StorageUnavailable)
-        raise kind(failure.message, retry_after_seconds=failure.retry_after_seconds, submission_id=task.submission_id)
-    if task.status is Status.UNCONFIRMED:
-        reason = failure.message if failure else "the answer was lost"
-        raise Unconfirmed(f"the submit may have been accepted and charged ({reason})", submission_id=task.submission_id)

@@ -116,6 +116,10 @@ class Task:
     warnings: tuple[str, ...] = ()
     submitted_at: float | None = None
     finished_at: float | None = None
+    looks: int | None = None
+    """Looks that its watcher made until it saw the end."""
+    blind: float | None = None
+    """Seconds between the last look that saw it open and the one that saw the end."""
 
     @property
     def is_open(self) -> bool:

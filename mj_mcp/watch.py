@@ -11,15 +11,17 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
-from mj_mcp.cadence import MIN_GAP_SECONDS, next_look
+from mj_mcp.cadence import MIN_GAP
 from mj_mcp.errors import StorageUnavailable
+from mj_mcp.jobtimes import MEMORY
 from mj_mcp.journal import Journal
+from mj_mcp.pace import GIVE_UP_SECONDS, Following, Pace
 from mj_mcp.proxy import Look, Proxy, Trouble, Unknown
-from mj_mcp.tasks import Sighting, Status, Task, merge, stall
+from mj_mcp.tasks import Kind, Sighting, Status, Task, merge, stall
 
 log = structlog.get_logger("mj_mcp.watch")
 
@@ -30,24 +32,24 @@ SWEEP_SECONDS = 0.5
 
 IDLE_SWEEP_SECONDS = 2.0
 TICK_SECONDS = 1.0
+LAST_LOOK_SECONDS = 0.7
+"""A wait ends with a look so long before its end: the answer is as fresh as it can be."""
 NEVER_LOOKED = float("-inf")
 MAX_LOOKS_AT_ONCE = 16
 UNKNOWN_LOOKS_TOLERATED = 5
-STALLED_AFTER_SECONDS = 600.0
-NUDGE_GAP_SECONDS = 1.0
+NUDGE_GAP_SECONDS = 0.8
 """A caller who asks again and again brings no more looks than this."""
 
 
 @dataclass(slots=True)
-class _Following:
-    """What one watcher knows beside the task itself. Times are of the event loop's clock."""
+class _Following(Following):
+    """A watcher's part in the conversation with those who wait."""
 
-    looked_at: float
-    failures: int = 0
     unknown: int = 0
     trouble: Trouble | None = None
     nudged: bool = False
     lost: bool = False
+    unrecorded: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -69,7 +71,7 @@ class Watch:
         """
         self._journal = journal
         self._proxy = proxy
-        self._poll_seconds = poll_seconds
+        self._pace = Pace(poll_seconds)
         self._now = now
         self._on_success = on_success
         self._following: dict[str, _Following] = {}
@@ -81,8 +83,15 @@ class Watch:
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
 
+    def remaining(self, task: Task) -> float | None:
+        """Seconds until such a job is usually done; None when nothing is known, or it is later than any known."""
+        if not task.is_watched or task.submitted_at is None:
+            return None
+        return self._pace.remaining(task, self._age(task), asyncio.get_running_loop().time())
+
     async def run(self) -> None:
         """Watch until cancelled."""
+        await self._recall()
         async with asyncio.TaskGroup() as self._group:
             while True:
                 await self._sweep()
@@ -131,16 +140,20 @@ class Watch:
             one_look: come back after the first look, whatever it shows.
             tick: awaited about once a second with the task as last seen.
         """
-        sid = task.submission_id
-        clock = asyncio.get_running_loop().time
+        sid, clock = task.submission_id, asyncio.get_running_loop().time
         with self._attending(sid):
             looks = self._looks[sid]
             self._nudge(sid, now=look_now)
+            last_look = until - LAST_LOOK_SECONDS if until - clock() > 2 * LAST_LOOK_SECONDS else None
             # Read after registering: a change between the caller's own read and this one is not missed.
             with suppress(StorageUnavailable):
                 task = await self._journal.find(sid, task.owner) or task
             while not enough(task) and (left := until - clock()) > 0:
-                looked = await self._pulse(sid, min(left, TICK_SECONDS) if tick else left)
+                if last_look is not None and clock() >= last_look:
+                    last_look = None
+                    self._nudge(sid, now=True)
+                pause = left if last_look is None else last_look - clock()
+                looked = await self._pulse(sid, max(0.0, min(pause, TICK_SECONDS) if tick else pause))
                 task = self._known.get(sid, task)
                 if one_look and looked:
                     break
@@ -179,6 +192,14 @@ class Watch:
                 self._pulses.pop(sid, None)
                 del self._looks[sid]
 
+    async def _recall(self) -> None:
+        """Learn from what earlier processes saw."""
+        try:
+            for kind in Kind:
+                self._pace.learn_from(await self._journal.finished(kind, MEMORY))
+        except StorageUnavailable as failure:
+            log.warning("journal_unavailable", reason=failure.message)
+
     async def _sweep(self) -> None:
         followed = set(self._following)
         try:
@@ -201,44 +222,46 @@ class Watch:
     def _begin(self, task: Task, looked_at: float) -> None:
         if self._group is None or task.submission_id in self._following or not task.is_watched:
             return
+        if self._is_given_up(task) and not self._waiters[task.submission_id]:
+            return
         self._following[task.submission_id] = _Following(looked_at)
         self._known[task.submission_id] = task
         self._group.create_task(self._follow(task))
+
+    def _is_given_up(self, task: Task) -> bool:
+        return task.status is Status.STALLED and self._now() - task.updated_at > GIVE_UP_SECONDS
 
     async def _follow(self, task: Task) -> None:
         """Look until the task is over. A defect ends this watcher only; the next sweep begins another."""
         sid = task.submission_id
         following = self._following[sid]
         try:
-            while task.is_watched and await self._due(task, following):
+            while (task.is_watched or following.unrecorded) and await self._due(task, following):
                 async with self._looking:
                     look = await self._proxy.look(task.task_id or "")
                 following.looked_at = asyncio.get_running_loop().time()
                 self._looks[sid] += 1
                 task = await self._note(self._known.get(sid, task), look, following)
-                if task.status is Status.SUCCEEDED:
+                if task.status is Status.SUCCEEDED and not following.unrecorded:
                     self._on_success(task)
                 self.publish(task)
         except Exception:
             log.exception("watcher_failed", task_id=task.task_id)
-            await asyncio.sleep(MIN_GAP_SECONDS)
+            await asyncio.sleep(MIN_GAP)
         finally:
+            self._pace.is_over(task)
             del self._following[sid]
             self._forget(sid)
 
     async def _due(self, task: Task, following: _Following) -> bool:
-        """Sleep until the next look is due; a new waiter or a wish moves it nearer. False: not ours any more."""
+        """Sleep until the next look is due; a waiter or a wish moves it nearer. False: not ours to watch any more."""
+        clock = asyncio.get_running_loop().time
         while not following.lost:
-            gap = next_look(
-                poll_seconds=self._poll_seconds,
-                attended=self._waiters[task.submission_id] > 0,
-                stalled=task.status is Status.STALLED,
-                failures=following.failures,
-                retry_after=following.trouble.retry_after if following.trouble else None,
-            )
+            following.attended = self._waiters[task.submission_id] > 0
+            gap = self._pace.seconds_to_look(task, following, self._age(task), clock())
             if following.nudged:
                 gap = min(gap, NUDGE_GAP_SECONDS)
-            left = following.looked_at + gap - asyncio.get_running_loop().time()
+            left = following.looked_at + gap - clock()
             if left <= 0:
                 following.nudged = False
                 return True
@@ -251,39 +274,51 @@ class Watch:
     async def _note(self, task: Task, look: Look, following: _Following) -> Task:
         """What is known after this look, written down when it is news."""
         following.trouble = None
+        blind = self._age(task) - following.watched.last
         match look:
             case Sighting():
-                following.failures = following.unknown = 0
-                change = self._merging(look)
+                following.unknown = 0
+                following.saw(self._age(task), look)
+                change = self._merging(task, look, following.watched.looks, blind)
             case Unknown():
                 following.unknown += 1
-                following.failures += 1
+                following.missed(None)
                 if following.unknown < UNKNOWN_LOOKS_TOLERATED or task.status is Status.STALLED:
                     return task
                 change = self._stalling("the proxy does not know this task; it may have forgotten it")
             case Trouble():
-                following.failures += 1
+                following.missed(look.retry_after)
                 following.trouble = look
                 return task
         changed = change(task)
-        if changed == task:
+        if changed.is_watched:
+            self._pace.is_open(changed, following.watched.last)
+        if changed == task and not following.unrecorded:
             return task
         try:
-            return await self._journal.update(task.submission_id, change)
+            written = await self._journal.update(task.submission_id, change)
         except StorageUnavailable as failure:
             # Whoever waits is told all the same; the row is written by a later look.
             log.warning("look_not_recorded", task_id=task.task_id, reason=failure.message)
             following.failures += 1
-            self.publish(changed)
-            return task
+            following.unrecorded = True
+            return changed
+        following.unrecorded = False
+        self._pace.learn_from([written])
+        return written
 
-    def _merging(self, sighting: Sighting) -> Callable[[Task], Task]:
+    def _merging(self, task: Task, sighting: Sighting, looks: int, blind: float) -> Callable[[Task], Task]:
+        """The change that a look brings. It runs in the journal's thread, so what it needs is asked for here."""
+        now, age = self._now(), self._age(task)
+        patience = self._pace.patience(task, age, asyncio.get_running_loop().time())
+
         def change(task: Task) -> Task:
-            now = self._now()
             merged = merge(task, sighting, now)
-            still = merged.status in {Status.QUEUED, Status.PROCESSING}
-            if still and now - merged.updated_at > STALLED_AFTER_SECONDS:
-                return stall(merged, f"nothing has moved for {STALLED_AFTER_SECONDS / 60:.0f} minutes", now)
+            if merged.finished_at is not None and task.finished_at is None:
+                return replace(merged, looks=looks, blind=round(blind, 3))
+            idle = now - merged.updated_at
+            if merged.status in {Status.QUEUED, Status.PROCESSING} and idle > patience:
+                return stall(merged, f"nothing has moved for {idle / 60:.0f} minutes", now)
             return merged
 
         return change
@@ -293,3 +328,7 @@ class Watch:
             return stall(task, warning, self._now()) if task.status in {Status.QUEUED, Status.PROCESSING} else task
 
         return change
+
+    def _age(self, task: Task) -> float:
+        """Seconds since the submit (for an adopted task: since it was first seen)."""
+        return max(0.0, self._now() - (task.submitted_at or task.updated_at))

@@ -109,6 +109,7 @@ def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
     @asynccontextmanager
     async def start(sim: Simulator, *, protocol: str = "2026-07-28", **extra: str) -> AsyncIterator[Caller]:
         pid = tmp_path / "server.pid"
+        pid.unlink(missing_ok=True)
         # The shell becomes the server, so that its id is known.
         parameters = StdioServerParameters(
             command="/bin/sh",

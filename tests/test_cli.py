@@ -206,7 +206,11 @@ def assert_only_pictures(home: Path, said: str) -> None:
     assert len(pictures) == 4 + 1 + 4 + 4 + 1
     assert all((here / name).read_bytes().startswith(PNG) for name in pictures)
     assert all(name in said for name in pictures)
-    assert {path.name for path in here.iterdir()} == pictures | {"server.log"}
+    sheets = {path.name for path in here.glob("*-sheet.webp")}
+    assert len(sheets) == 5
+    assert all(name in said for name in sheets)
+    sidecars = {f"{name}.json" for name in pictures}
+    assert {path.name for path in here.iterdir()} == pictures | sheets | sidecars | {"server.log"}
     assert list((home / "tmp").iterdir()) == []
     assert {path.name for path in home.iterdir()} == {"here", "tmp"}, "nothing in the home folder either"
     log = (here / "server.log").read_text()

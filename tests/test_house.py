@@ -25,20 +25,25 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "proxy": (1, {"__init__", "errors", "tasks"}),
     "journal": (1, {"errors", "tasks"}),
     "pictures": (1, {"errors"}),
-    "cadence": (2, set()),
-    "watch": (2, {"cadence", "errors", "tasks", "proxy", "journal"}),
-    "submits": (2, {"watch", "cadence", "errors", "tasks", "proxy", "journal"}),
-    "gallery": (2, {"errors", "tasks", "proxy", "journal", "pictures"}),
+    "jobtimes": (2, set()),
+    "cadence": (2, {"jobtimes"}),
+    "pace": (2, {"cadence", "jobtimes", "tasks"}),
+    "watch": (2, {"pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
+    "submits": (2, {"watch", "errors", "tasks", "proxy", "journal"}),
+    "originals": (2, {"errors", "tasks", "proxy", "journal", "pictures"}),
+    "gallery": (2, {"originals", "errors", "tasks", "proxy", "journal", "pictures"}),
     "studio": (
         2,
-        {"submits", "watch", "gallery", "errors", "tasks", "prompts", "proxy", "journal", "pictures"},
+        {"submits", "watch", "gallery", "verdicts", "originals", "errors", "tasks", "prompts", "proxy", "journal"}
+        | {"pictures"},
     ),
-    "records": (2, {"studio", "errors", "tasks", "proxy", "journal"}),
+    "verdicts": (2, {"errors", "tasks", "proxy"}),
+    "records": (2, {"verdicts", "errors", "tasks", "proxy", "journal"}),
     "settings": (2, set()),
     "logs": (2, set()),
     "server": (
         3,
-        {"__init__", "studio", "watch", "cadence", "errors", "tasks", "prompts", "journal", "pictures", "settings"},
+        {"__init__", "studio", "watch", "errors", "tasks", "prompts", "journal", "pictures", "settings"},
     ),
     "app": (
         4,
@@ -96,7 +101,7 @@ OUTSIDE: dict[str, set[str]] = {
 NO_IO = {"asyncio", "io", "logging", "os", "pathlib", "shutil", "structlog", "tempfile", "threading", "time"}
 """What floor 0 and the cadence must not import, beside all that is in `OUTSIDE`."""
 
-PURE = {"errors", "tasks", "prompts", "cadence"}
+PURE = {"errors", "tasks", "prompts", "cadence", "jobtimes"}
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 40

@@ -482,13 +482,19 @@ async def test_a_submit_under_way_is_left_to_the_process_that_makes_it(open_jour
     assert await second.find(task.submission_id, "local") == task
 
 
+async def settled_by(journal: Journal, task: Task) -> Task:
+    """The row after `journal` has tended to it; it tells its caller of what it settles."""
+    (told,) = await journal.tend(NOON)
+    assert await journal.find(task.submission_id, "local") == told
+    return told
+
+
 async def test_a_submit_of_a_process_that_left_is_in_doubt(open_journal: Open) -> None:
     first, second = open_journal(), open_journal()
     task = new()
     await claim(first, task, "key")
     await first.aclose()
-    assert await second.tend(NOON) == []
-    doubtful = await second.find(task.submission_id, "local")
+    doubtful = await settled_by(second, task)
     assert doubtful == doubt(task, "the server stopped before the proxy's answer was recorded", NOON)
     assert await claim(second, new(), "key") == Claim(doubtful, is_new=False)
 
@@ -929,7 +935,8 @@ async def test_a_killed_process_loses_its_tasks_at_once_and_its_submit_is_in_dou
 
                 holder.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(holder.wait, 10)
-                assert [task.submission_id for task in await journal.tend(NOON)] == ["sub_queued"]
+                told = {task.submission_id: task.status for task in await journal.tend(NOON)}
+                assert told == {"sub_queued": Status.QUEUED, "sub_open": Status.UNCONFIRMED}
                 doubtful = await journal.find("sub_open", "local")
                 assert doubtful is not None
                 assert doubtful.status is Status.UNCONFIRMED

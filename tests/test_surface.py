@@ -111,7 +111,7 @@ async def test_every_annotation_is_given_and_true(tools: dict[str, dict[str, Any
     for name, tool in tools.items():
         spends = name in SPENDING_TOOLS
         assert tool["annotations"] == {
-            "readOnlyHint": not spends,
+            "readOnlyHint": not spends and name != "save_images",
             "destructiveHint": False,
             "idempotentHint": not spends,
             "openWorldHint": True,
@@ -189,12 +189,16 @@ async def test_results_are_what_the_output_schemas_promise(
             ("reroll", {**of_grid, "wait_seconds": 0}),
             ("simple_change", {"content": f"{grid['task_id']} U1", "wait_seconds": 0}),
             ("list_tasks", {"limit": 2}),
+            ("view_image", {**of_grid, "index": 4}),
+            ("save_images", of_grid),
         ]
         results = [("generate_image", grid)] + [(tool, await caller.task(tool, **given)) for tool, given in calls]
     assert {tool for tool, _ in results} == set(tools)
+    of_pictures = {"view_image", "save_images"}
     for tool, content in results:
-        jsonschema.validate(content, tools[tool]["outputSchema"])
-        for task in content.get("tasks", [content]):
+        closed = {"additionalProperties": False} if tool in of_pictures else {}
+        jsonschema.validate(content, tools[tool]["outputSchema"] | closed)
+        for task in content.get("tasks", [] if tool in of_pictures else [content]):
             jsonschema.validate(task, tools["get_task"]["outputSchema"] | {"additionalProperties": False})
 
 
@@ -206,7 +210,13 @@ async def test_next_names_only_calls_that_the_schemas_accept(
         sim.finish(begun["task_id"])
         done = await caller.task("get_task", task_id=begun["task_id"], wait_seconds=10)
     assert [call["tool"] for call in begun["next"]] == ["get_task"]
-    assert [call["tool"] for call in done["next"]] == ["upscale_image", "vary_image", "reroll"]
+    assert [call["tool"] for call in done["next"]] == [
+        "view_image",
+        "save_images",
+        "upscale_image",
+        "vary_image",
+        "reroll",
+    ]
     for call in begun["next"] + done["next"]:
         jsonschema.validate(call["arguments"], tools[call["tool"]]["inputSchema"])
 
@@ -217,10 +227,10 @@ async def test_a_read_only_server_offers_and_proposes_nothing_that_spends(sim: S
         sim.finish(task["task_id"])
     async with connect(sim, MJ_READ_ONLY="1") as caller:
         offered = {tool.name for tool in (await caller.client.list_tools()).tools}
-        assert offered == {"get_task", "list_tasks"}
+        assert offered == {"get_task", "list_tasks", "view_image", "save_images"}
         done = await caller.task("get_task", task_id=task["task_id"], wait_seconds=10)
         assert done["status"] == "succeeded"
-        assert done["next"] == []
+        assert [call["tool"] for call in done["next"]] == ["view_image", "save_images"]
         refused = await caller.call("generate_image", prompt="another")
         assert refused.is_error
     assert len(sim.ledger) == 1

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mj_mcp.errors import MjError
-from mj_mcp.tasks import Status, Task
+from mj_mcp.tasks import Kind, Status, Task
 
 __all__ = ["Claim", "Journal", "Limits", "Page", "open_journal"]
 
@@ -84,6 +84,10 @@ class Journal(Protocol):
 
     async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
         """The owner's tasks (None: everybody's), newest first; refused submits only when asked for by `status`."""
+        ...
+
+    async def finished(self, kind: Kind, limit: int) -> list[Task]:
+        """The tasks of that kind that finished last, everybody's: what job times are learned from."""
         ...
 
     async def tend(self, now: float) -> list[Task]:

@@ -37,6 +37,7 @@ MIGRATIONS: list[tuple[str, str]] = [
         CREATE INDEX tasks_open ON tasks (account, request_key) WHERE status IN {any_of(OPEN)};
         CREATE INDEX tasks_owner ON tasks (account, owner, number);
         CREATE INDEX tasks_status ON tasks (account, owner, status, number);
+        CREATE INDEX tasks_finished ON tasks (account, kind, finished_at) WHERE finished_at IS NOT NULL;
         CREATE INDEX tasks_submitted ON tasks (account, submitted_at);
         CREATE INDEX tasks_seq ON tasks (seq);
         """,

@@ -13,17 +13,17 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import DOUBT_COUNTS_SECONDS, LEASE_SECONDS, Claim, Limits, Page
+from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
+from mj_mcp.journal import LEASE_SECONDS, Claim, Limits, Page
 from mj_mcp.journal.files import DEATH_SHOWS, ProcessLock, open_file, translated
+from mj_mcp.journal.limits import check_limits
 from mj_mcp.journal.schema import MIGRATIONS, any_of
-from mj_mcp.tasks import OPEN, RUNNING, TASKS, WATCHED, Status, Task, doubt
+from mj_mcp.tasks import OPEN, TASKS, WATCHED, Kind, Status, Task, doubt
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class SqliteJournal:
                 ).fetchall()
                 if rows:
                     return Claim(_load(rows[0]), is_new=False)
-            self._check_limits(db, task, limits)
+            check_limits(db, self._account, task.updated_at, limits)
             claim = request_key + (f":{task.submission_id}" if allow_duplicate else "")
             self._insert(db, task, request_key, claim)
             return Claim(task, is_new=True)
@@ -145,6 +145,19 @@ class SqliteJournal:
 
         return await self._read(work)
 
+    async def finished(self, kind: Kind, limit: int) -> list[Task]:
+        """See `Journal.finished`."""
+
+        def work(db: sqlite3.Connection) -> list[Task]:
+            rows = db.execute(
+                "SELECT body FROM tasks WHERE account = ? AND kind = ? AND finished_at IS NOT NULL"
+                " ORDER BY finished_at DESC LIMIT ?",
+                (self._account, kind, limit),
+            )
+            return [_load(row) for row in rows]
+
+        return await self._read(work)
+
     async def tend(self, now: float) -> list[Task]:
         """See `Journal.tend`."""
         if not await self._read(lambda db: self._needs_tending(db, now)):
@@ -210,35 +223,6 @@ class SqliteJournal:
         return self._connections[thread]
 
     # ---------------------------------------------------------------------------------------------- pieces
-
-    def _check_limits(self, db: sqlite3.Connection, task: Task, limits: Limits) -> None:
-        if limits.pause is not None:
-            raise limits.pause
-        now = task.updated_at
-        (running,) = db.execute(
-            f"SELECT count(*) FROM tasks WHERE account = ? AND status IN {any_of(OPEN)}"
-            f" AND (status IN {any_of(RUNNING)} OR (status = '{Status.UNCONFIRMED}' AND submitted_at > ?))",
-            (self._account, now - DOUBT_COUNTS_SECONDS),
-        ).fetchone()
-        if running >= limits.max_open:
-            raise Busy(
-                f"{running} tasks are open, and this server keeps at most {limits.max_open} open at once"
-                " (MJ_MAX_OPEN_TASKS)",
-                retry_after_seconds=15.0,
-            )
-        if limits.per_day is None:
-            return
-        midnight = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-        (spent,) = db.execute(
-            f"SELECT count(*) FROM tasks WHERE account = ? AND submitted_at >= ? AND status <> '{Status.REFUSED}'",
-            (self._account, midnight),
-        ).fetchone()
-        if spent >= limits.per_day:
-            raise LimitReached(
-                f"{spent} tasks were submitted today (UTC), and a person allowed {limits.per_day}"
-                " (MJ_DAILY_TASK_LIMIT)",
-                retry_after_seconds=round(midnight + 86400 - now),
-            )
 
     def _insert(self, db: sqlite3.Connection, task: Task, request_key: str | None, claim: str | None) -> None:
         held = task.status is Status.SUBMITTING

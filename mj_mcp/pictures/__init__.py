@@ -16,7 +16,7 @@ from mj_mcp.pictures.archive import Archive
 from mj_mcp.pictures.darkroom import Darkroom
 from mj_mcp.pictures.fetch import LinkExpired, PictureClient
 from mj_mcp.pictures.files import Original, SavedFile, save_originals, sweep_leftovers, write_whole
-from mj_mcp.pictures.measure import PictureInfo, inspect
+from mj_mcp.pictures.measure import PictureInfo, inspect, media_type_of
 from mj_mcp.pictures.sheet import Rendered, contact_sheet, single_view
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "SavedFile",
     "contact_sheet",
     "inspect",
+    "media_type_of",
     "save_originals",
     "single_view",
     "sweep_leftovers",

@@ -75,6 +75,11 @@ _FORMATS: Final[dict[str, tuple[re.Pattern[bytes], str, Callable[[bytes], bool]]
 EXTENSIONS: Final = frozenset(_FORMATS)
 
 
+def media_type_of(data: bytes) -> str | None:
+    """What the bytes begin like, or None; says nothing of whether they are whole."""
+    return next((kind for start, kind, _ in _FORMATS.values() if start.match(data)), None)
+
+
 def inspect(data: bytes) -> PictureInfo:
     """Format and size of a picture, read from its bytes, after decoding all of it."""
     with damage_is_unavailable():

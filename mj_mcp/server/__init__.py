@@ -5,12 +5,18 @@ Owns how the studio looks to an MCP client. Knows nothing of how anything is don
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.lowlevel.helper_types import ReadResourceContents
+from mcp.server.mcpserver import Context, MCPServer
+from mcp_types import InputRequiredResult
+from pydantic import AnyUrl
 
 from mj_mcp import __version__
+from mj_mcp.pictures import media_type_of
 from mj_mcp.server.render import INSTRUCTIONS
 from mj_mcp.server.resources import add_prompts, add_resources
 from mj_mcp.server.stdio import serve_stdio
@@ -21,6 +27,22 @@ from mj_mcp.studio import Studio
 __all__ = ["build_server", "serve_stdio"]
 
 
+class Server(MCPServer[Face]):
+    """The SDK's server, except that a resource of bytes says what its bytes are: a template has one type for all."""
+
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Face, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Read a resource; pictures under their true MIME type."""
+        contents = await super().read_resource(uri, context)
+        return contents if isinstance(contents, InputRequiredResult) else [_typed(item) for item in contents]
+
+
+def _typed(item: ReadResourceContents) -> ReadResourceContents:
+    found = media_type_of(item.content) if isinstance(item.content, bytes) else None
+    return replace(item, mime_type=found or item.mime_type)
+
+
 def build_server(studio: Studio, settings: Settings) -> MCPServer[Face]:
     """The MCP server over a studio that is open already; whoever opened it closes it."""
     face = Face(studio, settings)
@@ -29,7 +51,7 @@ def build_server(studio: Studio, settings: Settings) -> MCPServer[Face]:
     async def lifespan(_server: MCPServer[Face]) -> AsyncIterator[Face]:
         yield face
 
-    server = MCPServer(
+    server = Server(
         "mj-mcp",
         title="Midjourney",
         description="Midjourney pictures through a Midjourney Proxy.",

@@ -17,7 +17,7 @@ from mcp_types import CallToolResult
 from pydantic import ValidationError
 
 from mj_mcp.errors import InvalidRequest, MjError, UnknownArgument
-from mj_mcp.server.render import error_result
+from mj_mcp.server.render import SPENDING_TOOLS, error_result
 
 log = structlog.get_logger("mj_mcp.tools")
 
@@ -51,9 +51,9 @@ class CheckedTool(Tool):
             return await super().run(arguments, context, convert_result=convert_result)
         except ToolError as failure:
             if isinstance(failure.__cause__, MjError):
-                return error_result(failure.__cause__)
+                return error_result(failure.__cause__, spends=self.name in SPENDING_TOOLS)
             if type(failure) is ToolError and isinstance(failure.__cause__, ValidationError):
-                return error_result(self._wrong_argument(failure.__cause__))
+                return error_result(self._wrong_argument(failure.__cause__), spends=self.name in SPENDING_TOOLS)
             raise
 
     def _wrong_argument(self, failure: ValidationError) -> MjError:

@@ -10,9 +10,12 @@ from typing import Any
 
 from mcp.server.mcpserver import Context
 
-from mj_mcp.cadence import expected_remaining
+from mj_mcp.studio import Studio
 from mj_mcp.tasks import Status, Task
 from mj_mcp.watch import Tick
+
+MOST_BY_TIME = 95.0
+"""Per cent: only the proxy can say that more is done."""
 
 
 def ticker(ctx: Context[Any]) -> Tick | None:
@@ -20,13 +23,17 @@ def ticker(ctx: Context[Any]) -> Tick | None:
     meta = ctx.request_context.meta or {}
     if meta.get("progress_token") is None:
         return None
+    studio: Studio = ctx.request_context.lifespan_context.studio
     shown = 0.0
 
     async def tick(task: Task) -> None:
         nonlocal shown
-        age = time.time() - (task.submitted_at or task.updated_at)
-        remaining = expected_remaining(age, task.upstream_eta)
-        by_time = 95.0 * (1.0 - 0.5 ** (max(age, 0.0) / 30.0))
+        age = max(0.0, time.time() - (task.submitted_at or task.updated_at))
+        remaining = studio.remaining(task)
+        if remaining is not None:
+            by_time = MOST_BY_TIME * age / (age + max(remaining, 1.0))
+        else:
+            by_time = MOST_BY_TIME if task.is_watched and task.submitted_at else 0.0
         # It must never go back, nor stand still: the protocol wants every value above the last.
         shown = max(float(task.progress) if task.progress is not None else by_time, shown + 0.01)
         await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining))

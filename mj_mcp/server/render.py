@@ -6,12 +6,12 @@ Owns the words. Decides nothing: what happened is decided below.
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
-from mj_mcp.cadence import expected_remaining
 from mj_mcp.errors import MjError
 from mj_mcp.journal import Page
 from mj_mcp.pictures import Rendered, SavedFile
@@ -52,9 +52,18 @@ NEXT_STEPS = {
     "storage_unavailable": "Nothing was submitted. Tell the person: the server cannot write its journal "
     "(`mj-mcp doctor` says why).",
     "limit_reached": "Tell the person: their ceiling is reached. Do not retry before it is raised or reset.",
-    "image_unavailable": "Call get_task for fresh links and try again; the pictures' links may have expired.",
+    "image_unavailable": "Try once more later. If it stays so, give the person the link (get_task, images): "
+    "they may be able to open it.",
 }
 """What an agent should do, by error code."""
+
+FREE_STEPS = {
+    "invalid_request": "Correct the argument and call again.",
+    "not_ready": "Wait with get_task until the task has succeeded, then call again.",
+    "storage_unavailable": "Tell the person what cannot be read or written; `mj-mcp doctor` checks the journal and the "
+    "folders. Tasks and their pictures are not lost by it.",
+}
+"""The same, where a tool that buys nothing says it."""
 
 _STANDS = {
     Status.SUBMITTING: "is being submitted; the proxy has not answered yet",
@@ -72,12 +81,9 @@ GET_TASK_WAIT = 25
 """Seconds that `next` proposes for the following call: what hosts of unknown patience survive."""
 
 
-def task_view(told: Told, now: float, *, read_only: bool = False) -> dict[str, Any]:
-    """The structured content of one task."""
+def task_view(told: Told, eta: float | None, *, read_only: bool = False) -> dict[str, Any]:
+    """The structured content of one task; `eta`: seconds until it is usually done."""
     task = told.task
-    eta = None
-    if task.is_watched and task.submitted_at is not None:
-        eta = expected_remaining(now - task.submitted_at, task.upstream_eta)
     return {
         "task_id": task.task_id,
         "submission_id": task.submission_id,
@@ -111,13 +117,13 @@ def task_view(told: Told, now: float, *, read_only: bool = False) -> dict[str, A
 
 
 def task_result(
-    told: Told, now: float, *, bought: bool = False, read_only: bool = False, resource_links: bool = True
+    told: Told, eta: float | None, *, bought: bool = False, read_only: bool = False, resource_links: bool = True
 ) -> CallToolResult:
     """One task as a result: text, then the sheet, then links, and the structured content.
 
     A failed task is an error of the call that bought it (`bought`), and a normal answer to anybody who asks.
     """
-    view = task_view(told, now, read_only=read_only)
+    view = task_view(told, eta, read_only=read_only)
     content: list[ContentBlock] = [TextContent(text=_task_text(told, view))]
     if told.shown is not None and told.shown.data is not None:
         content.append(ImageContent(data=told.shown.data, mime_type=told.shown.media_type or "image/webp"))
@@ -137,11 +143,11 @@ def _link(task: Task, image: Image) -> ResourceLink:
     )
 
 
-def picture_result(handle: str, index: int, picture: Rendered) -> CallToolResult:
+def picture_result(task: Task, index: int, picture: Rendered) -> CallToolResult:
     """One picture, large enough to judge."""
     size = f"{picture.width}x{picture.height}"
     structured = {
-        "task_id": handle,
+        "task_id": task.task_id,
         "index": index,
         "media_type": picture.media_type,
         "width": picture.width,
@@ -149,7 +155,7 @@ def picture_result(handle: str, index: int, picture: Rendered) -> CallToolResult
     }
     return CallToolResult(
         content=[
-            TextContent(text=f"Picture {index} of task {handle}, {size}."),
+            TextContent(text=f"Picture {index} of task {task.handle}, {size}."),
             ImageContent(data=base64.b64encode(picture.data).decode(), mime_type=picture.media_type),
         ],
         structured_content=structured,
@@ -175,9 +181,9 @@ def files_result(task: Task, files: list[SavedFile]) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
 
 
-def list_result(page: Page, now: float, *, read_only: bool = False) -> CallToolResult:
+def list_result(page: Page, remaining: Callable[[Task], float | None], *, read_only: bool = False) -> CallToolResult:
     """A page of tasks: one line each, no pictures."""
-    views = [task_view(Told(task), now, read_only=read_only) for task in page.tasks]
+    views = [task_view(Told(task), remaining(task), read_only=read_only) for task in page.tasks]
     lines = [
         f"{task.handle}  {task.status}  {task.kind or 'task'}  {_shortened(task.prompt)}".rstrip()
         for task in page.tasks
@@ -189,9 +195,9 @@ def list_result(page: Page, now: float, *, read_only: bool = False) -> CallToolR
     return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
 
 
-def error_result(error: MjError) -> CallToolResult:
-    """An error that a program can act on, and a sentence that a model can."""
-    next_step = NEXT_STEPS[error.code]
+def error_result(error: MjError, *, spends: bool = True) -> CallToolResult:
+    """An error that a program can act on, and a sentence that a model can. `spends`: the tool would have bought."""
+    next_step = NEXT_STEPS[error.code] if spends else (NEXT_STEPS | FREE_STEPS)[error.code]
     structured = {
         "error": {
             "code": error.code,
@@ -213,9 +219,9 @@ def error_result(error: MjError) -> CallToolResult:
 def _next(task: Task, *, read_only: bool) -> list[dict[str, Any]]:
     if task.is_moving:
         return [{"tool": "get_task", "arguments": {"task_id": task.handle, "wait_seconds": GET_TASK_WAIT}}]
-    if task.status is not Status.SUCCEEDED:
+    if task.status is not Status.SUCCEEDED or not task.images:
         return []
-    one: dict[str, Any] = {"task_id": task.handle, "index": 1}
+    one: dict[str, Any] = {"task_id": task.handle, "index": task.images[0].index}
     keep = [
         {"tool": "view_image", "arguments": one},
         {"tool": "save_images", "arguments": {"task_id": task.handle}},

@@ -6,7 +6,6 @@ Owns the `mj://` URIs. Words nothing that `render.py` words already.
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
@@ -29,7 +28,7 @@ def add_resources(server: MCPServer[Face], face: Face) -> None:
     async def recent_tasks() -> str:
         """The newest tasks of this account."""
         page = await face.studio.list_tasks(LOCAL_OWNER, None, RECENT, None)
-        return _json([task_view(Told(task), time.time(), read_only=read_only) for task in page.tasks])
+        return _json([task_view(Told(task), face.studio.remaining(task), read_only=read_only) for task in page.tasks])
 
     @server.resource("mj://tasks/{task_id}", title="A task", mime_type="application/json")
     async def one_task(task_id: str) -> str:
@@ -38,7 +37,7 @@ def add_resources(server: MCPServer[Face], face: Face) -> None:
             told = await face.studio.recall(LOCAL_OWNER, task_id)
         except TaskNotFound as failure:
             raise ResourceNotFoundError(failure.message) from failure
-        return _json(task_view(told, time.time(), read_only=read_only))
+        return _json(task_view(told, face.studio.remaining(told.task), read_only=read_only))
 
     @server.resource("mj://tasks/{task_id}/images/{index}", title="An original picture", mime_type="image/png")
     async def original(task_id: str, index: str) -> bytes:

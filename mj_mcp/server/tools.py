@@ -5,7 +5,6 @@ Owns the published arguments and their descriptions. Decides nothing and words n
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -56,7 +55,7 @@ class Face:
         structlog.contextvars.bind_contextvars(looks=told.looks, waited=round(told.waited, 3))
         return task_result(
             told,
-            time.time(),
+            self.studio.remaining(told.task),
             bought=bought,
             read_only=self.settings.read_only,
             resource_links=self.settings.resource_links,
@@ -222,7 +221,7 @@ async def list_tasks(
     """The tasks of this account, newest first, also those that finished while nobody waited. Free."""
     face = ctx.request_context.lifespan_context
     page = await face.studio.list_tasks(LOCAL_OWNER, Status(status) if status else None, limit, cursor)
-    return list_result(page, time.time(), read_only=face.settings.read_only)
+    return list_result(page, face.studio.remaining, read_only=face.settings.read_only)
 
 
 async def view_image(
@@ -232,8 +231,8 @@ async def view_image(
     max_edge: Annotated[int, Field(ge=256, le=2048, description="Longer edge, pixels."), _Number] = 1024,
 ) -> Annotated[CallToolResult, PictureView]:
     """One picture of a finished task, large enough to judge. Free."""
-    picture = await ctx.request_context.lifespan_context.studio.view(LOCAL_OWNER, task_id, index, max_edge)
-    return picture_result(task_id, index, picture)
+    task, picture = await ctx.request_context.lifespan_context.studio.view(LOCAL_OWNER, task_id, index, max_edge)
+    return picture_result(task, index, picture)
 
 
 async def save_images(

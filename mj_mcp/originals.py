@@ -1,0 +1,166 @@
+"""One original at a time: from the archive, or from its link, or from the link that a fresh look gives.
+
+Owns where the bytes of a picture come from, and that what was fetched is archived. Knows nothing of sheets, of
+views, or of who asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from mj_mcp.errors import ImageUnavailable, InvalidRequest, NotReady, StorageUnavailable
+from mj_mcp.journal import Journal
+from mj_mcp.pictures import Archive, Darkroom, LinkExpired, PictureClient, PictureInfo
+from mj_mcp.proxy import Look, Proxy
+from mj_mcp.tasks import Image, Sighting, Task, merge
+
+log = structlog.get_logger("mj_mcp.originals")
+
+ANSWER_SECONDS = 22.0
+"""How long viewing or saving may take: hosts cut a call after 25 s and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One original, in memory. `path` is None where it is not archived."""
+
+    data: bytes
+    info: PictureInfo
+    path: Path | None
+
+
+class Originals:
+    """The full-size pictures of finished tasks. `archive` is None where they are not kept."""
+
+    def __init__(
+        self, journal: Journal, proxy: Proxy, *, client: PictureClient, darkroom: Darkroom, archive: Archive | None
+    ) -> None:
+        """Nothing is fetched before somebody asks."""
+        self._journal = journal
+        self._proxy = proxy
+        self._client = client
+        self._darkroom = darkroom
+        self._archive = archive
+        self._looks: dict[str, asyncio.Task[Look]] = {}
+
+    async def picture(self, task: Task, image: Image) -> Picture:
+        """One original. What had to be fetched is archived.
+
+        Raises:
+            ImageUnavailable.
+        """
+        return await self._archived(task, image) or await self._fetched(task, image)
+
+    async def all(self, work: Sequence[Coroutine[Any, Any, Picture]]) -> list[Picture]:
+        """All at once, in the time that a call has; the first that cannot be had ends the others."""
+        jobs = [asyncio.ensure_future(one) for one in work]
+        try:
+            await asyncio.wait(jobs, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+            late = [job for job in jobs if not job.done()]
+            failed = next((failure for job in jobs if job.done() and (failure := job.exception())), None)
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+        if failed is not None:
+            raise failed
+        if late:
+            raise ImageUnavailable(f"the pictures did not arrive within {ANSWER_SECONDS:g} s")
+        return [job.result() for job in jobs]
+
+    async def record(self, task: Task, change: Callable[[Task], Task]) -> None:
+        """Write down what was learned. Pictures are shown, and saved, also when the journal cannot be written."""
+        try:
+            await self._journal.update(task.submission_id, change)
+        except StorageUnavailable as failure:
+            log.warning("pictures_not_recorded", task_id=task.task_id, reason=failure.message)
+
+    async def aclose(self) -> None:
+        """Stop looking."""
+        looks = list(self._looks.values())
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*looks, return_exceptions=True)
+
+    async def _archived(self, task: Task, image: Image) -> Picture | None:
+        if self._archive is None:
+            return None
+        path = await asyncio.to_thread(self._archive.get, task.submission_id, image.index)
+        if path is None:
+            return None
+        with suppress(OSError, ImageUnavailable):  # it vanished, or the disk damaged it: fetched anew
+            data = await asyncio.to_thread(path.read_bytes)
+            return Picture(data, await self._darkroom.inspect(data), path)
+        return None
+
+    async def _fetched(self, task: Task, image: Image) -> Picture:
+        data = await self._bytes(task, image)
+        info = await self._darkroom.inspect(data)
+        return Picture(data, info, await self._put(task, image, data, info))
+
+    async def _bytes(self, task: Task, image: Image) -> bytes:
+        """The bytes behind the link; an expired link is looked up once more."""
+        try:
+            return await self._client.fetch(image.url)
+        except LinkExpired:
+            look = await self._look(task)
+            seen = look.images if isinstance(look, Sighting) else ()
+            fresh = {one.index: one.url for one in seen}.get(image.index, image.url)
+            if fresh == image.url:
+                raise
+            return await self._client.fetch(fresh)
+
+    async def _look(self, task: Task) -> Look:
+        """One look for all the pictures of a task: their links die together."""
+        sid = task.submission_id
+        if sid not in self._looks:
+            look = self._looks[sid] = asyncio.create_task(self._relinked(task))
+            look.add_done_callback(lambda _look: self._looks.pop(sid, None))
+        return await asyncio.shield(self._looks[sid])
+
+    async def _relinked(self, task: Task) -> Look:
+        look = await self._proxy.look(task.task_id or "")
+        if isinstance(look, Sighting):
+            await self.record(task, lambda known: merge(known, look, time.time()))
+        return look
+
+    async def _put(self, task: Task, image: Image, data: bytes, info: PictureInfo) -> Path | None:
+        if self._archive is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._archive.put, task.submission_id, image.index, data, info.extension)
+        except OSError as failure:
+            log.warning("picture_not_archived", task_id=task.task_id, index=image.index, reason=failure.strerror)
+            return None
+
+
+def image_of(task: Task, index: int) -> Image:
+    """The task's picture with that index.
+
+    Raises:
+        NotReady: the task is not finished.
+        InvalidRequest: it has no such picture.
+    """
+    if task.is_open:
+        raise NotReady(f"task {task.handle} is {task.status}: it has no pictures yet")
+    for image in task.images:
+        if image.index == index:
+            return image
+    has = ", ".join(str(image.index) for image in task.images) or "none: this task has no pictures"
+    raise InvalidRequest("index", index, has)
+
+
+def present(task: Task) -> Task:
+    """`task`, its pictures without the paths of files that are gone: an archive drops what it has no room for."""
+    if all(image.path is None or Path(image.path).is_file() for image in task.images):
+        return task
+    images = (image if Path(image.path or "").is_file() else replace(image, path=None) for image in task.images)
+    return replace(task, images=tuple(images))
