@@ -43,6 +43,7 @@ WAIT_AT_MOST = 120.0  # A Retry-After is obeyed up to here: proxies send absurd 
 
 _POINTS = 260
 _TAIL = 0.8  # chance to be open below which the tail begins
+_TRUSTED = 5.0  # seconds
 _NEAR, _LAST_STEP = 3.0, 85.0  # seconds to a reported finish worth waiting in one go; per cent of the last step
 _FEW, _MANY = 2.0, 4.0  # looks of the fixed loop at a job: too few to plan with, enough to spend one early
 
@@ -140,8 +141,9 @@ def _reported(task: Watched, planned: float) -> float:
     left = finish - task.last
     if left <= 0:  # unknown, or overdue
         return min(planned, task.last + max(1.0, -left)) if finish else planned
-    # Half way while far, for a better estimate costs less than a wrong one; just behind the finish when near.
-    return task.last + (left / 2 if left > _NEAR else left + 0.2)
+    # Half way while far, for a better estimate costs less than a wrong one; just behind the finish when near. Some
+    # proxies report nonsense, so a report never puts a look off for longer than `_TRUSTED`, or than the plan would.
+    return min(task.last + (left / 2 if left > _NEAR else left + 0.2), max(planned, task.last + _TRUSTED))
 
 
 def expected_remaining(model: Model, age: float) -> float | None:

@@ -184,7 +184,7 @@ def test_without_any_history_the_first_look_is_no_later_than_the_fixed_loops() -
 
 def test_reported_progress_leads_to_the_finish() -> None:
     task = Watched(20, 2, ((10, 20), (20, 40)))  # 2 % a second: done at 50
-    assert 30 < next_look(STEADY, task, 0.5) < 45
+    assert 20 < next_look(STEADY, task, 0.5) < 45
     near = Watched(48.5, 4, ((10, 20), (48.5, 97)))
     assert 49.5 < next_look(STEADY, near, 0.5) < 51
 
@@ -202,6 +202,11 @@ def test_progress_that_stands_on_its_last_step_is_watched_closely() -> None:
 def test_an_eta_is_followed_and_zero_says_nothing() -> None:
     assert 79 < next_look(STEADY, Watched(80 - 1.5, 3, eta=1.5), 0.5) < 81
     assert next_look(STEADY, Watched(20, 3, eta=0), 0.5) == next_look(STEADY, Watched(20, 3), 0.5)
+
+
+def test_an_absurd_eta_never_puts_a_look_off_by_more_than_a_few_seconds() -> None:
+    planned = next_look(STEADY, Watched(29, 3), 0.5)
+    assert next_look(STEADY, Watched(29, 3, eta=9000), 0.5) <= max(planned, 29 + cadence._TRUSTED) + 0.5
 
 
 def test_retry_after_is_obeyed_unless_absurd() -> None:
