@@ -5,7 +5,7 @@
 A real server on pipes spends at a simulator that keeps a ledger of charges. Each life of the server first repeats
 the call of the life before, as an agent would, and then is killed (-9) at a random moment around a submit, often
 with a fault injected into the answer. The same with several servers on one journal, and a restart with many open
-tasks. Exits 1 when a promise of DESIGN section 2 is broken (M1, M2, M3, R1), or when a fault never fired.
+tasks. Exits 1 when a promise is broken, or (but for `--quick`) when a fault never fired.
 """
 
 from __future__ import annotations
@@ -503,7 +503,7 @@ def _progress(done: int, of: int) -> None:
         print(f"\r{done}/{of}", end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
 
 
-def report(accounts: list[Account]) -> list[str]:
+def report(accounts: list[Account], *, every_fault: bool) -> list[str]:
     """Print the table; what is broken in it, in words."""
     table: dict[str, list[object]] = {}
     broken = []
@@ -534,7 +534,7 @@ def report(accounts: list[Account]) -> list[str]:
         print(f"  faults fired: {', '.join(f'{name} {n}' for name, n in sorted(one.sim.fired.items()))}")
     fired = {name for one in accounts for name in one.sim.fired}
     unseen = {make(random.Random(0)).name for make in FAULTS} - fired
-    return broken + [f"the fault {name} never fired" for name in sorted(unseen)]
+    return broken + [f"the fault {name} never fired" for name in sorted(unseen) if every_fault]
 
 
 async def main() -> int:
@@ -556,7 +556,7 @@ async def main() -> int:
         if wanted.processes:
             accounts.append(await many_processes(wanted.seed, max(6, kills // 10), wanted.processes, folder))
         taken = await restart(wanted.seed, tasks, folder) if tasks else 0.0
-        broken += report(accounts)
+        broken += report(accounts, every_fault=not wanted.quick)
     if tasks:
         seen = "never" if taken is None else f"{taken:.2f} s after the start"
         print(f"\nR1: {tasks} open tasks, killed and restarted: all looked at again {seen} (at most {R1_SECONDS:g} s)")

@@ -6,6 +6,7 @@ Owns exit codes and everything that is printed. The only room that prints.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -184,7 +185,11 @@ async def _serving(settings: Settings) -> None:
     from mj_mcp.server import build_server, serve_stdio  # noqa: PLC0415 - as above
 
     async with open_studio(settings) as studio:
-        await serve_stdio(build_server(studio, settings))
+        server = build_server(studio, settings)
+        # What is set up now lives as long as the process: no collection has to walk it again.
+        gc.collect()
+        gc.freeze()
+        await serve_stdio(server)
 
 
 def _settings() -> Settings:

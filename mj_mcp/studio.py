@@ -45,7 +45,7 @@ log = structlog.get_logger("mj_mcp.studio")
 ANSWER_SECONDS = 10.0
 """With `wait_seconds=0`: how long the proxy may take to name its task before the answer is `submitting`."""
 
-GLANCE_SECONDS = 0.9
+GLANCE_SECONDS = 0.7
 """How long `get_task` with `wait_seconds=0` lets a fresh look take before it answers with the last one."""
 
 FAILED_LOOKS_TOLERATED = 3
@@ -206,7 +206,8 @@ class Studio:
         left = wait.until + GLANCE_SECONDS - asyncio.get_running_loop().time()
         shown = await self._gallery.show(task, max(left, 0.0))
         if any(image.media_type is None for image in task.images):
-            task = await self._journal.find(task.submission_id, task.owner) or task
+            measured = await self._journal.find(task.submission_id, task.owner)
+            task = measured if measured is not None and not measured.is_open else task
         return task, shown
 
     # ------------------------------------------------------------------------------------------- buying

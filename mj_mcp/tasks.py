@@ -188,6 +188,11 @@ def stall(task: Task, warning: str, now: float) -> Task:
     return replace(move(task, _S.STALLED, now), warnings=_joined(task.warnings, (warning,)))
 
 
+def warn(task: Task, warning: str) -> Task:
+    """`task` with one more thing to know; it has not moved by that."""
+    return replace(task, warnings=_joined(task.warnings, (warning,)))
+
+
 def merge(task: Task, seen: Sighting, now: float) -> Task:
     """What is known after a look: `seen` joined with what was known, never less than before.
 

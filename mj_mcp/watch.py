@@ -21,7 +21,7 @@ from mj_mcp.jobtimes import MEMORY
 from mj_mcp.journal import Journal
 from mj_mcp.pace import GIVE_UP_SECONDS, Following, Pace
 from mj_mcp.proxy import Look, Proxy, Trouble, Unknown
-from mj_mcp.tasks import Kind, Sighting, Status, Task, merge, stall
+from mj_mcp.tasks import Kind, Sighting, Status, Task, merge, stall, warn
 
 log = structlog.get_logger("mj_mcp.watch")
 
@@ -37,7 +37,8 @@ LAST_LOOK_SECONDS = 0.7
 NEVER_LOOKED = float("-inf")
 MAX_LOOKS_AT_ONCE = 16
 UNKNOWN_LOOKS_TOLERATED = 5
-NUDGE_GAP_SECONDS = 0.8
+GIVEN_UP = "it is not looked at by itself any more; get_task looks again"
+NUDGE_GAP_SECONDS = MIN_GAP
 """A caller who asks again and again brings no more looks than this."""
 
 
@@ -258,6 +259,9 @@ class Watch:
         clock = asyncio.get_running_loop().time
         while not following.lost:
             following.attended = self._waiters[task.submission_id] > 0
+            if self._is_given_up(task) and not following.attended:
+                await self._journal.update(task.submission_id, lambda task: warn(task, GIVEN_UP))
+                return False
             gap = self._pace.seconds_to_look(task, following, self._age(task), clock())
             if following.nudged:
                 gap = min(gap, NUDGE_GAP_SECONDS)

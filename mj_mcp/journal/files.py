@@ -21,6 +21,14 @@ from mj_mcp.errors import StorageUnavailable
 DEATH_SHOWS = sys.platform != "win32"
 """Whether a process lock tells for certain that its process is gone; elsewhere a lapsed lease has to do."""
 
+REASONS = {
+    sqlite3.SQLITE_BUSY: "another program has kept it locked for too long",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: "it is read-only",
+    sqlite3.SQLITE_IOERR: "the disk does not read or write",
+}
+"""What a person can do something about, in words for a person."""
+
 BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
@@ -129,7 +137,8 @@ def translated() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as failure:
-        raise StorageUnavailable(f"the journal cannot be used: {failure}") from failure
+        code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
+        raise StorageUnavailable(f"the journal cannot be used: {REASONS.get(code, str(failure))}") from failure
     except OSError as failure:
         raise StorageUnavailable(f"the journal cannot be opened: {failure.strerror or failure}") from failure
 

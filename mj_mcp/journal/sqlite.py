@@ -22,6 +22,7 @@ from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
 from mj_mcp.journal import LEASE_SECONDS, Claim, Limits, Page
 from mj_mcp.journal.files import DEATH_SHOWS, ProcessLock, open_file, translated
 from mj_mcp.journal.limits import check_limits
+from mj_mcp.journal.memory import Finished
 from mj_mcp.journal.schema import MIGRATIONS, any_of
 from mj_mcp.tasks import OPEN, TASKS, WATCHED, Kind, Status, Task, doubt
 
@@ -47,6 +48,7 @@ class SqliteJournal:
         self._lock = ProcessLock(data_dir / "processes")
         self._seen_version: int | None = None
         self._seen_seq = 0
+        self._finished = Finished()
 
     # -------------------------------------------------------------------------------------------- protocol
 
@@ -101,10 +103,15 @@ class SqliteJournal:
                 self._store(db, changed)
             return changed
 
-        return await self._write(work)
+        written = await self._write(work)
+        self._finished.forget(written)
+        return written
 
     async def find(self, handle: str, owner: str | None) -> Task | None:
         """See `Journal.find`."""
+        if task := self._finished.recall(handle, owner):
+            return task
+        changes = self._finished.changes
 
         def work(db: sqlite3.Connection) -> Task | None:
             for column in ("submission_id", "task_id"):
@@ -117,7 +124,10 @@ class SqliteJournal:
                     return _load(row)
             return None
 
-        return await self._read(work)
+        found = await self._read(work)
+        if found is not None:
+            self._finished.remember(handle, found, changes)
+        return found
 
     async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
         """See `Journal.page`."""
@@ -166,7 +176,10 @@ class SqliteJournal:
 
     async def changes(self) -> list[Task]:
         """See `Journal.changes`."""
-        return await self._read(self._changes)
+        changed = await self._read(self._changes)
+        for task in changed:
+            self._finished.forget(task)
+        return changed
 
     async def ready(self) -> None:
         """See `Journal.ready`."""

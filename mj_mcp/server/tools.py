@@ -17,15 +17,13 @@ from pydantic import BeforeValidator, Field
 from mj_mcp.errors import InvalidRequest
 from mj_mcp.prompts import RANGES, Options
 from mj_mcp.server.arguments import CheckedTool, checked
+from mj_mcp.server.hosts import wait_seconds_for
 from mj_mcp.server.progress import ticker
 from mj_mcp.server.render import files_result, list_result, picture_result, task_result
 from mj_mcp.server.shapes import BriefTaskView, FilesView, PictureView, TaskListView, TaskView
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio, Told
 from mj_mcp.tasks import TASKS, Kind, Status
-
-DEFAULT_WAIT_SECONDS = 25.0
-"""What every host known to us survives (the shortest cut seen is 30 s)."""
 
 LOCAL_OWNER = "local"
 
@@ -37,11 +35,14 @@ class Face:
     studio: Studio
     settings: Settings
 
-    def wait_seconds(self, asked: float | None) -> float:
-        """How long this call may block."""
+    def wait_seconds(self, ctx: Context[Any], asked: float | None) -> float:
+        """How long this call may block: as asked, as a person set it, or as its host survives."""
         if asked is not None:
             return asked
-        return DEFAULT_WAIT_SECONDS if self.settings.wait_seconds is None else self.settings.wait_seconds
+        if self.settings.wait_seconds is not None:
+            return self.settings.wait_seconds
+        client = ctx.session.client_params
+        return wait_seconds_for(client.client_info.name if client else None)
 
     def bought(self, told: Told) -> CallToolResult:
         """The answer of a tool that spends."""
@@ -152,7 +153,7 @@ async def generate_image(
         options,
         allow_multiple=allow_multiple,
         allow_duplicate=allow_duplicate,
-        wait_seconds=face.wait_seconds(wait_seconds),
+        wait_seconds=face.wait_seconds(ctx, wait_seconds),
         tick=ticker(ctx),
     )
     return face.bought(told)
@@ -266,7 +267,7 @@ async def _change(
         index,
         shorthand=shorthand,
         allow_duplicate=allow_duplicate,
-        wait_seconds=face.wait_seconds(wait_seconds),
+        wait_seconds=face.wait_seconds(ctx, wait_seconds),
         tick=ticker(ctx),
     )
     return face.bought(told)
