@@ -822,9 +822,7 @@ async def test_a_journal_that_cannot_grow_buys_nothing_and_recovers(data_dir: Pa
         connection = journal._connections[journal._writes]
         connection.execute(f"PRAGMA {pragma}")
         big = replace(new(), prompt="x" * 100_000)
-        with pytest.raises(
-            StorageUnavailable, match=r"the journal cannot be used: (it is read-only|the disk is full)"
-        ):
+        with pytest.raises(StorageUnavailable, match=r"the journal cannot be used: (it is read-only|the disk is full)"):
             await claim(journal, big)
         connection.execute("PRAGMA query_only = OFF")
         connection.execute("PRAGMA max_page_count = 1000000")
