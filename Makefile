@@ -23,11 +23,8 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-tests: $(VENV)/.installed-dev ## with branch coverage, of server processes too; what is skipped is named
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -rs -n $(JOBS)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --fail-under=90
+tests: $(VENV)/.installed-dev ## with branch coverage of what runs in the tests' own processes; what is skipped is named
+	$(BIN)/python -m pytest -rs -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=88
 
 examples: $(VENV)/.installed
 	$(BIN)/python examples/agent.py

@@ -97,11 +97,6 @@ def environment(sim_url: str, data_dir: Path, **extra: str) -> dict[str, str]:
     }
 
 
-def measured() -> dict[str, str]:
-    """What coverage needs to measure a server process: a client passes on little of its own environment."""
-    return {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
-
-
 @pytest.fixture
 def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractAsyncContextManager[Caller]]:
     """`async with spawn(sim, protocol="2026-07-28", MJ_X="...") as caller`: the server as a process on pipes."""
@@ -114,7 +109,7 @@ def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
         parameters = StdioServerParameters(
             command="/bin/sh",
             args=["-c", 'echo $$ > "$0"; exec "$@"', str(pid), sys.executable, "-m", "mj_mcp"],
-            env=measured() | environment(sim.url, tmp_path, **extra),
+            env=environment(sim.url, tmp_path, **extra),
         )
         modern = protocol == "2026-07-28"
         if not modern:

@@ -262,7 +262,7 @@ def is_open(row: dict[str, Any]) -> bool:
 
 TestLives = Lives.TestCase
 TestLives.settings = settings(
-    max_examples=60,
+    max_examples=30,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,
