@@ -24,7 +24,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 tests: $(VENV)/.installed-dev ## with branch coverage of what runs in the tests' own processes; what is skipped is named
-	$(BIN)/python -m pytest -rs -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=88
+	$(BIN)/python -m pytest -rs -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 examples: $(VENV)/.installed
 	$(BIN)/python examples/agent.py
@@ -33,6 +33,8 @@ bench: $(VENV)/.installed-dev ## each benchmark, briefly
 	$(BIN)/python benchmarks/startup.py --quick
 	$(BIN)/python benchmarks/overhead.py --quick
 	$(BIN)/python benchmarks/sheet.py --quick
+	$(BIN)/python benchmarks/cadence.py --quick
+	$(BIN)/python benchmarks/money.py --quick
 
 docs: $(VENV)/.installed-dev ## writes the README's tables anew from the code
 	$(BIN)/python tests/readme.py

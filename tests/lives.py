@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from conftest import Caller, environment, measured
+from conftest import Caller, environment
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.exceptions import MCPError
@@ -62,7 +62,7 @@ async def live(sim: Simulator, home: Path, name: str = "server", **extra: str) -
     parameters = StdioServerParameters(
         command="sh",
         args=["-c", _REMEMBER_PID, str(pid_file), sys.executable, "-m", "mj_mcp"],
-        env=measured() | environment(sim.url, home, **extra),
+        env=environment(sim.url, home, **extra),
     )
     with log.open("a") as errlog:
         async with Client(stdio_client(parameters, errlog=errlog), mode="2026-07-28") as client:

@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import Caller, environment, measured
+from conftest import Caller, environment
 from lives import PATIENCE, rows
 
 from mj_mcp.simulator import Simulator, faults
@@ -26,7 +26,7 @@ async def tasks(sim: Simulator, home: Path, *arguments: str) -> subprocess.Compl
     """`mj-mcp tasks ...` to its end."""
     command = [sys.executable, "-m", "mj_mcp", "tasks", *arguments]
     with anyio.fail_after(2 * PATIENCE):
-        done = await anyio.run_process(command, env=measured() | environment(sim.url, home), check=False)
+        done = await anyio.run_process(command, env=environment(sim.url, home), check=False)
     return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
