@@ -91,11 +91,11 @@ class Watch:
         return self._pace.remaining(task, self._age(task), asyncio.get_running_loop().time())
 
     async def run(self) -> None:
-        """Watch until cancelled."""
-        await self._recall()
+        """Watch until cancelled. A defect in one sweep is logged; the next one is made all the same."""
         async with asyncio.TaskGroup() as self._group:
+            await self._survive(self._recall)
             while True:
-                await self._sweep()
+                await self._survive(self._sweep)
                 busy = self._following or self._waiters
                 self._wake.clear()
                 with suppress(TimeoutError):
@@ -193,23 +193,24 @@ class Watch:
                 self._pulses.pop(sid, None)
                 del self._looks[sid]
 
-    async def _recall(self) -> None:
-        """Learn from what earlier processes saw."""
+    async def _survive(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            for kind in Kind:
-                self._pace.learn_from(await self._journal.finished(kind, MEMORY))
+            await work()
         except StorageUnavailable as failure:
             log.warning("journal_unavailable", reason=failure.message)
+        except Exception:
+            log.exception("sweep_failed")
+
+    async def _recall(self) -> None:
+        """Learn from what earlier processes saw."""
+        for kind in Kind:
+            self._pace.learn_from(await self._journal.finished(kind, MEMORY))
 
     async def _sweep(self) -> None:
         followed = set(self._following)
-        try:
-            for task in await self._journal.changes():
-                self.publish(task)
-            held = {task.submission_id: task for task in await self._journal.tend(self._now())}
-        except StorageUnavailable as failure:
-            log.warning("journal_unavailable", reason=failure.message)
-            return
+        for task in await self._journal.changes():
+            self.publish(task)
+        held = {task.submission_id: task for task in await self._journal.tend(self._now())}
         for task in held.values():
             if task.is_watched:
                 self._begin(task, NEVER_LOOKED)
