@@ -192,12 +192,14 @@ class SqliteJournal:
                 await self._write(
                     lambda db: db.execute("UPDATE tasks SET holder = NULL WHERE holder = ?", (self._lock.name,))
                 )
-            loop = asyncio.get_running_loop()
-            for thread, connection in self._connections.items():
-                await loop.run_in_executor(thread, connection.close)
-            self._connections.clear()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        """Wait for what is under way, which may be opening the file this moment; then let go of everything."""
         self._writes.shutdown()
         self._reads.shutdown()
+        while self._connections:
+            self._connections.popitem()[1].close()
         self._lock.release()
 
     # ---------------------------------------------------------------------------------------- transactions
