@@ -185,8 +185,10 @@ def _is_same(path: Path, sidecar: Path, original: Original) -> bool:
         return False
     try:
         story = json.loads(sidecar.read_bytes())
+    except FileNotFoundError:
+        return not sidecar.is_symlink()  # asked again whether it exists, another saver's may have come meanwhile
     except (OSError, ValueError, RecursionError):
-        return not os.path.lexists(sidecar)
+        return False
     return isinstance(story, dict) and story.get("task_id") == original.task_id
 
 
