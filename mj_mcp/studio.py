@@ -23,7 +23,7 @@ from mj_mcp.errors import (
     UpstreamError,
 )
 from mj_mcp.gallery import Gallery, Shown
-from mj_mcp.journal import Journal, Page
+from mj_mcp.journal import Cut, Journal, Page
 from mj_mcp.originals import Picture, present
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.prompts import Options, compile_prompt
@@ -165,6 +165,14 @@ class Studio:
     def remaining(self, task: Task) -> float | None:
         """Seconds until an open task is usually done; None when nobody can tell."""
         return self._watch.remaining(task)
+
+    async def note_cut(self, owner: str, host: str, cut: Cut) -> None:
+        """This host cut a call of the owner's off."""
+        await self._journal.note_cut(owner, host, cut)
+
+    async def cuts(self, owner: str, host: str) -> list[Cut]:
+        """When this host cut calls of the owner's off."""
+        return await self._journal.cuts(owner, host)
 
     async def list_tasks(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
         """The owner's tasks, newest first."""

@@ -110,7 +110,7 @@ MAX_FUNCTION_LINES = 40
 # within the limit leaves the list.
 LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {
-    "server.tools:generate_image": 67,  # its arguments are the published ones
+    "server.tools:generate_image": 66,  # its arguments are the published ones
 }
 
 

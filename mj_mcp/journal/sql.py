@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import LEASE_SECONDS, Claim, Limits, Page, Place
+from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, Claim, Cut, Limits, Page, Place
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.limits import check_limits, leave_queue, take_place
 from mj_mcp.journal.memory import Finished
@@ -162,6 +162,35 @@ class SqlJournal:
                 (self._account, kind, limit),
             )
             return [_load(row) for row in rows]
+
+        return await self._read(work)
+
+    async def note_cut(self, owner: str, host: str, cut: Cut) -> None:
+        """See `Journal.note_cut`."""
+        whose = (self._account, owner, host)
+
+        def work(db: Db) -> None:
+            db.execute(
+                "INSERT INTO cuts (account, owner, host, seconds, at) VALUES (?, ?, ?, ?, ?)",
+                (*whose, cut.seconds, cut.at),
+            )
+            newest = "SELECT number FROM cuts WHERE account = ? AND owner = ? AND host = ? ORDER BY number DESC LIMIT ?"
+            db.execute(
+                f"DELETE FROM cuts WHERE account = ? AND owner = ? AND host = ? AND number NOT IN ({newest})",
+                (*whose, *whose, CUTS_KEPT),
+            )
+
+        await self._write(work)
+
+    async def cuts(self, owner: str, host: str) -> list[Cut]:
+        """See `Journal.cuts`."""
+
+        def work(db: Db) -> list[Cut]:
+            rows = db.execute(
+                "SELECT seconds, at FROM cuts WHERE account = ? AND owner = ? AND host = ? ORDER BY number",
+                (self._account, owner, host),
+            )
+            return [Cut(seconds, at) for seconds, at in rows]
 
         return await self._read(work)
 

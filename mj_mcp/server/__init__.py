@@ -17,6 +17,7 @@ from pydantic import AnyUrl
 
 from mj_mcp import __version__
 from mj_mcp.pictures import media_type_of
+from mj_mcp.server.hosts import Patience
 from mj_mcp.server.identity import identify
 from mj_mcp.server.render import INSTRUCTIONS
 from mj_mcp.server.resources import add_prompts, add_resources
@@ -46,7 +47,7 @@ def _typed(item: ReadResourceContents) -> ReadResourceContents:
 
 def build_server(studio: Studio, settings: Settings) -> MCPServer[Face]:
     """The MCP server over a studio that is open already; whoever opened it closes it."""
-    face = Face(studio, settings)
+    face = Face(studio, settings, Patience(studio))
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Face]) -> AsyncIterator[Face]:
