@@ -82,7 +82,7 @@ OUTSIDE: dict[str, set[str]] = {
     "aiohttp": set(),
     "http.client": set(),
     "urllib.request": set(),
-    "socket": {"pictures", "simulator"},
+    "socket": {"pictures", "simulator", "server.http"},
     "sqlite3": {"journal"},
     "aiosqlite": {"journal"},
     "sqlalchemy": {"journal"},
