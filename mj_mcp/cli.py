@@ -42,9 +42,16 @@ def main(context: click.Context) -> None:
 
 
 @main.command()
-def serve() -> None:
-    """Serve over stdio (what a host starts)."""
-    _serve()
+@click.option("--http", "over_http", is_flag=True, help="Serve streamable HTTP at /mcp, with /healthz and /readyz.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen, with --http.")
+@click.option("--port", default=8000, show_default=True, help="The port, with --http; 0 takes a free one.")
+@click.option("--stateless", is_flag=True, help="With --http: no sessions, for several replicas behind one address.")
+def serve(over_http: bool, host: str, port: int, stateless: bool) -> None:
+    """Serve over stdio (what a host starts), or over HTTP."""
+    if over_http:
+        _run(_serving_http(_settings(), host, port, stateless=stateless))
+    else:
+        _serve()
 
 
 @main.command()
@@ -190,6 +197,27 @@ async def _serving(settings: Settings) -> None:
         gc.collect()
         gc.freeze()
         await serve_stdio(server)
+
+
+async def _serving_http(settings: Settings, host: str, port: int, *, stateless: bool) -> None:
+    key = settings.api_key.get_secret_value()
+    logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(key))
+    from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
+    from mj_mcp.server import build_server  # noqa: PLC0415 - as above
+    from mj_mcp.server.http import http_app, listen, serve_http  # noqa: PLC0415 - stdio does not pay for it
+
+    protect = None
+    try:
+        listener = listen(host, port, settings, protected=protect is not None)
+    except SettingsError as failure:
+        _fail(str(failure), EXIT_SETTINGS)
+    except OSError as failure:
+        _fail(f"cannot listen on {host} port {port}: {failure.strerror or failure}", 1)
+    async with open_studio(settings) as studio:
+        app = http_app(build_server(studio, settings), settings, studio, stateless=stateless, protect=protect)
+        gc.collect()
+        gc.freeze()
+        await serve_http(app, listener)
 
 
 def _settings() -> Settings:

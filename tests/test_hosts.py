@@ -12,16 +12,14 @@ import pytest
 from conftest import PROTOCOLS, Caller
 from mcp.shared.exceptions import MCPError
 
-from mj_mcp.app import open_studio
-from mj_mcp.journal import CUTS_KEPT, Cut
-from mj_mcp.server.hosts import (
+from mj_mcp.hosts import (
     DEFAULT_WAIT_SECONDS,
     HOST_WAIT_SECONDS,
     ONCE_SECONDS,
     TWICE_SECONDS,
     wait_seconds_for,
 )
-from mj_mcp.settings import Settings
+from mj_mcp.journal import Cut
 from mj_mcp.simulator import Simulator
 
 pytestmark = pytest.mark.anyio
@@ -114,13 +112,3 @@ async def test_a_host_that_leaves_teaches_nothing(sim: Simulator, spawn: Connect
         caller.stop()
     with closing(sqlite3.connect(tmp_path / "data" / "journal.db")) as db:
         assert db.execute("SELECT count(*) FROM cuts").fetchone() == (0,)
-
-
-async def test_only_the_latest_cuts_are_kept_each_host_and_owner_apart(
-    sim: Simulator, settings_for: Callable[..., Settings]
-) -> None:
-    async with open_studio(settings_for(sim.url)) as studio:
-        for number in range(CUTS_KEPT + 3):
-            await studio.note_cut("ann", "agent", Cut(float(number), 0.0))
-        assert [cut.seconds for cut in await studio.cuts("ann", "agent")] == [*map(float, range(3, CUTS_KEPT + 3))]
-        assert await studio.cuts("bob", "agent") == await studio.cuts("ann", "other") == []

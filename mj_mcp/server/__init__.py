@@ -17,7 +17,6 @@ from pydantic import AnyUrl
 
 from mj_mcp import __version__
 from mj_mcp.pictures import media_type_of
-from mj_mcp.server.hosts import Patience
 from mj_mcp.server.identity import identify
 from mj_mcp.server.render import INSTRUCTIONS
 from mj_mcp.server.resources import add_prompts, add_resources
@@ -47,7 +46,7 @@ def _typed(item: ReadResourceContents) -> ReadResourceContents:
 
 def build_server(studio: Studio, settings: Settings) -> MCPServer[Face]:
     """The MCP server over a studio that is open already; whoever opened it closes it."""
-    face = Face(studio, settings, Patience(studio))
+    face = Face(studio, settings)
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Face]) -> AsyncIterator[Face]:

@@ -17,7 +17,6 @@ from pydantic import BeforeValidator, Field
 from mj_mcp.errors import InvalidRequest
 from mj_mcp.prompts import RANGES, Options
 from mj_mcp.server.arguments import CheckedTool, checked
-from mj_mcp.server.hosts import Patience
 from mj_mcp.server.identity import caller
 from mj_mcp.server.progress import ticker
 from mj_mcp.server.render import GET_TASK_WAIT, files_result, list_result, picture_result, task_result
@@ -33,7 +32,6 @@ class Face:
 
     studio: Studio
     settings: Settings
-    patience: Patience
 
     async def call(
         self,
@@ -48,8 +46,8 @@ class Face:
         owner, host = caller().owner, _client_name(ctx)
         seconds = self.settings.wait_seconds if asked is None else asked
         if seconds is None:
-            seconds = await self.patience.seconds(owner, host)
-        async with self.patience.watching(owner, host):
+            seconds = await self.studio.patience.seconds(owner, host)
+        async with self.studio.patience.watching(owner, host):
             told = await verb(owner, *args, wait_seconds=seconds, tick=ticker(ctx), **options)
         return await self._result(ctx, told, bought=bought)
 
@@ -57,7 +55,7 @@ class Face:
         """The answer; `bought`: of a tool that spends."""
         follow = GET_TASK_WAIT
         if told.task.is_moving:
-            follow = min(follow, int(await self.patience.seconds(caller().owner, _client_name(ctx))))
+            follow = min(follow, int(await self.studio.patience.seconds(caller().owner, _client_name(ctx))))
         structlog.contextvars.bind_contextvars(looks=told.looks, waited=round(told.waited, 3))
         return task_result(
             told,

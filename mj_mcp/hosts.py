@@ -15,8 +15,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 
 from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal import Cut
-from mj_mcp.studio import Studio
+from mj_mcp.journal import Cut, Journal
 
 log = structlog.get_logger("mj_mcp.hosts")
 
@@ -84,9 +83,9 @@ def _plain(client_name: str | None) -> str:
 class Patience:
     """What this process knows of how long its hosts wait."""
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, journal: Journal) -> None:
         """Nothing is read before somebody asks."""
-        self._studio = studio
+        self._journal = journal
         self._cuts: dict[tuple[str, str], list[Cut]] = {}
         self._learning: set[asyncio.Task[None]] = set()
 
@@ -95,7 +94,7 @@ class Patience:
         whose = owner, _plain(client_name)
         if whose not in self._cuts:
             with suppress(StorageUnavailable):
-                self._cuts[whose] = await self._studio.cuts(*whose)
+                self._cuts[whose] = await self._journal.cuts(*whose)
             if len(self._cuts) > HOSTS_REMEMBERED:
                 del self._cuts[next(iter(self._cuts))]
         return wait_seconds_for(client_name, self._cuts.get(whose, ()), time.time())
@@ -119,4 +118,4 @@ class Patience:
         self._cuts.setdefault((owner, host), []).append(cut)
         log.info("host_cut", host=host, seconds=round(cut.seconds, 1))
         with suppress(StorageUnavailable):
-            await self._studio.note_cut(owner, host, cut)
+            await self._journal.note_cut(owner, host, cut)
