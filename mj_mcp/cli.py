@@ -53,7 +53,7 @@ def doctor() -> None:
     from mj_mcp.doctor import run_checks  # noqa: PLC0415 - a start of the server does not pay for it
 
     settings = _settings()
-    logs.configure(level="error", style="console", redact=logs.redactor(settings.api_key.get_secret_value()))
+    logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
     failed = False
     for check in asyncio.run(run_checks(settings)):
         failed = failed or not check.ok
@@ -151,7 +151,7 @@ def _with_records(work: Callable[[Records], Awaitable[T]]) -> T:
     from mj_mcp.app import open_records  # noqa: PLC0415 - only the commands that need it pay for it
 
     settings = _settings()
-    logs.configure(level="error", style="console", redact=logs.redactor(settings.api_key.get_secret_value()))
+    logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
 
     async def run() -> T:
         async with open_records(settings) as records:
@@ -175,12 +175,14 @@ def _as_row(task: Task) -> str:
 
 def _serve() -> None:
     settings = _settings()
-    _run(_serving(settings))
+    try:
+        _run(_serving(settings))
+    except MjError as failure:  # before anything is served
+        _fail(failure.message, 1)
 
 
 async def _serving(settings: Settings) -> None:
-    key = settings.api_key.get_secret_value()
-    logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(key))
+    logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(*settings.secrets))
     from mj_mcp.app import open_studio  # noqa: PLC0415 - the settings are checked before anything heavy is imported
     from mj_mcp.server import build_server, serve_stdio  # noqa: PLC0415 - as above
 

@@ -87,6 +87,7 @@ OUTSIDE: dict[str, set[str]] = {
     "aiosqlite": {"journal"},
     "sqlalchemy": {"journal"},
     "psycopg": {"journal"},
+    "psycopg_pool": {"journal"},
     "PIL": {"pictures", "simulator"},
     "h11": {"simulator"},
     "click": {"cli"},

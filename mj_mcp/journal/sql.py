@@ -169,6 +169,10 @@ class SqlJournal:
             self._finished.forget(task)
         return changed
 
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """See `Journal.listen`."""
+        await self._engine.listen(heard)
+
     async def ready(self) -> None:
         """See `Journal.ready`."""
         await self._write(lambda _db: None)
@@ -222,7 +226,7 @@ class SqlJournal:
         db.execute(
             "UPDATE tasks SET task_id = ?, kind = ?, status = ?, submitted_at = ?, finished_at = ?, body = ?,"
             f" holder = {holder}, claim = {claim}, writer = ?, seq = {self._dialect.next_seq}"
-            " WHERE submission_id = ?",
+            f" WHERE submission_id = ?{self._dialect.announce}",
             (
                 task.task_id,
                 task.kind,
