@@ -92,6 +92,13 @@ class Database:
             )
         )
 
+    def waiting(self, where: str) -> None:
+        """Wait until a session of others is there for which `where` holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.execute(f"SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {where}"):
+            assert time.monotonic() < deadline, f"no session where {where}"
+            time.sleep(0.01)
+
     def close(self) -> None:
         """Stop it. Its wrapper knows only the process that it started itself."""
         self.control("-m", "immediate", "stop")

@@ -17,13 +17,17 @@ from typing import Protocol
 from mj_mcp.errors import MjError, StorageUnavailable
 from mj_mcp.tasks import Kind, Status, Task
 
-__all__ = ["Claim", "Journal", "Limits", "Page", "open_journal"]
+__all__ = ["UNREAD", "Claim", "Journal", "Limits", "Page", "open_journal"]
 
 LEASE_SECONDS = 8.0
 """How long a silent process keeps its tasks. Within 10 s of a death somebody else looks after them."""
 
 DOUBT_COUNTS_SECONDS = 600.0
 """An unconfirmed submit counts as open for this long: no job of this API is known to run longer."""
+
+
+UNREAD = "the journal does not answer: this is what this server has seen last"
+"""The warning of a task that is told from memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,10 @@ class Journal(Protocol):
         ...
 
     async def find(self, handle: str, owner: str | None) -> Task | None:
-        """The task with this submission id or task id, if it is this owner's (None: anybody's)."""
+        """The task with this submission id or task id, if it is this owner's (None: anybody's).
+
+        While the storage does not answer, a task that this process knows comes from memory, with the warning `UNREAD`.
+        """
         ...
 
     async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 WRITE_SECONDS = 5.0
 """How long a write looks for a database that answers before the submit is refused."""
 
-READ_SECONDS = 0.8
+READ_SECONDS = 0.6
 """The same for a read: a call with no time to wait must still be answered within a second."""
 
 READERS = 3
@@ -107,6 +107,7 @@ class Postgres:
         )
         self._opening = threading.Lock()
         self._is_open = False
+        self._is_away = False
         self._seen: str | None = None
 
     async def write(self, work: Callable[[Db], T]) -> T:
@@ -116,7 +117,7 @@ class Postgres:
 
     async def read(self, work: Callable[[Db], T]) -> T:
         """See `Engine.read`. Each statement stands for itself."""
-        deadline = time.monotonic() + READ_SECONDS
+        deadline = time.monotonic() + (TRY_SECONDS if self._is_away else READ_SECONDS)
         return await asyncio.get_running_loop().run_in_executor(self._reads, self._look, work, deadline)
 
     def changed(self, db: Db, account: str) -> Iterable[str]:
@@ -219,10 +220,14 @@ class Postgres:
         while True:
             left = deadline - time.monotonic()
             try:
-                return self._pool.getconn(timeout=min(left, TRY_SECONDS))
+                db = self._pool.getconn(timeout=min(left, TRY_SECONDS))
             except PoolTimeout:
                 if left <= TRY_SECONDS:
+                    self._is_away = True
                     raise
+            else:
+                self._is_away = False
+                return db
 
     def _open(self) -> None:
         with self._opening:
