@@ -1,6 +1,6 @@
 """The front door: the commands, and the words that a person reads.
 
-Owns exit codes and everything that is printed. The only room that prints.
+Owns what it prints. `cli_journal.py` has the commands that keep the journal, `terminal.py` what all of them share.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mj_mcp import __version__, logs
+from mj_mcp.cli_journal import journal
 from mj_mcp.errors import MjError
-from mj_mcp.settings import Settings, SettingsError, read_settings
+from mj_mcp.settings import Settings
 from mj_mcp.tasks import Status, Task
+from mj_mcp.terminal import fail, settings_or_exit
 
 if TYPE_CHECKING:
     from mj_mcp.records import Records
 
 T = TypeVar("T")
-
-EXIT_SETTINGS = 2
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +39,9 @@ def main(context: click.Context) -> None:
     """Midjourney pictures for agents, over MCP. Without a command: serve over stdio."""
     if context.invoked_subcommand is None:
         _serve()
+
+
+main.add_command(journal)
 
 
 @main.command()
@@ -52,7 +55,7 @@ def doctor() -> None:
     """Check settings, reachability, key, journal and output folder. Spends nothing."""
     from mj_mcp.doctor import run_checks  # noqa: PLC0415 - a start of the server does not pay for it
 
-    settings = _settings()
+    settings = settings_or_exit()
     logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
     failed = False
     for check in asyncio.run(run_checks(settings)):
@@ -75,7 +78,7 @@ def demo(prompt: str, out: str | None) -> None:
     try:
         _run(run_demo(prompt, folder, print, bar))
     except OSError as failure:
-        _fail(f"cannot write to {folder}: {failure.strerror or failure}", 1)
+        fail(f"cannot write to {folder}: {failure.strerror or failure}", 1)
 
 
 @main.command()
@@ -95,7 +98,7 @@ def simulate(port: int, speed: float, key: str) -> None:
     try:
         _run(run())
     except OSError as failure:
-        _fail(f"cannot listen on port {port}: {failure.strerror or failure}", 1)
+        fail(f"cannot listen on port {port}: {failure.strerror or failure}", 1)
 
 
 @main.group(invoke_without_command=True)
@@ -150,7 +153,7 @@ def _with_records(work: Callable[[Records], Awaitable[T]]) -> T:
     """Run `work` on the records, with errors in a person's words."""
     from mj_mcp.app import open_records  # noqa: PLC0415 - only the commands that need it pay for it
 
-    settings = _settings()
+    settings = settings_or_exit()
     logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
 
     async def run() -> T:
@@ -160,7 +163,7 @@ def _with_records(work: Callable[[Records], Awaitable[T]]) -> T:
     try:
         return asyncio.run(run())
     except MjError as failure:
-        _fail(failure.message, 1)
+        fail(failure.message, 1)
 
 
 def _as_json(task: Task) -> str:
@@ -174,11 +177,11 @@ def _as_row(task: Task) -> str:
 
 
 def _serve() -> None:
-    settings = _settings()
+    settings = settings_or_exit()
     try:
         _run(_serving(settings))
     except MjError as failure:  # before anything is served
-        _fail(failure.message, 1)
+        fail(failure.message, 1)
 
 
 async def _serving(settings: Settings) -> None:
@@ -192,18 +195,6 @@ async def _serving(settings: Settings) -> None:
         gc.collect()
         gc.freeze()
         await serve_stdio(server)
-
-
-def _settings() -> Settings:
-    try:
-        return read_settings()
-    except SettingsError as failure:
-        _fail(f"{failure}. `mj-mcp demo` shows everything without a key; the README lists the settings.", EXIT_SETTINGS)
-
-
-def _fail(line: str, code: int) -> NoReturn:
-    print(f"mj-mcp: {line}", file=sys.stderr)
-    sys.exit(code)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

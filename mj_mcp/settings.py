@@ -137,16 +137,20 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What no text that leaves this process may hold."""
-        database = urlsplit(self.database_url.get_secret_value())
-        passwords = [database.password or "", *parse_qs(database.query).get("password", [])]
-        found = (self.api_key.get_secret_value(), *passwords, *(unquote(password) for password in passwords))
-        return tuple(dict.fromkeys(filter(None, found)))
+        return (self.api_key.get_secret_value(), *passwords_in(self.database_url.get_secret_value()))
 
     @property
     def account(self) -> str:
         """Names the account without telling the key: tasks of two accounts never mix."""
         text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def passwords_in(url: str) -> tuple[str, ...]:
+    """The password of a database, as it is and as it stands in its URL."""
+    parts = urlsplit(url)
+    found = [parts.password or "", *parse_qs(parts.query).get("password", [])]
+    return tuple({form for password in found for form in (password, unquote(password)) if form})
 
 
 def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of Settings

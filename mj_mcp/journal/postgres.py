@@ -170,7 +170,7 @@ class Postgres:
                 with self._connection(deadline) as db:
                     try:
                         xact = _begin(db)
-                        outcome = work(_Session(db))
+                        outcome = work(Session(db))
                     except BaseException as failure:
                         if _is_lost(db, failure):
                             continue  # nothing was committed: once more, on another connection
@@ -202,7 +202,7 @@ class Postgres:
             while True:
                 with self._connection(deadline) as db:
                     try:
-                        return work(_Session(db))
+                        return work(Session(db))
                     except psycopg.Error as failure:
                         if not _is_lost(db, failure):
                             raise
@@ -239,7 +239,15 @@ class Postgres:
                 self._is_open = True
 
 
-class _Session:
+@contextmanager
+def connected(url: str) -> Iterator[psycopg.Connection]:
+    """A connection to the journal at `url`, migrated; for what a person does with it as a whole."""
+    with translated(), psycopg.connect(url, autocommit=True) as db:
+        migrate(db)
+        yield db
+
+
+class Session:
     """A connection that takes `?` for a parameter, as the journal's SQL is written."""
 
     def __init__(self, db: psycopg.Connection) -> None:
