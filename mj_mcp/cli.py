@@ -173,7 +173,7 @@ def _as_json(task: Task) -> str:
 def _as_row(task: Task) -> str:
     when = datetime.fromtimestamp(task.submitted_at or task.updated_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     prompt = (task.prompt or "").replace("\n", " ")
-    return f"{when}  {task.status:12} {task.kind or '-':9}  {task.handle:36}  {prompt[:60]}"
+    return f"{when}  {task.status:12} {task.kind or '-':9}  {task.owner:12}  {task.handle:36}  {prompt[:60]}"
 
 
 def _serve() -> None:

@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     daily_task_limit: int | None = Field(
         None, ge=0, description="Submits per UTC day that you allow. Default: no ceiling."
     )
+    max_open_tasks_per_user: int | None = Field(
+        None, ge=1, le=10_000, description="Tasks open at once for each caller who logs in. Default: no ceiling."
+    )
+    daily_task_limit_per_user: int | None = Field(
+        None, ge=0, description="Submits per UTC day for each caller who logs in. Default: no ceiling."
+    )
     read_only: bool = Field(False, description="1 leaves out every tool that spends.")
     archive: bool = Field(True, description="0 keeps no originals of finished pictures in the data folder.")
     archive_max_bytes: int = Field(

@@ -36,7 +36,7 @@ from mj_mcp.proxy import (
     simple_change,
 )
 from mj_mcp.submits import Submits
-from mj_mcp.tasks import Kind, Status, Task, merge, warn
+from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
 from mj_mcp.verdicts import raise_unless_accepted, seen
 from mj_mcp.watch import Tick, Watch
 
@@ -229,7 +229,12 @@ class Studio:
     async def _buy(self, task: Task, request: Submit, allow_duplicate: bool, wait: _Wait) -> Told:
         patience = wait.until if wait.seconds else wait.began + ANSWER_SECONDS
         claim = await self._submits.begin(
-            task, request, allow_duplicate=allow_duplicate, until=max(patience, wait.began + GLANCE_SECONDS)
+            task,
+            request,
+            allow_duplicate=allow_duplicate,
+            until=max(patience, wait.began + GLANCE_SECONDS),
+            queue=wait.seconds > 0,
+            tick=wait.tick,
         )
         task, looks = await self._watch.wait(
             claim.task, patience, enough=lambda task: task.status is not Status.SUBMITTING, tick=wait.tick
@@ -262,8 +267,9 @@ class Studio:
     async def _adopt(self, owner: str, handle: str, wait: _Wait) -> Task:
         """A task that the journal has never seen: looked up once at the proxy, and from then on ours to watch."""
         task_id = check_task_id(handle)
-        if task_id.startswith("sub_"):
-            raise TaskNotFound(f"no submission {task_id} is known here")
+        # Whose a task is that nobody here bought cannot be told: among several callers, it is nobody's.
+        if task_id.startswith("sub_") or owner != LOCAL_OWNER:
+            raise TaskNotFound(f"no task {task_id} is known here")
         look = seen(task_id, await self._proxy.look(task_id, seconds=wait.seconds or ANSWER_SECONDS))
         now = self._now()
         blank = Task(

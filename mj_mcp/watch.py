@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import structlog
 
@@ -25,7 +26,14 @@ from mj_mcp.tasks import Kind, Sighting, Status, Task, merge, stall, warn
 
 log = structlog.get_logger("mj_mcp.watch")
 
-Tick = Callable[[Task], Awaitable[None]]
+
+class Tick(Protocol):
+    """Awaited about once a second with the task as last seen, and its place in the queue while it waits in one."""
+
+    def __call__(self, task: Task, place: int = 0, /) -> Awaitable[None]:
+        """Tell whoever waits."""
+        ...
+
 
 SWEEP_SECONDS = 0.5
 """How often the journal is asked for what other processes changed, left or lost."""

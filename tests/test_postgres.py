@@ -24,7 +24,7 @@ from databases import PATIENCE, Database
 from lives import live
 
 from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal import UNREAD, Limits
+from mj_mcp.journal import UNREAD, Claim, Limits
 from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
@@ -396,7 +396,8 @@ async def test_a_claim_that_nobody_can_tell_of_is_given_up_when_the_database_is_
         assert given_up.status is Status.REFUSED
         assert given_up.failure is not None
         assert given_up.failure.code == "storage_unavailable"
-        assert (await journal.claim(new(), "key", allow_duplicate=False, limits=MANY)).is_new
+        again = new()
+        assert await journal.claim(again, "key", allow_duplicate=False, limits=MANY) == Claim(again, is_new=True)
 
 
 # --- through whole servers

@@ -51,6 +51,8 @@ def test_the_defaults_are_the_published_ones() -> None:
         "poll_seconds": 5.0,
         "max_open_tasks": 10,
         "daily_task_limit": None,
+        "max_open_tasks_per_user": None,
+        "daily_task_limit_per_user": None,
         "read_only": False,
         "archive": True,
         "archive_max_bytes": 5 * 1024**3,

@@ -17,10 +17,13 @@ from typing import Protocol
 from mj_mcp.errors import MjError, StorageUnavailable
 from mj_mcp.tasks import Kind, Status, Task
 
-__all__ = ["UNREAD", "Claim", "Journal", "Limits", "Page", "open_journal"]
+__all__ = ["UNREAD", "Claim", "Journal", "Limits", "Page", "Place", "open_journal"]
 
 LEASE_SECONDS = 8.0
 """How long a silent process keeps its tasks. Within 10 s of a death somebody else looks after them."""
+
+QUEUE_SECONDS = 5.0
+"""How long a place in the queue is kept for a process that does not ask for it again."""
 
 DOUBT_COUNTS_SECONDS = 600.0
 """An unconfirmed submit counts as open for this long: no job of this API is known to run longer."""
@@ -32,13 +35,15 @@ UNREAD = "the journal does not answer: this is what this server has seen last"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a person allows: tasks open at once, and submits per UTC day (None: no ceiling).
+    """What a person allows: tasks open at once, and submits per UTC day (None: no ceiling); all told, and per owner.
 
     While there is a `pause`, nothing new is claimed, and it says why; what is open already is still found.
     """
 
     max_open: int
     per_day: int | None = None
+    owner_max_open: int | None = None
+    owner_per_day: int | None = None
     pause: MjError | None = None
 
 
@@ -48,6 +53,13 @@ class Claim:
 
     task: Task
     is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """All places are taken: the request stands in the queue, `position` counts from 1. To be asked for again."""
+
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +73,22 @@ class Page:
 class Journal(Protocol):
     """One account's tasks. Every method raises `StorageUnavailable` when the storage does not answer."""
 
-    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim:
+    async def claim(
+        self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits, queue: bool = False
+    ) -> Claim | Place:
         """Check the limits, take the claim on `request_key` and insert `task`, all in one transaction.
 
+        Where all places are taken, or others were waiting before, the answer is a place in the queue if `queue` is
+        wanted. Owners take turns. A place that is not asked for again within `QUEUE_SECONDS` is lost.
+
         Raises:
-            Busy: the limit of open tasks is reached.
+            Busy: the limit of open tasks is reached, the owner's own or (without `queue`) all told.
             LimitReached: the day's ceiling is reached.
         """
+        ...
+
+    async def leave(self, submission_id: str) -> None:
+        """Give up the place in the queue."""
         ...
 
     async def adopt(self, task: Task) -> Task:

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import LEASE_SECONDS, UNREAD, Claim, Limits, Page
+from mj_mcp.journal import LEASE_SECONDS, UNREAD, Claim, Limits, Page, Place
 from mj_mcp.journal.engine import Db, Engine
-from mj_mcp.journal.limits import check_limits
+from mj_mcp.journal.limits import check_limits, leave_queue, take_place
 from mj_mcp.journal.memory import Finished, LastKnown
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, TASKS, WATCHED, Failure, Kind, Status, Task, doubt, refuse, warn
@@ -43,10 +43,12 @@ class SqlJournal:
 
     # -------------------------------------------------------------------------------------------- protocol
 
-    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim:
+    async def claim(
+        self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits, queue: bool = False
+    ) -> Claim | Place:
         """See `Journal.claim`."""
 
-        def work(db: Db) -> Claim:
+        def work(db: Db) -> Claim | Place:
             self._take_turn(db)
             if not allow_duplicate:
                 row = db.execute(
@@ -55,8 +57,11 @@ class SqlJournal:
                     (self._account, request_key),
                 ).fetchone()
                 if row is not None:
+                    leave_queue(db, task.submission_id)
                     return Claim(_load(row), is_new=False)
             check_limits(db, self._account, task, limits)
+            if position := take_place(db, self._account, task, self._now(), limits, queue=queue):
+                return Place(position)
             claim = request_key + (f":{task.submission_id}" if allow_duplicate else "")
             self._insert(db, task, request_key, claim)
             return Claim(task, is_new=True)
@@ -67,8 +72,13 @@ class SqlJournal:
             # Whether it is written cannot be told when the storage went away at the very end. Nothing is submitted.
             self._disowned.add(task.submission_id)
             raise
-        self._last_known.note(claimed.task)
+        if isinstance(claimed, Claim):
+            self._last_known.note(claimed.task)
         return claimed
+
+    async def leave(self, submission_id: str) -> None:
+        """See `Journal.leave`."""
+        await self._write(lambda db: leave_queue(db, submission_id))
 
     async def adopt(self, task: Task) -> Task:
         """See `Journal.adopt`."""
