@@ -47,6 +47,8 @@ class Dialect:
     lock_row: str = ""
     skip_locked: str = ""
     """What ends a SELECT whose rows are going to be changed; the second passes over what others are changing."""
+    announce: str = ""
+    """What ends the UPDATE of a task, to tell other processes of it at once, where the storage can."""
 
 
 class Engine(Protocol):
@@ -68,6 +70,10 @@ class Engine(Protocol):
 
     def changed(self, db: Db, account: str) -> Iterable[str]:
         """The bodies of the rows that other processes changed since the last call."""
+        ...
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` soon after others have changed something, until cancelled; ends where nothing tells of it."""
         ...
 
     def is_dead(self, holder: str) -> bool:

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, Claim, Cut, Limits, Page, Place
+from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, UNREAD, Claim, Cut, Limits, Page, Place
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.limits import check_limits, leave_queue, take_place
-from mj_mcp.journal.memory import Finished
+from mj_mcp.journal.memory import Finished, LastKnown
 from mj_mcp.journal.schema import any_of
-from mj_mcp.tasks import OPEN, TASKS, WATCHED, Kind, Status, Task, doubt
+from mj_mcp.tasks import OPEN, TASKS, WATCHED, Failure, Kind, Status, Task, doubt, refuse, warn
 
 T = TypeVar("T")
 
@@ -37,6 +37,8 @@ class SqlJournal:
         self._account = account
         self._now = now
         self._finished = Finished()
+        self._last_known = LastKnown()
+        self._disowned: set[str] = set()
         self._used = False
 
     # -------------------------------------------------------------------------------------------- protocol
@@ -64,7 +66,15 @@ class SqlJournal:
             self._insert(db, task, request_key, claim)
             return Claim(task, is_new=True)
 
-        return await self._write(work)
+        try:
+            claimed = await self._write(work)
+        except StorageUnavailable:
+            # Whether it is written cannot be told when the storage went away at the very end. Nothing is submitted.
+            self._disowned.add(task.submission_id)
+            raise
+        if isinstance(claimed, Claim):
+            self._last_known.note(claimed.task)
+        return claimed
 
     async def leave(self, submission_id: str) -> None:
         """See `Journal.leave`."""
@@ -107,6 +117,7 @@ class SqlJournal:
 
         written = await self._write(work)
         self._finished.forget(written)
+        self._last_known.note(written)
         return written
 
     async def find(self, handle: str, owner: str | None) -> Task | None:
@@ -126,9 +137,15 @@ class SqlJournal:
                     return _load(row)
             return None
 
-        found = await self._read(work)
+        try:
+            found = await self._read(work)
+        except StorageUnavailable:
+            if (known := self._last_known.recall(handle, owner)) is None:
+                raise
+            return warn(known, UNREAD)
         if found is not None:
             self._finished.remember(handle, found, changes)
+            self._last_known.note(found)
         return found
 
     async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
@@ -197,15 +214,23 @@ class SqlJournal:
     async def tend(self, now: float) -> list[Task]:
         """See `Journal.tend`."""
         if not await self._read(lambda db: self._needs_tending(db, now)):
-            return await self._read(self._held)
-        return await self._write(lambda db: self._tend(db, now))
+            tended = await self._read(self._held)
+        else:
+            tended = await self._write(lambda db: self._tend(db, now))
+        self._last_known.note(*tended)
+        return tended
 
     async def changes(self) -> list[Task]:
         """See `Journal.changes`."""
         changed = await self._read(lambda db: [_load((body,)) for body in self._engine.changed(db, self._account)])
         for task in changed:
             self._finished.forget(task)
+        self._last_known.note(*changed)
         return changed
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """See `Journal.listen`."""
+        await self._engine.listen(heard)
 
     async def ready(self) -> None:
         """See `Journal.ready`."""
@@ -260,7 +285,7 @@ class SqlJournal:
         db.execute(
             "UPDATE tasks SET task_id = ?, kind = ?, status = ?, submitted_at = ?, finished_at = ?, body = ?,"
             f" holder = {holder}, claim = {claim}, writer = ?, seq = {self._dialect.next_seq}"
-            " WHERE submission_id = ?",
+            f" WHERE submission_id = ?{self._dialect.announce}",
             (
                 task.task_id,
                 task.kind,
@@ -302,6 +327,10 @@ class SqlJournal:
         for body, holder, lease_until in rows:
             task = _load((body,))
             mine = holder == me
+            if mine and task.submission_id in self._disowned:
+                settled.append(refuse(task, _UNANSWERED, now))
+                self._store(db, settled[-1])
+                continue
             # Where death shows, a living process that was silent for long is still waiting for its answer.
             # A lease far in the future was written before the clock was set back.
             lapsed = lease_until is None or lease_until < now or lease_until > now + 2 * LEASE_SECONDS
@@ -322,6 +351,11 @@ class SqlJournal:
             (self._account, self._engine.holder),
         )
         return [_load(row) for row in rows]
+
+
+_UNANSWERED = Failure(
+    StorageUnavailable.code, "the journal did not answer when this was to be submitted, so nothing was submitted"
+)
 
 
 def _load(row: Sequence[Any]) -> Task:
