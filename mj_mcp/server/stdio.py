@@ -78,7 +78,8 @@ class _Outgoing(_Stream):
         self._writer = writer
 
     async def send(self, item: SessionMessage) -> None:
-        self._writer.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+        line = jsonrpc_message_adapter.dump_json(item.message, by_alias=True, exclude_unset=True)
+        self._writer.write(line + b"\n")
         await self._writer.drain()
 
 
