@@ -17,6 +17,7 @@ from pydantic import AnyUrl
 
 from mj_mcp import __version__
 from mj_mcp.pictures import media_type_of
+from mj_mcp.server.identity import identify
 from mj_mcp.server.render import INSTRUCTIONS
 from mj_mcp.server.resources import add_prompts, add_resources
 from mj_mcp.server.stdio import serve_stdio
@@ -60,6 +61,7 @@ def build_server(studio: Studio, settings: Settings) -> MCPServer[Face]:
         tools=[*build_tools(read_only=settings.read_only)],
         lifespan=lifespan,
     )
+    server.middleware.append(identify)
     add_resources(server, face)
     add_prompts(server, face)
     return server

@@ -13,8 +13,9 @@ from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp_types import Completion, ResourceTemplateReference
 
 from mj_mcp.errors import InvalidRequest, MjError, NotReady, TaskNotFound
+from mj_mcp.server.identity import caller
 from mj_mcp.server.render import task_view
-from mj_mcp.server.tools import LOCAL_OWNER, Face
+from mj_mcp.server.tools import Face
 from mj_mcp.studio import Told
 
 RECENT = 20
@@ -27,14 +28,14 @@ def add_resources(server: MCPServer[Face], face: Face) -> None:
     @server.resource("mj://tasks", title="Recent tasks", mime_type="application/json")
     async def recent_tasks() -> str:
         """The newest tasks of this account."""
-        page = await face.studio.list_tasks(LOCAL_OWNER, None, RECENT, None)
+        page = await face.studio.list_tasks(caller().owner, None, RECENT, None)
         return _json([task_view(Told(task), face.studio.remaining(task), read_only=read_only) for task in page.tasks])
 
     @server.resource("mj://tasks/{task_id}", title="A task", mime_type="application/json")
     async def one_task(task_id: str) -> str:
         """One task as it stands."""
         try:
-            told = await face.studio.recall(LOCAL_OWNER, task_id)
+            told = await face.studio.recall(caller().owner, task_id)
         except TaskNotFound as failure:
             raise ResourceNotFoundError(failure.message) from failure
         return _json(task_view(told, face.studio.remaining(told.task), read_only=read_only))
@@ -43,7 +44,7 @@ def add_resources(server: MCPServer[Face], face: Face) -> None:
     async def original(task_id: str, index: str) -> bytes:
         """One full-size original of a finished task."""
         try:
-            return (await face.studio.original(LOCAL_OWNER, task_id, int(index))).data
+            return (await face.studio.original(caller().owner, task_id, int(index))).data
         except (TaskNotFound, InvalidRequest, NotReady, ValueError) as failure:
             raise ResourceNotFoundError(str(failure)) from failure
         except MjError as failure:
@@ -75,7 +76,7 @@ def add_prompts(server: MCPServer[Face], face: Face) -> None:
         if not isinstance(reference, ResourceTemplateReference) or argument.name != "task_id":
             return None
         try:
-            page = await face.studio.list_tasks(LOCAL_OWNER, None, 100, None)
+            page = await face.studio.list_tasks(caller().owner, None, 100, None)
         except MjError:
             return None
         ids = [task.task_id for task in page.tasks if task.task_id and task.task_id.startswith(argument.value)]

@@ -18,14 +18,13 @@ from mj_mcp.errors import InvalidRequest
 from mj_mcp.prompts import RANGES, Options
 from mj_mcp.server.arguments import CheckedTool, checked
 from mj_mcp.server.hosts import wait_seconds_for
+from mj_mcp.server.identity import caller
 from mj_mcp.server.progress import ticker
 from mj_mcp.server.render import files_result, list_result, picture_result, task_result
 from mj_mcp.server.shapes import BriefTaskView, FilesView, PictureView, TaskListView, TaskView
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio, Told
 from mj_mcp.tasks import TASKS, Kind, Status
-
-LOCAL_OWNER = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ async def generate_image(
         omni_weight=omni_weight,
     )
     told = await face.studio.generate(
-        LOCAL_OWNER,
+        caller().owner,
         prompt,
         options,
         allow_multiple=allow_multiple,
@@ -208,7 +207,7 @@ async def get_task(
     """How a task stands, after waiting for it if asked. Free."""
     face = ctx.request_context.lifespan_context
     told = await face.studio.recall(
-        LOCAL_OWNER, task_id, wait_seconds=wait_seconds, picture=include_image, tick=ticker(ctx)
+        caller().owner, task_id, wait_seconds=wait_seconds, picture=include_image, tick=ticker(ctx)
     )
     return face.recalled(told)
 
@@ -221,7 +220,7 @@ async def list_tasks(
 ) -> Annotated[CallToolResult, TaskListView]:
     """The tasks of this account, newest first, also those that finished while nobody waited. Free."""
     face = ctx.request_context.lifespan_context
-    page = await face.studio.list_tasks(LOCAL_OWNER, Status(status) if status else None, limit, cursor)
+    page = await face.studio.list_tasks(caller().owner, Status(status) if status else None, limit, cursor)
     return list_result(page, face.studio.remaining, read_only=face.settings.read_only)
 
 
@@ -232,7 +231,7 @@ async def view_image(
     max_edge: Annotated[int, Field(ge=256, le=2048, description="Longer edge, pixels."), _Number] = 1024,
 ) -> Annotated[CallToolResult, PictureView]:
     """One picture of a finished task, large enough to judge. Free."""
-    task, picture = await ctx.request_context.lifespan_context.studio.view(LOCAL_OWNER, task_id, index, max_edge)
+    task, picture = await ctx.request_context.lifespan_context.studio.view(caller().owner, task_id, index, max_edge)
     return picture_result(task, index, picture)
 
 
@@ -245,7 +244,7 @@ async def save_images(
     folder: Annotated[str | None, Field(description="A folder inside the output folder.")] = None,
 ) -> Annotated[CallToolResult, FilesView]:
     """Save a finished task's full-size pictures on this machine; returns their paths. Free."""
-    task, files = await ctx.request_context.lifespan_context.studio.save(LOCAL_OWNER, task_id, indexes, folder)
+    task, files = await ctx.request_context.lifespan_context.studio.save(caller().owner, task_id, indexes, folder)
     return files_result(task, files)
 
 
@@ -261,7 +260,7 @@ async def _change(
 ) -> CallToolResult:
     face = ctx.request_context.lifespan_context
     told = await face.studio.change(
-        LOCAL_OWNER,
+        caller().owner,
         kind,
         task_id,
         index,
