@@ -23,7 +23,8 @@ import mj_mcp.journal
 from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
 from mj_mcp.journal import DOUBT_COUNTS_SECONDS, LEASE_SECONDS, Claim, Journal, Limits, Page
 from mj_mcp.journal.schema import MIGRATIONS
-from mj_mcp.journal.sqlite import SqliteJournal
+from mj_mcp.journal.sql import SqlJournal
+from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.tasks import (
     Failure,
     IllegalMove,
@@ -59,7 +60,7 @@ Open = Callable[..., Journal]
 """Another process's door to the same storage, in this process. `account` is the only argument."""
 
 ENGINES: dict[str, Callable[[Path, str, Clock], Journal]] = {
-    "sqlite": lambda folder, account, clock: SqliteJournal(folder / "data", account, clock),
+    "sqlite": lambda folder, account, clock: SqlJournal(Sqlite(folder / "data"), account, clock),
 }
 
 
@@ -616,7 +617,7 @@ async def test_a_caller_that_is_cancelled_never_leaves_a_transaction_half_done(o
 def test_another_engine_than_there_is_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="MJ_DATABASE_URL"):
         mj_mcp.journal.open_journal("postgresql://x", tmp_path, "account")
-    assert isinstance(mj_mcp.journal.open_journal("", tmp_path, "account"), SqliteJournal)
+    assert isinstance(mj_mcp.journal.open_journal("", tmp_path, "account"), SqlJournal)
 
 
 # ------------------------------------------------------------------------------------- SQLite: the file
@@ -627,9 +628,15 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def storage(journal: SqlJournal) -> Sqlite:
+    """The engine behind a journal, for what no other door shows."""
+    assert isinstance(journal._engine, Sqlite)
+    return journal._engine
+
+
 @asynccontextmanager
-async def sqlite(data_dir: Path) -> AsyncIterator[SqliteJournal]:
-    journal = SqliteJournal(data_dir, "account", lambda: NOON)
+async def sqlite(data_dir: Path) -> AsyncIterator[SqlJournal]:
+    journal = SqlJournal(Sqlite(data_dir), "account", lambda: NOON)
     try:
         yield journal
     finally:
@@ -819,7 +826,7 @@ async def test_a_read_only_folder_buys_nothing(data_dir: Path) -> None:
 async def test_a_journal_that_cannot_grow_buys_nothing_and_recovers(data_dir: Path, pragma: str) -> None:
     async with sqlite(data_dir) as journal:
         await journal.ready()
-        connection = journal._connections[journal._writes]
+        connection = storage(journal)._connections[storage(journal)._writes]
         connection.execute(f"PRAGMA {pragma}")
         big = replace(new(), prompt="x" * 100_000)
         with pytest.raises(StorageUnavailable, match=r"the journal cannot be used: (it is read-only|the disk is full)"):
@@ -854,11 +861,13 @@ async def test_no_change_is_lost_between_two_statements_of_a_look_for_changes(da
 
         def intrude(_statement: str) -> None:
             task = new()
-            theirs._transact(lambda db: theirs._insert(db, task, task.submission_id, None), time.monotonic() + 5)
+            storage(theirs)._transact(
+                lambda db: theirs._insert(db, task, task.submission_id, None), time.monotonic() + 5
+            )
             written.append(task)
 
         intrude("the first, so that there is something to look for")
-        reader = ours._connections[ours._reads]
+        reader = storage(ours)._connections[storage(ours)._reads]
         reader.set_trace_callback(intrude)
         seen = await ours.changes()
         reader.set_trace_callback(None)
@@ -873,12 +882,13 @@ HOLD = """
 import asyncio, sys
 from pathlib import Path
 from mj_mcp.journal import Limits
-from mj_mcp.journal.sqlite import SqliteJournal
+from mj_mcp.journal.sql import SqlJournal
+from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.tasks import Status, Task, accept
 
 async def main():
     now = float(sys.argv[2])
-    journal = SqliteJournal(Path(sys.argv[1]), "account", lambda: now)
+    journal = SqlJournal(Sqlite(Path(sys.argv[1])), "account", lambda: now)
     for name in ("sub_open", "sub_queued"):
         task = Task(submission_id=name, status=Status.SUBMITTING, updated_at=now, submitted_at=now)
         await journal.claim(task, name, allow_duplicate=False, limits=Limits(10))
@@ -893,13 +903,14 @@ JOIN = """
 import asyncio, os, sys
 from pathlib import Path
 from mj_mcp.journal import Limits
-from mj_mcp.journal.sqlite import SqliteJournal
+from mj_mcp.journal.sql import SqlJournal
+from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.tasks import Status, Task
 
 async def main():
     print("there", flush=True)
     sys.stdin.readline()
-    journal = SqliteJournal(Path(sys.argv[1]), "account")
+    journal = SqlJournal(Sqlite(Path(sys.argv[1])), "account")
     task = Task(submission_id=f"sub_{os.getpid()}", status=Status.SUBMITTING, updated_at=1.0, submitted_at=1.0)
     claim = await journal.claim(task, task.submission_id, allow_duplicate=False, limits=Limits(10))
     assert claim.is_new
@@ -939,7 +950,7 @@ async def test_a_killed_process_loses_its_tasks_at_once_and_its_submit_is_in_dou
                 assert doubtful is not None
                 assert doubtful.status is Status.UNCONFIRMED
                 # Nothing is left of the dead but its tasks.
-                assert [lock.name for lock in inside(data_dir / "processes")] == [journal._lock.name]
+                assert [lock.name for lock in inside(data_dir / "processes")] == [storage(journal).holder]
         finally:
             holder.kill()
 

@@ -26,7 +26,8 @@ from lives import PATIENCE, broken_promises, rows
 
 from mj_mcp import app
 from mj_mcp.errors import MjError, StorageUnavailable
-from mj_mcp.journal.sqlite import SqliteJournal
+from mj_mcp.journal.sql import SqlJournal
+from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.prompts import Options
 from mj_mcp.settings import read_settings
 from mj_mcp.simulator import Simulator, faults
@@ -48,8 +49,8 @@ FAULTS = {
 }
 
 
-class MortalJournal(SqliteJournal):
-    """The real journal, which can die: from then on nothing is written, and its lock file stays behind, unlocked."""
+class MortalStorage(Sqlite):
+    """The real storage, which can die: from then on nothing is written, and its lock file stays behind, unlocked."""
 
     dead = False
 
@@ -77,7 +78,7 @@ class Lives(RuleBasedStateMachine):
         self.orphans: list[str] = []
         self.sim = Simulator(key=KEY, job_seconds=None, deterministic_ids=True, on_charge=lambda _c: self.check_row())
         self.run(self.sim.__aenter__())
-        self.journals: list[MortalJournal] = []
+        self.storages: list[MortalStorage] = []
         clock = SimpleNamespace(time=self.now)
         self.patches: list[Any] = [
             patch.object(app, "time", clock),
@@ -91,9 +92,9 @@ class Lives(RuleBasedStateMachine):
     def now(self) -> float:
         return time.time() + self.jumped
 
-    def open_journal(self, _url: str, data_dir: Path, account: str) -> MortalJournal:
-        self.journals.append(MortalJournal(data_dir, account, self.now))
-        return self.journals[-1]
+    def open_journal(self, _url: str, data_dir: Path, account: str) -> SqlJournal:
+        self.storages.append(MortalStorage(data_dir))
+        return SqlJournal(self.storages[-1], account, self.now)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         async def bounded() -> T:
@@ -140,7 +141,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        self.journals[-1].die()
+        self.storages[-1].die()
         self.run(self.end())
         self.start()
 

@@ -114,6 +114,7 @@ def open_journal(url: str, data_dir: Path, account: str) -> Journal:
     """The journal of `account` at `url` ("" for SQLite in `data_dir`). Nothing is opened before the first use."""
     if url:
         raise ValueError("MJ_DATABASE_URL: only the built-in SQLite journal is available; leave it unset")
-    from mj_mcp.journal.sqlite import SqliteJournal  # noqa: PLC0415 - the engine that is not used is not imported
+    from mj_mcp.journal.sql import SqlJournal  # noqa: PLC0415 - a start that only reads settings does not need it
+    from mj_mcp.journal.sqlite import Sqlite  # noqa: PLC0415 - the engine that is not used is not imported
 
-    return SqliteJournal(data_dir, account)
+    return SqlJournal(Sqlite(data_dir), account)

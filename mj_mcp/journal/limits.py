@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import UTC, datetime
 
 from mj_mcp.errors import Busy, LimitReached
 from mj_mcp.journal import DOUBT_COUNTS_SECONDS, Limits
+from mj_mcp.journal.engine import Db
 from mj_mcp.journal.schema import any_of
-from mj_mcp.tasks import OPEN, RUNNING, Status
+from mj_mcp.tasks import OPEN, RUNNING, Status, Task
 
 
-def check_limits(db: sqlite3.Connection, account: str, now: float, limits: Limits) -> None:
+def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
     """Refuse a new submit that goes beyond what a person allows. Runs inside the transaction of the claim.
 
     Raises:
-    Busy: the limit of open tasks is reached, or there is a pause.
-    LimitReached: the day's ceiling is reached.
+        Busy: the limit of open tasks is reached, or there is a pause.
+        LimitReached: the day's ceiling is reached.
     """
+    now = task.updated_at
     if limits.pause is not None:
         raise limits.pause
     (running,) = db.execute(

@@ -1,0 +1,79 @@
+"""What the journal asks of a storage: connections, threads, and the few words in which the engines' SQL differs.
+
+Owns the shape of an engine. Knows no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Rows(Protocol):
+    """What a statement gave."""
+
+    def fetchone(self) -> Any:  # noqa: ANN401 - a row
+        """The next row, or None."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        ...
+
+    def __iter__(self) -> Any:  # noqa: ANN401 - rows
+        """Row by row."""
+        ...
+
+
+class Db(Protocol):
+    """A connection inside a transaction. Parameters stand as `?`."""
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
+        """Run one statement."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Where the engines' SQL differs."""
+
+    next_seq: str
+    """An expression for the number of the next change."""
+    take_turn: str = ""
+    """A statement that lets the claims of one account (`?`) in one by one, where transactions do not already."""
+    lock_row: str = ""
+    skip_locked: str = ""
+    """What ends a SELECT whose rows are going to be changed; the second passes over what others are changing."""
+
+
+class Engine(Protocol):
+    """One kind of storage: its connections, its threads, and who of its users is alive."""
+
+    dialect: Dialect
+    holder: str
+    """This process's name in the journal."""
+    death_shows: bool
+    """Whether `is_dead` tells for certain; elsewhere a lapsed lease has to do."""
+
+    async def write(self, work: Callable[[Db], T]) -> T:
+        """Run `work` as one transaction that may write. Raises `StorageUnavailable`."""
+        ...
+
+    async def read(self, work: Callable[[Db], T]) -> T:
+        """Run `work`, which only reads, beside any writes. Raises `StorageUnavailable`."""
+        ...
+
+    def changed(self, db: Db, account: str) -> Iterable[str]:
+        """The bodies of the rows that other processes changed since the last call."""
+        ...
+
+    def is_dead(self, holder: str) -> bool:
+        """Whether that process is certainly gone."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close."""
+        ...
