@@ -1,7 +1,8 @@
 """1,000 open tasks with 1,000 waiters in one server process: memory, the event loop, start-up, and finished tasks.
 
-The simulator has a process of its own, so that its work does not count as the server's. Never fails on a figure. A
-transport is a class like `pipe.Server`: `begin`, `answer`, `ask`, `call`, `resident_kib`, entered as a context.
+The simulator has a process of its own, so that its work does not count as the server's. The event loop is measured
+from outside, by pings, and from inside, by a heartbeat. Never fails on a figure. A transport is a class like
+`pipe.Server`: `begin`, `answer`, `ask`, `call`, `resident_kib`, entered as a context.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Self
 
-from pipe import OURS, Server, percentile
+from pipe import HERE, OURS, Server, percentile
 
 from mj_mcp.simulator import Simulator
 
@@ -24,7 +26,7 @@ TRANSPORTS = {"stdio": Server}
 
 MOST_KIB = 64.0
 MOST_BLOCKED_MS = 50.0
-MOST_RATIO = 1.0
+MOST_RATIO = 1.1
 
 AT_ONCE = 20
 """Submits under way at once while the tasks are made; more would measure the simulator."""
@@ -35,7 +37,7 @@ WAIT_SECONDS = 600
 class Proxy:
     """The simulator in a process of its own; its jobs end when told to."""
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--simulator"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -77,9 +79,9 @@ class Home:
             "MJ_ARCHIVE": "0",
         }
 
-    def server(self, transport: str = "stdio") -> Server:
+    def server(self, transport: str = "stdio", arguments: list[str] = OURS) -> Server:
         """A server process over this folder."""
-        return TRANSPORTS[transport](OURS, self.env)
+        return TRANSPORTS[transport](arguments, self.env)
 
 
 @contextmanager
@@ -120,34 +122,42 @@ def pings(server: Server, seconds: float) -> list[float]:
 
 def waiting(proxy: Proxy, transport: str, count: int, seconds: float) -> None:
     """Memory and the event loop while everybody waits; then everything ends at once."""
-    with home(proxy) as place, place.server(transport) as server:
-        finished_task(server, proxy)
-        alone, quiet = server.resident_kib, pings(server, seconds / 4)
-        ids = buy(server, count)
-        tasks = server.resident_kib
-        call = {"name": "get_task", "arguments": {"wait_seconds": WAIT_SECONDS, "include_image": False}}
-        numbers = [
-            server.begin("tools/call", call | {"arguments": call["arguments"] | {"task_id": task_id}})  # type: ignore[operator]
-            for task_id in ids
-        ]
-        busy = pings(server, seconds)
-        everybody = server.resident_kib
-        began = time.perf_counter()
-        proxy.finish_all()
-        heard = []
-        for number in numbers:
-            answer = server.answer(number)
-            assert answer["structuredContent"]["status"] == "succeeded", answer
-            heard.append(time.perf_counter() - began)
+    with home(proxy) as place, tempfile.NamedTemporaryFile() as beats:
+        with place.server(transport, [str(HERE / "heartbeat.py"), beats.name]) as server:
+            finished_task(server, proxy)
+            alone, quiet, since = server.resident_kib, pings(server, seconds / 4), time.monotonic()
+            ids = buy(server, count)
+            tasks, sent = server.resident_kib, time.perf_counter()
+            numbers = [begin_to_wait(server, task_id) for task_id in ids]
+            server.ask("ping")
+            taken_in, busy = time.perf_counter() - sent, pings(server, seconds)
+            everybody, ended = server.resident_kib, time.perf_counter()
+            proxy.finish_all()
+            heard = []
+            for number in numbers:
+                answer = server.answer(number)
+                assert answer["structuredContent"]["status"] == "succeeded", answer
+                heard.append(time.perf_counter() - ended)
+            until = time.monotonic()
+        lines = [line.split() for line in Path(beats.name).read_text().splitlines()]
+        blocked = [float(late) for at, late in lines if since < float(at) < until] or [0.0]
     each = (everybody - alone) / count
     print(f"{count} open tasks, {count} waiters, one process over {transport}")
     print(f"  memory: {alone} KiB alone, {tasks} with the tasks, {everybody} with the waiters: ", end="")
     print(f"{each:.1f} KiB per waiter (target {MOST_KIB:.0f})")
     for name, taken in (("with one finished task", quiet), (f"with {count} waiters", busy)):
         figures = ", ".join(f"{label} {percentile(taken, q):.1f}" for label, q in (("p50", 0.5), ("p99", 0.99)))
-        print(f"  ping {name}, ms: {figures}, worst {max(taken):.1f} of {len(taken)}", end="")
-        print(f" (target {MOST_BLOCKED_MS:.0f})" if taken is busy else "")
+        print(f"  ping {name}, ms: {figures}, worst {max(taken):.1f} of {len(taken)}")
+    print(f"  event loop away at once, from the first task to the last answer: {max(blocked):.1f} ms at most ", end="")
+    print(f"(target {MOST_BLOCKED_MS:.0f})")
+    print(f"  {count} calls sent at once: taken in after {taken_in:.2f} s, while others are served")
     print(f"  all jobs end at once: heard after {median(heard):.1f} s in the middle, {max(heard):.1f} s at last")
+
+
+def begin_to_wait(server: Server, task_id: str) -> int:
+    """Ask for the end of a task; the number of the request."""
+    arguments = {"task_id": task_id, "wait_seconds": WAIT_SECONDS, "include_image": False}
+    return server.begin("tools/call", {"name": "get_task", "arguments": arguments})
 
 
 def compared(proxy: Proxy, count: int, rounds: int) -> None:
@@ -175,11 +185,9 @@ def compared(proxy: Proxy, count: int, rounds: int) -> None:
                         server.call("get_task", {"task_id": task_id})
                         if number >= 2:
                             taken.append((time.perf_counter() - began) * 1000)
-    for name, taken in (("spawn to tools/list", starts), ("get_task on a finished task", calls)):
-        none, many = (median(times) for times in taken)
-        tail = f"; p99 {percentile(taken[0], 0.99):.2f} and {percentile(taken[1], 0.99):.2f}" if taken is calls else ""
-        print(f"{name}, ms: {none:.2f} with no open task, {many:.2f} with {count}{tail}: ", end="")
-        print(f"ratio {many / none:.2f} (target {MOST_RATIO:.2f})")
+    for name, (none, many) in (("spawn to tools/list", starts), ("get_task on a finished task", calls)):
+        ratio = f"ratio {median(many) / median(none):.2f} (target {MOST_RATIO:.2f})"
+        print(f"{name}, ms: {median(none):.2f} with no open task, {median(many):.2f} with {count}: {ratio}")
 
 
 def main() -> None:

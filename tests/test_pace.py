@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from conftest import Caller
 
+from mj_mcp.cadence import Model, learn
 from mj_mcp.pace import FAILED_LOOK_SECONDS, IDLE_SECONDS, LATE_IDLE_SECONDS, MAX_BACKOFF_SECONDS, Following, Pace
 from mj_mcp.simulator import Simulator
 from mj_mcp.tasks import Kind, Sighting, Status, Task
@@ -52,7 +54,7 @@ def test_each_kind_is_learned_by_itself() -> None:
     before = pace.remaining(upscale, 0.0, 0.0)
     assert before == Pace(5.0).remaining(upscale, 0.0, 0.0)
     pace.learn_from(finished(number, 8, kind=Kind.UPSCALE) for number in range(40))
-    after = pace.remaining(upscale, 0.0, 0.0)
+    after = pace.remaining(upscale, 0.0, 2.0)
     assert before is not None
     assert after is not None
     assert after < before
@@ -120,6 +122,34 @@ def test_open_jobs_teach_that_today_everything_is_slow() -> None:
     for number in range(8):
         among.is_over(replace(OPEN, submission_id=f"sub_open_{number}"))
     assert among.remaining(OPEN, 0.0, 60.0) == fast, "made anew once it is old"
+
+
+def test_a_thousand_late_jobs_teach_what_a_hundred_teach() -> None:
+    def among(count: int) -> float | None:
+        pace = taught(30)
+        for number in range(count):
+            pace.is_open(replace(OPEN, submission_id=f"sub_open_{number}"), 300.0 + 300.0 * number / count)
+        return pace.remaining(OPEN, 10.0, 0.0)
+
+    assert among(1000) == pytest.approx(among(100), rel=0.05)
+
+
+def test_however_many_tasks_finish_at_once_the_model_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    def counted(*args: Any, **kwargs: Any) -> Model:
+        nonlocal made
+        made += 1
+        return learn(*args, **kwargs)
+
+    monkeypatch.setattr("mj_mcp.pace.learn", counted)
+    pace = taught(30)
+    for number in range(200):
+        pace.learn_from([finished(number, 30)])
+        pace.remaining(OPEN, 10.0, number / 200)
+    assert made == 1
+    pace.remaining(OPEN, 10.0, 1.1)
+    assert made == 2
 
 
 @pytest.mark.anyio

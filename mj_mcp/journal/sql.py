@@ -24,6 +24,11 @@ from mj_mcp.tasks import OPEN, TASKS, WATCHED, Kind, Status, Task, doubt
 
 T = TypeVar("T")
 
+NEVER = 1e15
+"""As `lease_until`: a stalled task that was given up, which nobody takes over until somebody asks for it."""
+
+_TENDED = f"status IN {any_of(OPEN - {Status.UNCONFIRMED})} AND coalesce(lease_until, 0) < {NEVER:.0f}"
+
 _TASK = TypeAdapter(Task)
 
 
@@ -37,6 +42,7 @@ class SqlJournal:
         self._account = account
         self._now = now
         self._finished = Finished()
+        self._held_rows: dict[str, tuple[int, Task]] = {}
         self._used = False
 
     # -------------------------------------------------------------------------------------------- protocol
@@ -217,11 +223,13 @@ class SqlJournal:
     def _store(self, db: Db, task: Task) -> None:
         """Write the task and the columns that queries need; they are always written together."""
         # Settled once, a claim is free for good: an abandoned submit that is found may meet its successor.
-        holder = "holder" if task.status in WATCHED | {Status.SUBMITTING} else "NULL"
+        given_up = task.given_up_at is not None
+        holder = "holder" if task.status in WATCHED | {Status.SUBMITTING} and not given_up else "NULL"
+        lease = f"{NEVER:.0f}" if given_up else f"CASE WHEN lease_until < {NEVER:.0f} THEN lease_until END"
         claim = "claim" if task.status in OPEN else "NULL"
         db.execute(
             "UPDATE tasks SET task_id = ?, kind = ?, status = ?, submitted_at = ?, finished_at = ?, body = ?,"
-            f" holder = {holder}, claim = {claim}, writer = ?, seq = {self._dialect.next_seq}"
+            f" holder = {holder}, lease_until = {lease}, claim = {claim}, writer = ?, seq = {self._dialect.next_seq}"
             " WHERE submission_id = ?",
             (
                 task.task_id,
@@ -238,8 +246,7 @@ class SqlJournal:
     def _needs_tending(self, db: Db, now: float) -> bool:
         """Whether a lease is to be renewed, taken over or settled: asked by a read, so that idling writes nothing."""
         held_rows = db.execute(
-            f"SELECT holder, min(lease_until) FROM tasks WHERE account = ? AND status IN {any_of(OPEN)}"
-            f" AND status <> '{Status.UNCONFIRMED}' GROUP BY holder",
+            f"SELECT holder, min(lease_until) FROM tasks WHERE account = ? AND {_TENDED} GROUP BY holder",
             (self._account,),
         )
         for holder, lease_until in held_rows:
@@ -254,36 +261,48 @@ class SqlJournal:
 
     def _tend(self, db: Db, now: float) -> list[Task]:
         me = self._engine.holder
+        db.execute(
+            f"UPDATE tasks SET lease_until = ? WHERE account = ? AND {_TENDED} AND holder = ?",
+            (now + LEASE_SECONDS, self._account, me),
+        )
         rows = db.execute(
-            f"SELECT body, holder, lease_until FROM tasks WHERE account = ? AND status IN {any_of(OPEN)}"
-            f" AND status <> '{Status.UNCONFIRMED}'{self._dialect.skip_locked}",
-            (self._account,),
+            f"SELECT body, holder, lease_until FROM tasks WHERE account = ? AND {_TENDED}"
+            f" AND coalesce(holder, '') <> ?{self._dialect.skip_locked}",
+            (self._account, me),
         ).fetchall()
-        dead = {h for h in {row[1] for row in rows} if h not in {None, me} and self._engine.is_dead(h)}
+        dead = {h for h in {row[1] for row in rows} if h is not None and self._engine.is_dead(h)}
         settled = []
         for body, holder, lease_until in rows:
             task = _load((body,))
-            mine = holder == me
             # Where death shows, a living process that was silent for long is still waiting for its answer.
             # A lease far in the future was written before the clock was set back.
             lapsed = lease_until is None or lease_until < now or lease_until > now + 2 * LEASE_SECONDS
-            free = holder is None or holder in dead or lapsed
-            if mine or (free and task.is_watched):
+            if task.is_watched and (holder is None or holder in dead or lapsed):
                 db.execute(
                     "UPDATE tasks SET holder = ?, lease_until = ? WHERE submission_id = ?",
                     (me, now + LEASE_SECONDS, task.submission_id),
                 )
-            elif holder is None or holder in dead or (lapsed and not self._engine.death_shows):
+            elif not task.is_watched and (
+                holder is None or holder in dead or (lapsed and not self._engine.death_shows)
+            ):
                 settled.append(doubt(task, "the server stopped before the proxy's answer was recorded", now))
                 self._store(db, settled[-1])
         return [*settled, *self._held(db)]
 
     def _held(self, db: Db) -> list[Task]:
-        rows = db.execute(
-            f"SELECT body FROM tasks WHERE account = ? AND status IN {any_of(WATCHED)} AND holder = ?",
-            (self._account, self._engine.holder),
-        )
-        return [_load(row) for row in rows]
+        """Every task to watch. A body is read again when it was written since: most stand still at most sweeps."""
+        which = f"FROM tasks WHERE account = ? AND status IN {any_of(WATCHED)} AND holder = ?"
+        values = (self._account, self._engine.holder)
+        known, rows = self._held_rows, db.execute(f"SELECT submission_id, seq {which}", values).fetchall()
+        if any(known.get(sid, (None,))[0] != seq for sid, seq in rows):
+            bodies = db.execute(f"SELECT submission_id, seq, body {which}", values).fetchall()
+            rows = [(sid, seq) for sid, seq, _ in bodies]
+            known = {
+                sid: known[sid] if known.get(sid, (None,))[0] == seq else (seq, _load((body,)))
+                for sid, seq, body in bodies
+            }
+        self._held_rows = {sid: known[sid] for sid, _ in rows}
+        return [task for _, task in self._held_rows.values()]
 
 
 def _load(row: Sequence[Any]) -> Task:

@@ -52,6 +52,8 @@ class _Incoming(_Stream):
         return self
 
     async def __anext__(self) -> SessionMessage | Exception:
+        if self._lines:
+            await asyncio.sleep(0)  # a thousand messages that came at once do not hold up those who are at work
         while not self._lines:
             chunk = await self._reader.read(CHUNK_BYTES)
             if not chunk:
