@@ -43,7 +43,12 @@ async def open_studio(settings: Settings) -> AsyncIterator[Studio]:
         watch = Watch(journal, proxy, poll_seconds=settings.poll_seconds, now=time.time, on_success=gallery.keep)
         stack.push_async_callback(_stop, asyncio.create_task(watch.run()))
         stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
-        limits = Limits(settings.max_open_tasks, settings.daily_task_limit)
+        limits = Limits(
+            settings.max_open_tasks,
+            settings.daily_task_limit,
+            settings.max_open_tasks_per_user,
+            settings.daily_task_limit_per_user,
+        )
         submits = Submits(journal, proxy, watch, limits=limits, now=time.time)
         stack.push_async_callback(submits.drain, GRACE_SECONDS)
         yield Studio(journal, proxy, watch, submits, gallery, now=time.time)

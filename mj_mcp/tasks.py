@@ -70,6 +70,10 @@ TASKS = frozenset(Status) - {_S.REFUSED}
 """What a list of tasks shows: refused submits are kept for audit only."""
 
 
+LOCAL_OWNER = "local"
+"""The person at this machine: who calls where nobody has to log in."""
+
+
 class IllegalMove(Exception):
     """A move that `MOVES` does not list: a defect in this program, never the caller's."""
 
@@ -102,7 +106,7 @@ class Task:
     submission_id: str
     status: Status
     updated_at: float
-    owner: str = "local"
+    owner: str = LOCAL_OWNER
     task_id: str | None = None
     kind: Kind | None = None
     prompt: str | None = None

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import structlog
 
@@ -26,7 +27,12 @@ from mj_mcp.turns import Turns
 
 log = structlog.get_logger("mj_mcp.watch")
 
-Tick = Callable[[Task], Awaitable[None]]
+
+class Tick(Protocol):
+    """Told about once a second of the task as last seen, and of its place in the queue while it waits in one."""
+
+    def __call__(self, task: Task, place: int = 0, /) -> Awaitable[None]: ...  # noqa: D102 - said above
+
 
 SWEEP_SECONDS = 0.5
 """How often the journal is asked for what other processes changed, left or lost."""
@@ -132,13 +138,8 @@ class Watch:
     ) -> tuple[Task, int]:
         """`task` as soon as it is `enough`, or as last seen at the event loop's time `until`; and the looks made.
 
-        Args:
-            task: the task as the caller knows it.
-            until: when to give up waiting, on the event loop's clock.
-            enough: what to wait for.
-            look_now: ask for a look at once instead of at the usual time.
-            one_look: come back after the first look, whatever it shows.
-            tick: awaited about once a second with the task as last seen.
+        `look_now` asks for a look at once instead of at the usual time; with `one_look` the first look ends the wait,
+        whatever it shows. A look that the proxy refuses ends it in any case. `tick` is awaited about once a second.
         """
         sid, clock = task.submission_id, asyncio.get_running_loop().time
         with self._attending(sid):
@@ -194,7 +195,6 @@ class Watch:
             self._wake.set()
 
     def _is_refused(self, sid: str) -> bool:
-        """Whether the proxy refuses our looks at this task: waiting shows nothing before a person has acted."""
         following = self._following.get(sid)
         return bool(following and following.trouble and following.trouble.code == Unauthorized.code)
 

@@ -768,7 +768,7 @@ async def test_the_limit_of_open_tasks_is_busy_and_ends_with_a_task(sim: Simulat
     async with connect(sim, MJ_MAX_OPEN_TASKS="2") as caller:
         first = await imagine(caller, "a mug")
         await imagine(caller, "a jug")
-        error = await caller.error("generate_image", prompt="a jar")
+        error = await caller.error("generate_image", prompt="a jar", wait_seconds=0)
         assert error["code"] == "busy"
         assert error["retry_after_seconds"] > 0
         assert "MJ_MAX_OPEN_TASKS" in error["message"]

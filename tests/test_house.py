@@ -30,13 +30,26 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "pace": (2, {"cadence", "jobtimes", "tasks"}),
     "turns": (2, {"pace"}),
     "watch": (2, {"turns", "pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
+    "hosts": (2, {"errors", "journal"}),
     "submits": (2, {"watch", "errors", "tasks", "proxy", "journal"}),
     "originals": (2, {"errors", "tasks", "proxy", "journal", "pictures"}),
     "gallery": (2, {"originals", "errors", "tasks", "proxy", "journal", "pictures"}),
     "studio": (
         2,
-        {"submits", "watch", "gallery", "verdicts", "originals", "errors", "tasks", "prompts", "proxy", "journal"}
-        | {"pictures"},
+        {
+            "submits",
+            "watch",
+            "hosts",
+            "gallery",
+            "verdicts",
+            "originals",
+            "errors",
+            "tasks",
+            "prompts",
+            "proxy",
+            "journal",
+        }
+        | {"journal", "pictures"},
     ),
     "verdicts": (2, {"errors", "tasks", "proxy"}),
     "records": (2, {"verdicts", "errors", "tasks", "proxy", "journal"}),
@@ -83,7 +96,7 @@ OUTSIDE: dict[str, set[str]] = {
     "aiohttp": set(),
     "http.client": set(),
     "urllib.request": set(),
-    "socket": {"pictures", "simulator"},
+    "socket": {"pictures", "simulator", "server.http"},
     "sqlite3": {"journal"},
     "aiosqlite": {"journal"},
     "sqlalchemy": {"journal"},
@@ -111,7 +124,7 @@ MAX_FUNCTION_LINES = 40
 # within the limit leaves the list.
 LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {
-    "server.tools:generate_image": 67,  # its arguments are the published ones
+    "server.tools:generate_image": 66,  # its arguments are the published ones
 }
 
 

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import LEASE_SECONDS, Claim, Limits, Page
+from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, Claim, Cut, Limits, Page, Place
 from mj_mcp.journal.engine import Db, Engine
-from mj_mcp.journal.limits import check_limits
+from mj_mcp.journal.limits import check_limits, leave_queue, take_place
 from mj_mcp.journal.memory import Finished
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, TASKS, WATCHED, Kind, Status, Task, doubt
@@ -47,10 +47,12 @@ class SqlJournal:
 
     # -------------------------------------------------------------------------------------------- protocol
 
-    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim:
+    async def claim(
+        self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits, queue: bool = False
+    ) -> Claim | Place:
         """See `Journal.claim`."""
 
-        def work(db: Db) -> Claim:
+        def work(db: Db) -> Claim | Place:
             self._take_turn(db)
             if not allow_duplicate:
                 row = db.execute(
@@ -59,13 +61,20 @@ class SqlJournal:
                     (self._account, request_key),
                 ).fetchone()
                 if row is not None:
+                    leave_queue(db, task.submission_id)
                     return Claim(_load(row), is_new=False)
             check_limits(db, self._account, task, limits)
+            if position := take_place(db, self._account, task, self._now(), limits, queue=queue):
+                return Place(position)
             claim = request_key + (f":{task.submission_id}" if allow_duplicate else "")
             self._insert(db, task, request_key, claim)
             return Claim(task, is_new=True)
 
         return await self._write(work)
+
+    async def leave(self, submission_id: str) -> None:
+        """See `Journal.leave`."""
+        await self._write(lambda db: leave_queue(db, submission_id))
 
     async def adopt(self, task: Task) -> Task:
         """See `Journal.adopt`."""
@@ -159,6 +168,35 @@ class SqlJournal:
                 (self._account, kind, limit),
             )
             return [_load(row) for row in rows]
+
+        return await self._read(work)
+
+    async def note_cut(self, owner: str, host: str, cut: Cut) -> None:
+        """See `Journal.note_cut`."""
+        whose = (self._account, owner, host)
+
+        def work(db: Db) -> None:
+            db.execute(
+                "INSERT INTO cuts (account, owner, host, seconds, at) VALUES (?, ?, ?, ?, ?)",
+                (*whose, cut.seconds, cut.at),
+            )
+            newest = "SELECT number FROM cuts WHERE account = ? AND owner = ? AND host = ? ORDER BY number DESC LIMIT ?"
+            db.execute(
+                f"DELETE FROM cuts WHERE account = ? AND owner = ? AND host = ? AND number NOT IN ({newest})",
+                (*whose, *whose, CUTS_KEPT),
+            )
+
+        await self._write(work)
+
+    async def cuts(self, owner: str, host: str) -> list[Cut]:
+        """See `Journal.cuts`."""
+
+        def work(db: Db) -> list[Cut]:
+            rows = db.execute(
+                "SELECT seconds, at FROM cuts WHERE account = ? AND owner = ? AND host = ? ORDER BY number",
+                (self._account, owner, host),
+            )
+            return [Cut(seconds, at) for seconds, at in rows]
 
         return await self._read(work)
 

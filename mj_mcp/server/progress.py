@@ -29,7 +29,7 @@ def ticker(ctx: Context[Any]) -> Tick | None:
     studio: Studio = ctx.request_context.lifespan_context.studio
     shown, told = 0.0, float("-inf")
 
-    async def tick(task: Task) -> None:
+    async def tick(task: Task, place: int = 0, /) -> None:
         nonlocal shown, told
         if time.monotonic() - told < GAP_SECONDS:
             return
@@ -42,13 +42,15 @@ def ticker(ctx: Context[Any]) -> Tick | None:
             by_time = MOST_BY_TIME if task.is_watched and task.submitted_at else 0.0
         # It must never go back, nor stand still: the protocol wants every value above the last.
         shown = max(float(task.progress) if task.progress is not None else by_time, shown + 0.01)
-        await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining))
+        await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining, place))
 
     return tick
 
 
-def progress_message(task: Task, remaining: float | None) -> str:
-    """What a person reads beside a progress bar: what it is based on."""
+def progress_message(task: Task, remaining: float | None, place: int = 0) -> str:
+    """What a person reads beside a progress bar: what it is based on. `place`: in the queue for a free place here."""
+    if place:
+        return f"waiting for a free place here: number {place} in the queue"
     if task.status is Status.SUBMITTING:
         return "submitting"
     if task.progress is not None and task.is_open:
