@@ -22,9 +22,9 @@ import click
 from mj_mcp import __version__, logs
 from mj_mcp.cli_journal import journal
 from mj_mcp.errors import MjError
-from mj_mcp.settings import Settings
+from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.tasks import Status, Task
-from mj_mcp.terminal import fail, settings_or_exit
+from mj_mcp.terminal import EXIT_SETTINGS, fail, settings_or_exit
 
 if TYPE_CHECKING:
     from mj_mcp.records import Records
@@ -45,9 +45,16 @@ main.add_command(journal)
 
 
 @main.command()
-def serve() -> None:
-    """Serve over stdio (what a host starts)."""
-    _serve()
+@click.option("--http", "over_http", is_flag=True, help="Serve streamable HTTP at /mcp, with /healthz and /readyz.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen, with --http.")
+@click.option("--port", default=8000, show_default=True, help="The port, with --http; 0 takes a free one.")
+@click.option("--stateless", is_flag=True, help="With --http: no sessions, for several replicas behind one address.")
+def serve(over_http: bool, host: str, port: int, stateless: bool) -> None:
+    """Serve over stdio (what a host starts), or over HTTP."""
+    if over_http:
+        _run(_serving_http(settings_or_exit(), host, port, stateless=stateless))
+    else:
+        _serve()
 
 
 @main.command()
@@ -178,10 +185,7 @@ def _as_row(task: Task) -> str:
 
 def _serve() -> None:
     settings = settings_or_exit()
-    try:
-        _run(_serving(settings))
-    except MjError as failure:  # before anything is served
-        fail(failure.message, 1)
+    _run(_serving(settings))
 
 
 async def _serving(settings: Settings) -> None:
@@ -197,6 +201,26 @@ async def _serving(settings: Settings) -> None:
         await serve_stdio(server)
 
 
+async def _serving_http(settings: Settings, host: str, port: int, *, stateless: bool) -> None:
+    logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(*settings.secrets))
+    from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
+    from mj_mcp.server import build_server  # noqa: PLC0415 - as above
+    from mj_mcp.server.http import http_app, listen, serve_http  # noqa: PLC0415 - stdio does not pay for it
+
+    protect = None
+    try:
+        listener = listen(host, port, settings, protected=protect is not None)
+    except SettingsError as failure:
+        fail(str(failure), EXIT_SETTINGS)
+    except OSError as failure:
+        fail(f"cannot listen on {host} port {port}: {failure.strerror or failure}", 1)
+    async with open_studio(settings) as studio:
+        app = http_app(build_server(studio, settings), settings, studio, stateless=stateless, protect=protect)
+        gc.collect()
+        gc.freeze()
+        await serve_http(app, listener)
+
+
 def _run(work: Coroutine[Any, Any, None]) -> None:
     """Run until done; SIGTERM and SIGINT end it in good order, once what is in flight is recorded."""
 
@@ -208,8 +232,11 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
                 loop.add_signal_handler(number, _once(task))
         await work
 
-    with suppress(asyncio.CancelledError, KeyboardInterrupt):
-        asyncio.run(until_signal())
+    try:
+        with suppress(asyncio.CancelledError, KeyboardInterrupt):
+            asyncio.run(until_signal())
+    except MjError as failure:  # before anything is served
+        fail(failure.message, 1)
 
 
 def _once(task: asyncio.Task[Any] | None) -> Any:  # noqa: ANN401 - a callback

@@ -23,8 +23,9 @@ _QUERY = re.compile(r"(https?://[^\s?#\"'<>]+)\?[^\s\"'<>#]+")
 _SIGNED = re.compile(r"(?i)([?&](?:[\w-]*sig(?:nature)?|[\w-]*token|[\w-]*key|hm|exp?)=)[^\s&\"'<>#]+")
 """A signed link that stands without its host, as in a request line."""
 
-# One line per request of ours says more than httpx's own, which would repeat it with the link's signature.
-_QUIET = ("httpx", "httpcore", "PIL")
+# One line per request of ours says more than httpx's own, which would repeat it with the link's signature. The SDK's
+# own line per session of HTTP tells its id.
+_QUIET = ("httpx", "httpcore", "PIL", "mcp.server.streamable_http", "mcp.server.streamable_http_manager")
 
 
 def redactor(*secrets: str) -> Callable[[str], str]:

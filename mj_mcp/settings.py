@@ -75,6 +75,23 @@ class Settings(BaseSettings):
     resource_links: bool = Field(
         True, description="0 leaves resource links out of results, for hosts that drop a result with one."
     )
+    http_allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="The names by which `serve --http` is called (the `Host` of a request), separated by commas; one "
+        "without a port stands for any port. Default: `127.0.0.1, localhost, [::1]`.",
+    )
+    http_allowed_origins: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Web pages that may use `serve --http` from a browser, by origin (`https://app.example.com`), "
+        "separated by commas. Default: none but its own.",
+    )
+    http_max_body_bytes: int = Field(1024**2, ge=1024, description="The ceiling of one HTTP request, in bytes.")
+    http_max_sessions: int = Field(
+        1000, ge=1, le=100_000, description="Sessions of older HTTP clients at once; the next one is refused."
+    )
+    http_session_seconds: float = Field(
+        1800, ge=1, le=86_400, description="How long such a session may be idle before it ends."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["json", "console", "auto"] = Field(
         "auto", description="`json` lines or `console` text on stderr; `auto` is console on a terminal, else json."
@@ -126,7 +143,7 @@ class Settings(BaseSettings):
             raise ValueError("it must be an absolute path, since a host chooses the current folder")
         return path
 
-    @field_validator("image_hosts", mode="before")
+    @field_validator("image_hosts", "http_allowed_hosts", "http_allowed_origins", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return (
@@ -134,6 +151,23 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("http_allowed_hosts")
+    @classmethod
+    def _names(cls, hosts: frozenset[str]) -> frozenset[str]:
+        for host in hosts:
+            if urlsplit(f"//{host}").netloc != host or "*" in host or "@" in host:
+                raise ValueError("it must hold names like mcp.example.com or mcp.example.com:8443, without * or /")
+        return hosts
+
+    @field_validator("http_allowed_origins")
+    @classmethod
+    def _origins(cls, origins: frozenset[str]) -> frozenset[str]:
+        for origin in origins:
+            scheme, _, netloc = origin.partition("://")
+            if not scheme or not netloc or "*" in origin or urlsplit(origin).netloc != netloc:
+                raise ValueError("it must hold origins like https://app.example.com, without *, null or a path")
+        return origins
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod

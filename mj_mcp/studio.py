@@ -18,11 +18,13 @@ from mj_mcp.errors import (
     ERRORS,
     InvalidRequest,
     NotReady,
+    StorageUnavailable,
     TaskNotFound,
     Unauthorized,
     UpstreamError,
 )
 from mj_mcp.gallery import Gallery, Shown
+from mj_mcp.hosts import Patience
 from mj_mcp.journal import UNREAD, Journal, Page
 from mj_mcp.originals import Picture, present
 from mj_mcp.pictures import Rendered, SavedFile
@@ -50,6 +52,9 @@ GLANCE_SECONDS = 0.7
 
 FAILED_LOOKS_TOLERATED = 3
 
+READY_SECONDS = 2.0
+"""How long the journal may take to show that it can be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -61,6 +66,14 @@ class Told:
     shown: Shown | None = None
     looks: int = 0
     waited: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a submit could work now: the journal can be read, and the key is not known to be refused."""
+
+    journal: bool
+    key: bool
 
 
 class Studio:
@@ -78,6 +91,7 @@ class Studio:
     ) -> None:
         """`now` gives seconds since the epoch."""
         self._journal = journal
+        self.patience = Patience(journal)
         self._proxy = proxy
         self._watch = watch
         self._submits = submits
@@ -167,6 +181,17 @@ class Studio:
     def remaining(self, task: Task) -> float | None:
         """Seconds until an open task is usually done; None when nobody can tell."""
         return self._watch.remaining(task)
+
+    async def readiness(self) -> Readiness:
+        """Whether a submit could work now, as far as can be told without asking the proxy."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await self._journal.page(LOCAL_OWNER, None, 1, None)
+            journal = True
+        except (StorageUnavailable, TimeoutError) as failure:
+            log.warning("not_ready", reason=str(failure) or "the journal did not answer in time")
+            journal = False
+        return Readiness(journal, key=not self._proxy.refuses_key())
 
     async def list_tasks(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
         """The owner's tasks, newest first."""

@@ -58,6 +58,11 @@ class Caller:
         assert self._pid is not None
         os.kill(int(self._pid.read_text()), signal.SIGKILL)
 
+    def stop(self) -> None:
+        """End the server as a host does, with SIGTERM (`spawn` only)."""
+        assert self._pid is not None
+        os.kill(int(self._pid.read_text()), signal.SIGTERM)
+
     async def call(self, tool: str, **arguments: Any) -> CallToolResult:
         """Call a tool; results come back whole, errors too."""
         return await self.client.call_tool(tool, arguments)

@@ -29,13 +29,26 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "cadence": (2, {"jobtimes"}),
     "pace": (2, {"cadence", "jobtimes", "tasks"}),
     "watch": (2, {"pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
+    "hosts": (2, {"errors", "journal"}),
     "submits": (2, {"watch", "errors", "tasks", "proxy", "journal"}),
     "originals": (2, {"errors", "tasks", "proxy", "journal", "pictures"}),
     "gallery": (2, {"originals", "errors", "tasks", "proxy", "journal", "pictures"}),
     "studio": (
         2,
-        {"submits", "watch", "gallery", "verdicts", "originals", "errors", "tasks", "prompts", "proxy", "journal"}
-        | {"pictures"},
+        {
+            "submits",
+            "watch",
+            "hosts",
+            "gallery",
+            "verdicts",
+            "originals",
+            "errors",
+            "tasks",
+            "prompts",
+            "proxy",
+            "journal",
+        }
+        | {"journal", "pictures"},
     ),
     "verdicts": (2, {"errors", "tasks", "proxy"}),
     "records": (2, {"verdicts", "errors", "tasks", "proxy", "journal"}),
@@ -91,7 +104,7 @@ OUTSIDE: dict[str, set[str]] = {
     "aiohttp": set(),
     "http.client": set(),
     "urllib.request": set(),
-    "socket": {"pictures", "simulator"},
+    "socket": {"pictures", "simulator", "server.http"},
     "sqlite3": {"journal"},
     "aiosqlite": {"journal"},
     "sqlalchemy": {"journal"},
@@ -120,7 +133,7 @@ MAX_FUNCTION_LINES = 40
 # within the limit leaves the list.
 LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {
-    "server.tools:generate_image": 67,  # its arguments are the published ones
+    "server.tools:generate_image": 66,  # its arguments are the published ones
 }
 
 

@@ -58,6 +58,11 @@ def test_the_defaults_are_the_published_ones() -> None:
         "archive_max_bytes": 5 * 1024**3,
         "image_hosts": frozenset(),
         "resource_links": True,
+        "http_allowed_hosts": frozenset(),
+        "http_allowed_origins": frozenset(),
+        "http_max_body_bytes": 1024**2,
+        "http_max_sessions": 1000,
+        "http_session_seconds": 1800.0,
         "log_level": "info",
         "log_format": "auto",
     }

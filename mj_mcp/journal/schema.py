@@ -61,6 +61,20 @@ MIGRATIONS: list[tuple[str, str]] = [
         CREATE INDEX waiting_account ON waiting (account, number);
         """,
     ),
+    (
+        "0003_cuts",
+        """
+        CREATE TABLE cuts (
+            number        INTEGER PRIMARY KEY AUTOINCREMENT,
+            account       TEXT NOT NULL,
+            owner         TEXT NOT NULL,
+            host          TEXT NOT NULL,
+            seconds       REAL NOT NULL,
+            at            REAL NOT NULL
+        );
+        CREATE INDEX cuts_host ON cuts (account, owner, host, number);
+        """,
+    ),
 ]
 """Applied in order, each once. A name is never reused; a journal with a name we do not know is newer than we are."""
 
