@@ -217,7 +217,7 @@ async def _serving_http(settings: Settings, host: str, port: int, *, stateless: 
         app = http_app(build_server(studio, settings), settings, studio, stateless=stateless, protect=protect)
         gc.collect()
         gc.freeze()
-        await serve_http(app, listener)
+        await serve_http(app, listener, on_stop=studio.release)
 
 
 def _settings() -> Settings:

@@ -178,6 +178,11 @@ class Studio:
         """Seconds until an open task is usually done; None when nobody can tell."""
         return self._watch.remaining(task)
 
+    def release(self) -> None:
+        """End every wait: callers are answered with what is known, as when their time is up. Posts go on."""
+        self._watch.release()
+        self._submits.release()
+
     async def readiness(self) -> Readiness:
         """Whether a submit could work now, as far as can be told without asking the proxy."""
         try:

@@ -91,6 +91,7 @@ class Watch:
         self._looking = asyncio.Semaphore(MAX_LOOKS_AT_ONCE)
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
+        self._released = False
 
     def remaining(self, task: Task) -> float | None:
         """Seconds until such a job is usually done; None when nothing is known, or it is later than any known."""
@@ -124,6 +125,12 @@ class Watch:
         """Watch a task that was accepted this moment: its first look is as far away as any other."""
         self._begin(task, asyncio.get_running_loop().time())
 
+    def release(self) -> None:
+        """End every wait, also those to come: each is answered with what is known. Looks go on."""
+        self._released = True
+        for pulse in self._pulses.values():
+            pulse.set()
+
     def trouble(self, task: Task) -> tuple[int, Trouble] | None:
         """How many looks have failed since the last good one, and how the last one failed."""
         following = self._following.get(task.submission_id)
@@ -141,13 +148,8 @@ class Watch:
     ) -> tuple[Task, int]:
         """`task` as soon as it is `enough`, or as last seen at the event loop's time `until`; and the looks made.
 
-        Args:
-            task: the task as the caller knows it.
-            until: when to give up waiting, on the event loop's clock.
-            enough: what to wait for.
-            look_now: ask for a look at once instead of at the usual time.
-            one_look: come back after the first look, whatever it shows.
-            tick: awaited about once a second with the task as last seen.
+        `look_now` asks for a look at once instead of at the usual time, `one_look` comes back after the first look,
+        whatever it shows, and `tick` is awaited about once a second with the task as last seen.
         """
         sid, clock = task.submission_id, asyncio.get_running_loop().time
         with self._attending(sid):
@@ -157,7 +159,7 @@ class Watch:
             # Read after registering: a change between the caller's own read and this one is not missed.
             with suppress(StorageUnavailable):
                 task = await self._journal.find(sid, task.owner) or task
-            while not enough(task) and (left := until - clock()) > 0:
+            while not enough(task) and (left := until - clock()) > 0 and not self._released:
                 if last_look is not None and clock() >= last_look:
                     last_look = None
                     self._nudge(sid, now=True)
