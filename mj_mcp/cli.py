@@ -242,7 +242,7 @@ async def _serving_http(settings: Settings, host: str, port: int, *, stateless: 
     async with open_studio(settings) as studio:
         app = http_app(build_server(studio, settings), settings, studio, stateless=stateless, protect=protect)
         _set_aside()
-        await serve_http(app, listener)
+        await serve_http(app, listener, on_stop=studio.release)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,8 +30,11 @@ from mj_mcp.studio import Studio
 
 log = structlog.get_logger("mj_mcp.http")
 
-GRACE_SECONDS = 1
+ANSWER_SECONDS = 1.0
 """How long a stop lets the calls in flight answer. Posts to the proxy outlast it: the studio waits for those."""
+
+GRACE_SECONDS = 2
+"""How long a stop lets connections close; what is open then is cut."""
 
 BACKLOG = 2048
 
@@ -122,8 +126,11 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-async def serve_http(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until cancelled; then accept nothing more, give calls in flight a second, and end the sessions."""
+async def serve_http(app: ASGIApp, listener: socket.socket, *, on_stop: Callable[[], None]) -> None:
+    """Serve until cancelled; then accept nothing more, let calls in flight answer, and end the sessions.
+
+    `on_stop` is called first, and ends the waits: their callers get an answer instead of a broken connection.
+    """
     uvicorn_server = _Uvicorn(
         uvicorn.Config(
             app,
@@ -143,4 +150,11 @@ async def serve_http(app: ASGIApp, listener: socket.socket) -> None:
         await asyncio.shield(serving)
     finally:
         uvicorn_server.should_exit = True
+        on_stop()
+        # The streams on which older clients listen never end by themselves, and the word that ends them ends those
+        # with an answer, too: that has to be out by then.
+        closing = asyncio.get_running_loop().call_later(
+            ANSWER_SECONDS, uvicorn_server.handle_exit, signal.SIGTERM, None
+        )
         await serving
+        closing.cancel()
