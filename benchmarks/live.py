@@ -1,6 +1,6 @@
 """The cadence at work: real jobs in the simulator at real speed, beside a replay of the very same job times.
 
-    python benchmarks/live.py [--jobs 60] [--at-once 8] [--seed N] | --quick
+    python benchmarks/live.py [--jobs 60] [--at-once 10] [--seed N] | --quick
 
 A real client buys them from the real server process over stdio; each end makes room for the next. The simulator knows
 when each job was really done and when each look came, so delay and looks are measured outside the program under test.
@@ -34,7 +34,7 @@ from mj_mcp.simulator import Simulator
 KEY = "bench-key"
 MEDIAN, SIGMA = 30.0, 0.35
 LONGEST_WAIT = 600
-REPLAYS = 40
+REPLAYS = 20
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ def show(name: str, row: Row, note: str = "") -> None:
 
 def compare(plan: Plan, live: list[Seen]) -> None:
     """The table: the live run, the replays and the fixed loop, on the same jobs."""
-    times = [seconds for seconds, _, _ in live]
-    replays = [replay(times, seed, at_once=plan.at_once, poll=plan.poll, apart=0.0) for seed in range(REPLAYS)]
-    means = [cadence_row(jobs) for jobs in replays]
     print(f"{'':24}{'delay s':>8}{'p95 s':>8}{'looks':>8}")
     row = cadence_row(live)
     show("live", row, f"+- {statistics.stdev(d for _, d, _ in live) / math.sqrt(len(live)):.2f} s by chance")
+    times = [seconds for seconds, _, _ in live]
+    replays = [replay(times, seed, at_once=plan.at_once, poll=plan.poll, apart=0.0) for seed in range(REPLAYS)]
+    means = [cadence_row(jobs) for jobs in replays]
     delays, looks = [mean.delay for mean in means], [mean.looks for mean in means]
     show(
         f"replay, mean of {REPLAYS}",
@@ -130,7 +130,7 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="twelve jobs, eight times as fast")
     parser.add_argument("--jobs", type=int, default=60)
-    parser.add_argument("--at-once", type=int, default=8)
+    parser.add_argument("--at-once", type=int, default=10)
     parser.add_argument("--seed", type=int, default=5)
     given = parser.parse_args()
     plan = Plan(12, 4, given.seed, 8.0) if given.quick else Plan(given.jobs, given.at_once, given.seed)
