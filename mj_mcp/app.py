@@ -43,7 +43,12 @@ async def open_studio(settings: Settings) -> AsyncIterator[Studio]:
         watch = Watch(journal, proxy, poll_seconds=settings.poll_seconds, now=time.time, on_success=gallery.keep)
         stack.push_async_callback(_stop, asyncio.create_task(watch.run()))
         stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
-        limits = Limits(settings.max_open_tasks, settings.daily_task_limit)
+        limits = Limits(
+            settings.max_open_tasks,
+            settings.daily_task_limit,
+            settings.max_open_tasks_per_user,
+            settings.daily_task_limit_per_user,
+        )
         submits = Submits(journal, proxy, watch, limits=limits, now=time.time)
         stack.push_async_callback(submits.drain, GRACE_SECONDS)
         yield Studio(journal, proxy, watch, submits, gallery, now=time.time)
@@ -60,11 +65,11 @@ async def open_records(settings: Settings) -> AsyncIterator[Records]:
 async def _open_edges(settings: Settings) -> AsyncIterator[tuple[Journal, Proxy]]:
     key = settings.api_key.get_secret_value()
     async with AsyncExitStack() as stack:
-        journal = open_journal(settings.database_url, settings.data_dir, settings.account)
+        journal = open_journal(settings.database_url.get_secret_value(), settings.data_dir, settings.account)
         stack.push_async_callback(journal.aclose)
         http = Http(settings.base_url, key)
         stack.push_async_callback(http.aclose)
-        yield journal, Proxy(http, redactor(key))
+        yield journal, Proxy(http, redactor(*settings.secrets))
 
 
 async def _stop(work: asyncio.Task[None]) -> None:

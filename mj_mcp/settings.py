@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -35,7 +35,11 @@ class Settings(BaseSettings):
         default_factory=lambda: user_data_path("mj-mcp", appauthor=False),
         description="The folder of the journal and the archive (mode 0700). Default: the user's data folder.",
     )
-    database_url: str = Field("", description="Leave unset: the built-in SQLite journal is the only one so far.")
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="`postgresql://user:password@host/database` for several replicas (needs the extra `[postgres]`). "
+        "Default: SQLite in the data folder.",
+    )
     output_dir: Path = Field(
         default_factory=lambda: user_pictures_path() / "mj-mcp",
         description="Where pictures may be saved. Default: `mj-mcp` in the user's pictures folder.",
@@ -52,6 +56,12 @@ class Settings(BaseSettings):
     daily_task_limit: int | None = Field(
         None, ge=0, description="Submits per UTC day that you allow. Default: no ceiling."
     )
+    max_open_tasks_per_user: int | None = Field(
+        None, ge=1, le=10_000, description="Tasks open at once for each caller who logs in. Default: no ceiling."
+    )
+    daily_task_limit_per_user: int | None = Field(
+        None, ge=0, description="Submits per UTC day for each caller who logs in. Default: no ceiling."
+    )
     read_only: bool = Field(False, description="1 leaves out every tool that spends.")
     archive: bool = Field(True, description="0 keeps no originals of finished pictures in the data folder.")
     archive_max_bytes: int = Field(
@@ -64,6 +74,23 @@ class Settings(BaseSettings):
     )
     resource_links: bool = Field(
         True, description="0 leaves resource links out of results, for hosts that drop a result with one."
+    )
+    http_allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="The names by which `serve --http` is called (the `Host` of a request), separated by commas; one "
+        "without a port stands for any port. Default: `127.0.0.1, localhost, [::1]`.",
+    )
+    http_allowed_origins: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Web pages that may use `serve --http` from a browser, by origin (`https://app.example.com`), "
+        "separated by commas. Default: none but its own.",
+    )
+    http_max_body_bytes: int = Field(1024**2, ge=1024, description="The ceiling of one HTTP request, in bytes.")
+    http_max_sessions: int = Field(
+        1000, ge=1, le=100_000, description="Sessions of older HTTP clients at once; the next one is refused."
+    )
+    http_session_seconds: float = Field(
+        1800, ge=1, le=86_400, description="How long such a session may be idle before it ends."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["json", "console", "auto"] = Field(
@@ -94,9 +121,18 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _only_sqlite(cls, url: str) -> str:
-        if url:
-            raise ValueError("the built-in SQLite journal is the only one so far; leave it unset")
+    def _postgresql_url(cls, url: SecretStr) -> SecretStr:
+        try:
+            parts = urlsplit(url.get_secret_value())
+            _ = parts.port
+        except ValueError:  # its message would show the value
+            raise ValueError("it must be a URL") from None
+        if not url.get_secret_value():
+            return url
+        if parts.scheme not in {"postgresql", "postgres"} or not (parts.hostname or "host=" in parts.query):
+            raise ValueError("it must begin with postgresql:// and name a host, or be left unset for SQLite")
+        if parts.fragment:
+            raise ValueError("a # in the password must be written as %23")
         return url
 
     @field_validator("data_dir", "output_dir")
@@ -107,7 +143,7 @@ class Settings(BaseSettings):
             raise ValueError("it must be an absolute path, since a host chooses the current folder")
         return path
 
-    @field_validator("image_hosts", mode="before")
+    @field_validator("image_hosts", "http_allowed_hosts", "http_allowed_origins", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return (
@@ -116,16 +152,45 @@ class Settings(BaseSettings):
             else value
         )
 
+    @field_validator("http_allowed_hosts")
+    @classmethod
+    def _names(cls, hosts: frozenset[str]) -> frozenset[str]:
+        for host in hosts:
+            if urlsplit(f"//{host}").netloc != host or "*" in host or "@" in host:
+                raise ValueError("it must hold names like mcp.example.com or mcp.example.com:8443, without * or /")
+        return hosts
+
+    @field_validator("http_allowed_origins")
+    @classmethod
+    def _origins(cls, origins: frozenset[str]) -> frozenset[str]:
+        for origin in origins:
+            scheme, _, netloc = origin.partition("://")
+            if not scheme or not netloc or "*" in origin or urlsplit(origin).netloc != netloc:
+                raise ValueError("it must hold origins like https://app.example.com, without *, null or a path")
+        return origins
+
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no text that leaves this process may hold."""
+        return (self.api_key.get_secret_value(), *passwords_in(self.database_url.get_secret_value()))
+
+    @property
     def account(self) -> str:
         """Names the account without telling the key: tasks of two accounts never mix."""
         text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def passwords_in(url: str) -> tuple[str, ...]:
+    """The password of a database, as it is and as it stands in its URL."""
+    parts = urlsplit(url)
+    found = [parts.password or "", *parse_qs(parts.query).get("password", [])]
+    return tuple({form for password in found for form in (password, unquote(password)) if form})
 
 
 def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of Settings

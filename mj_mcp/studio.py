@@ -18,12 +18,14 @@ from mj_mcp.errors import (
     ERRORS,
     InvalidRequest,
     NotReady,
+    StorageUnavailable,
     TaskNotFound,
     Unauthorized,
     UpstreamError,
 )
 from mj_mcp.gallery import Gallery, Shown
-from mj_mcp.journal import Journal, Page
+from mj_mcp.hosts import Patience
+from mj_mcp.journal import UNREAD, Journal, Page
 from mj_mcp.originals import Picture, present
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.prompts import Options, compile_prompt
@@ -36,7 +38,7 @@ from mj_mcp.proxy import (
     simple_change,
 )
 from mj_mcp.submits import Submits
-from mj_mcp.tasks import Kind, Status, Task, merge
+from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
 from mj_mcp.verdicts import raise_unless_accepted, seen
 from mj_mcp.watch import Tick, Watch
 
@@ -50,6 +52,9 @@ GLANCE_SECONDS = 0.7
 
 FAILED_LOOKS_TOLERATED = 3
 
+READY_SECONDS = 2.0
+"""How long the journal may take to show that it can be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -61,6 +66,14 @@ class Told:
     shown: Shown | None = None
     looks: int = 0
     waited: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a submit could work now: the journal can be read, and the key is not known to be refused."""
+
+    journal: bool
+    key: bool
 
 
 class Studio:
@@ -78,6 +91,7 @@ class Studio:
     ) -> None:
         """`now` gives seconds since the epoch."""
         self._journal = journal
+        self.patience = Patience(journal)
         self._proxy = proxy
         self._watch = watch
         self._submits = submits
@@ -157,6 +171,8 @@ class Studio:
                 tick=tick,
             )
             self._raise_when_blind(task)
+        if known is not None and UNREAD in known.warnings:
+            task = warn(task, UNREAD)  # also where a look has shown more since
         if task.status is Status.REFUSED:
             raise_unless_accepted(task)
         task, shown = await self._show(task, wait) if picture else (task, None)
@@ -165,6 +181,17 @@ class Studio:
     def remaining(self, task: Task) -> float | None:
         """Seconds until an open task is usually done; None when nobody can tell."""
         return self._watch.remaining(task)
+
+    async def readiness(self) -> Readiness:
+        """Whether a submit could work now, as far as can be told without asking the proxy."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await self._journal.page(LOCAL_OWNER, None, 1, None)
+            journal = True
+        except (StorageUnavailable, TimeoutError) as failure:
+            log.warning("not_ready", reason=str(failure) or "the journal did not answer in time")
+            journal = False
+        return Readiness(journal, key=not self._proxy.refuses_key())
 
     async def list_tasks(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
         """The owner's tasks, newest first."""
@@ -227,7 +254,12 @@ class Studio:
     async def _buy(self, task: Task, request: Submit, allow_duplicate: bool, wait: _Wait) -> Told:
         patience = wait.until if wait.seconds else wait.began + ANSWER_SECONDS
         claim = await self._submits.begin(
-            task, request, allow_duplicate=allow_duplicate, until=max(patience, wait.began + GLANCE_SECONDS)
+            task,
+            request,
+            allow_duplicate=allow_duplicate,
+            until=max(patience, wait.began + GLANCE_SECONDS),
+            queue=wait.seconds > 0,
+            tick=wait.tick,
         )
         task, looks = await self._watch.wait(
             claim.task, patience, enough=lambda task: task.status is not Status.SUBMITTING, tick=wait.tick
@@ -260,8 +292,9 @@ class Studio:
     async def _adopt(self, owner: str, handle: str, wait: _Wait) -> Task:
         """A task that the journal has never seen: looked up once at the proxy, and from then on ours to watch."""
         task_id = check_task_id(handle)
-        if task_id.startswith("sub_"):
-            raise TaskNotFound(f"no submission {task_id} is known here")
+        # Whose a task is that nobody here bought cannot be told: among several callers, it is nobody's.
+        if task_id.startswith("sub_") or owner != LOCAL_OWNER:
+            raise TaskNotFound(f"no task {task_id} is known here")
         look = seen(task_id, await self._proxy.look(task_id, seconds=wait.seconds or ANSWER_SECONDS))
         now = self._now()
         blank = Task(

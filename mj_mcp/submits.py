@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -23,11 +23,17 @@ from mj_mcp.errors import Busy, MjError, PromptRefused, StorageUnavailable, Unau
 from mj_mcp.journal import Claim, Journal, Limits
 from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Submit
 from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, doubt, refuse
-from mj_mcp.watch import Watch
+from mj_mcp.watch import TICK_SECONDS, Tick, Watch
 
 log = structlog.get_logger("mj_mcp.submits")
 
 RECORD_AGAIN_SECONDS = 1.0
+
+QUEUE_PACE_SECONDS = 0.5
+"""How often a request in the queue asks for its place."""
+
+QUEUE_AGAIN_SECONDS = 5.0
+"""When to call again after the queue: soon, for waiting is what gets a place."""
 
 PAUSE_SECONDS = 60.0
 FAILED_IN_A_ROW = 5
@@ -49,58 +55,87 @@ class Submits:
         self._posts: set[asyncio.Task[None]] = set()
         self._failed = 0
         self._pause: tuple[float, type[MjError], str] | None = None
+        self._stopping = False
 
-    async def begin(self, task: Task, request: Submit, *, allow_duplicate: bool, until: float) -> Claim:
+    async def begin(
+        self, task: Task, request: Submit, *, allow_duplicate: bool, until: float, queue: bool, tick: Tick | None = None
+    ) -> Claim:
         """Claim the request and post it; returns as soon as it is claimed, by the event loop's time `until`.
 
+        Where all places are taken, a caller who will `queue` waits for one until then, and `tick` is told its place.
         The outcome is published to whoever waits for the claimed task. A caller that is cancelled, or out of
         time, before the claim is made has bought nothing.
 
         Raises:
             Busy, LimitReached, StorageUnavailable: nothing was submitted.
         """
-        claimed: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
-        post = asyncio.create_task(self._submit(task, request, allow_duplicate, claimed))
+        asked = _Asked(task, request, allow_duplicate, queue, asyncio.get_running_loop().create_future())
+        post = asyncio.create_task(self._submit(asked))
         self._posts.add(post)
         post.add_done_callback(self._posts.discard)
         try:
             async with asyncio.timeout_at(until):
-                # To be cancelled here cancels `claimed`, which makes `_submit` withdraw: see there.
-                return await claimed
+                while not asked.claimed.done():
+                    await asyncio.wait({asked.claimed}, timeout=TICK_SECONDS)
+                    if tick is not None and asked.place and not asked.claimed.done():
+                        await tick(task, asked.place)
         except TimeoutError:
-            raise StorageUnavailable("the journal did not answer in time, so nothing was submitted") from None
+            if not asked.claimed.done():
+                raise _no_claim(asked) from None
+        finally:
+            asked.claimed.cancel()  # which makes `_submit` withdraw, unless the claim is made
+        return asked.claimed.result()
 
     async def drain(self, seconds: float) -> None:
-        """Wait up to `seconds` for the POSTs in flight, so that their outcomes are recorded."""
+        """Wait up to `seconds` for the POSTs in flight, so that their outcomes are recorded; the queue is sent off."""
+        self._stopping = True
         if self._posts:
             await asyncio.wait(self._posts, timeout=seconds)
         for post in self._posts:
             post.cancel()
         await asyncio.gather(*self._posts, return_exceptions=True)
 
-    async def _submit(self, task: Task, request: Submit, allow_duplicate: bool, claimed: asyncio.Future[Claim]) -> None:
+    async def _submit(self, asked: _Asked) -> None:
         """The order of side effects. Runs in a task of its own; the caller only waits for what it records."""
         try:
-            claim = await self._journal.claim(
-                task,
-                _request_key(task, request),
-                allow_duplicate=allow_duplicate,
-                limits=replace(self._limits, pause=self._paused()),
-            )
+            claim = await self._claim(asked)
         except Exception as refusal:  # noqa: BLE001 - whatever it is, the caller is told and nothing is sent
-            if not claimed.done():
-                claimed.set_exception(refusal)
+            if not asked.claimed.done():
+                asked.claimed.set_exception(refusal)
             return
-        if claimed.done():
+        if claim is None:
+            return
+        if asked.claimed.done():
             # The caller left before anything was spent: neither is it spent now.
             if claim.is_new:
-                await self._record(task, Refused(_WITHDRAWN))
+                await self._record(asked.task, Refused(_WITHDRAWN))
             return
-        claimed.set_result(claim)
+        asked.claimed.set_result(claim)
         if claim.is_new:
-            outcome = await self._post(request)
+            outcome = await self._post(asked.request)
             self._learn(outcome)
-            await self._record(task, outcome)
+            await self._record(asked.task, outcome)
+
+    async def _claim(self, asked: _Asked) -> Claim | None:
+        """The claim, as soon as there is a place for it; None when the caller leaves the queue."""
+        while True:
+            claim = await self._journal.claim(
+                asked.task,
+                _request_key(asked.task, asked.request),
+                allow_duplicate=asked.allow_duplicate,
+                limits=replace(self._limits, pause=self._paused()),
+                queue=asked.queue,
+            )
+            if isinstance(claim, Claim):
+                return claim
+            asked.place = claim.position
+            if not self._stopping:
+                await asyncio.wait({asked.claimed}, timeout=QUEUE_PACE_SECONDS)
+            if asked.claimed.done() or self._stopping:
+                await self._journal.leave(asked.task.submission_id)
+                if asked.claimed.done():
+                    return None
+                raise Busy("this server is stopping, so nothing was submitted")
 
     async def _post(self, request: Submit) -> Accepted | Refused | Doubtful:
         try:
@@ -158,6 +193,29 @@ class Submits:
         if settled.is_watched:
             self._watch.follow(settled)
         self._watch.publish(settled)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One call's wish to buy. `claimed` is done when its claim is made or refused, or when its caller has left."""
+
+    task: Task
+    request: Submit
+    allow_duplicate: bool
+    queue: bool
+    claimed: asyncio.Future[Claim]
+    place: int = 0
+
+
+def _no_claim(asked: _Asked) -> MjError:
+    """Why a claim was not made in time."""
+    if not asked.place:
+        return StorageUnavailable("the journal did not answer in time, so nothing was submitted")
+    return Busy(
+        f"as many tasks are open as this server keeps at once (MJ_MAX_OPEN_TASKS), and number {asked.place} in the"
+        " queue was not served in the time of this call, so nothing was submitted",
+        retry_after_seconds=QUEUE_AGAIN_SECONDS,
+    )
 
 
 _WITHDRAWN = Failure("withdrawn", "the caller left before anything was submitted")

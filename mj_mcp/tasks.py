@@ -70,6 +70,10 @@ TASKS = frozenset(Status) - {_S.REFUSED}
 """What a list of tasks shows: refused submits are kept for audit only."""
 
 
+LOCAL_OWNER = "local"
+"""The person at this machine: who calls where nobody has to log in."""
+
+
 class IllegalMove(Exception):
     """A move that `MOVES` does not list: a defect in this program, never the caller's."""
 
@@ -102,7 +106,7 @@ class Task:
     submission_id: str
     status: Status
     updated_at: float
-    owner: str = "local"
+    owner: str = LOCAL_OWNER
     task_id: str | None = None
     kind: Kind | None = None
     prompt: str | None = None
@@ -118,6 +122,8 @@ class Task:
     finished_at: float | None = None
     looks: int | None = None
     """Looks that its watcher made until it saw the end."""
+    given_up_at: float | None = None
+    """Since when a stalled task is not looked at by itself any more."""
     blind: float | None = None
     """Seconds between the last look that saw it open and the one that saw the end."""
 
@@ -164,7 +170,7 @@ def move(task: Task, status: Status, now: float) -> Task:
     if status not in MOVES[task.status]:
         raise IllegalMove(f"{task.submission_id}: {task.status} -> {status}")
     finished = now if status in {_S.SUCCEEDED, _S.FAILED} else None
-    return replace(task, status=status, updated_at=now, finished_at=finished)
+    return replace(task, status=status, updated_at=now, finished_at=finished, given_up_at=None)
 
 
 def accept(task: Task, task_id: str, now: float, warnings: tuple[str, ...] = ()) -> Task:
@@ -191,6 +197,21 @@ def stall(task: Task, warning: str, now: float) -> Task:
 def warn(task: Task, warning: str) -> Task:
     """`task` with one more thing to know; it has not moved by that."""
     return replace(task, warnings=_joined(task.warnings, (warning,)))
+
+
+GIVEN_UP = "it is not looked at by itself any more; get_task looks again"
+
+
+def give_up(task: Task, now: float) -> Task:
+    """A stalled task that is left alone from now on, and says so; one that moved meanwhile stays as it is."""
+    if task.status is not _S.STALLED or task.given_up_at is not None:
+        return task
+    return replace(task, given_up_at=now, warnings=_joined(task.warnings, (GIVEN_UP,)))
+
+
+def resume(task: Task) -> Task:
+    """A task that was given up, once somebody asks for it."""
+    return replace(task, given_up_at=None, warnings=tuple(w for w in task.warnings if w != GIVEN_UP))
 
 
 def merge(task: Task, seen: Sighting, now: float) -> Task:

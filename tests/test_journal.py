@@ -21,11 +21,24 @@ import pytest
 
 import mj_mcp.journal
 from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import DOUBT_COUNTS_SECONDS, LEASE_SECONDS, Claim, Journal, Limits, Page
+from mj_mcp.journal import (
+    CUTS_KEPT,
+    DOUBT_COUNTS_SECONDS,
+    LEASE_SECONDS,
+    QUEUE_SECONDS,
+    Claim,
+    Cut,
+    Journal,
+    Limits,
+    Page,
+    Place,
+)
+from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.tasks import (
+    GIVEN_UP,
     Failure,
     IllegalMove,
     Image,
@@ -35,9 +48,12 @@ from mj_mcp.tasks import (
     Task,
     accept,
     doubt,
+    give_up,
     merge,
     move,
     refuse,
+    resume,
+    stall,
 )
 
 pytestmark = pytest.mark.anyio
@@ -59,8 +75,9 @@ class Clock:
 Open = Callable[..., Journal]
 """Another process's door to the same storage, in this process. `account` is the only argument."""
 
-ENGINES: dict[str, Callable[[Path, str, Clock], Journal]] = {
-    "sqlite": lambda folder, account, clock: SqlJournal(Sqlite(folder / "data"), account, clock),
+ENGINES: dict[str, Callable[[str | Path, str, Clock], Journal]] = {
+    "sqlite": lambda folder, account, clock: SqlJournal(Sqlite(Path(folder) / "data"), account, clock),
+    "postgres": lambda url, account, clock: SqlJournal(Postgres(str(url)), account, clock),
 }
 
 
@@ -72,9 +89,10 @@ def clock() -> Clock:
 @pytest.fixture(params=ENGINES)
 async def open_journal(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Open]:
     opened: list[Journal] = []
+    where = request.getfixturevalue("database_url") if request.param == "postgres" else tmp_path
 
     def open_(account: str = "account") -> Journal:
-        opened.append(ENGINES[request.param](tmp_path, account, clock))
+        opened.append(ENGINES[request.param](where, account, clock))
         return opened[-1]
 
     yield open_
@@ -106,7 +124,15 @@ async def claim(
     journal: Journal, task: Task, key: str = "", *, allow_duplicate: bool = False, limits: Limits = MANY
 ) -> Claim:
     key = key or task.submission_id
-    return await journal.claim(task, key, allow_duplicate=allow_duplicate, limits=limits)
+    made = await journal.claim(task, key, allow_duplicate=allow_duplicate, limits=limits)
+    assert isinstance(made, Claim)
+    return made
+
+
+async def queued(journal: Journal, task: Task, limits: Limits) -> int:
+    """The place in the queue of a request that is ready to wait; 0 when it was claimed."""
+    made = await journal.claim(task, task.submission_id, allow_duplicate=False, limits=limits, queue=True)
+    return made.position if isinstance(made, Place) else 0
 
 
 async def bought(journal: Journal, task: Task, key: str = "") -> Task:
@@ -214,14 +240,16 @@ async def test_a_stalled_task_gives_its_place_back(journal: Journal) -> None:
     assert (await claim(journal, new(), limits=Limits(max_open=1))).is_new
 
 
-async def test_doubt_counts_as_open_as_long_as_a_job_can_run(journal: Journal) -> None:
+async def test_doubt_counts_as_open_as_long_as_a_job_can_run(journal: Journal, clock: Clock) -> None:
     task = new()
     await claim(journal, task)
     await journal.update(task.submission_id, lost)
     limits = Limits(max_open=1)
+    clock.time += DOUBT_COUNTS_SECONDS - 1
     with pytest.raises(Busy):
-        await claim(journal, new(NOON + DOUBT_COUNTS_SECONDS - 1), limits=limits)
-    assert (await claim(journal, new(NOON + DOUBT_COUNTS_SECONDS + 1), limits=limits)).is_new
+        await claim(journal, new(clock()), limits=limits)
+    clock.time += 2
+    assert (await claim(journal, new(clock()), limits=limits)).is_new
 
 
 async def test_the_daily_limit_is_exact_over_two_processes(open_journal: Open) -> None:
@@ -262,6 +290,78 @@ async def test_a_day_without_submits_refuses_them_all(journal: Journal) -> None:
     with pytest.raises(LimitReached):
         await claim(journal, new(), limits=Limits(max_open=10, per_day=0))
     assert await journal.page("local", None, 10, None) == Page((), None)
+
+
+async def test_only_the_latest_cuts_are_kept_each_host_and_owner_apart(journal: Journal) -> None:
+    for number in range(CUTS_KEPT + 3):
+        await journal.note_cut("ann", "agent", Cut(float(number), NOON))
+    assert [cut.seconds for cut in await journal.cuts("ann", "agent")] == [*map(float, range(3, CUTS_KEPT + 3))]
+    assert await journal.cuts("bob", "agent") == await journal.cuts("ann", "other") == []
+
+
+async def test_owners_take_turns_in_the_queue_however_many_requests_one_of_them_has(journal: Journal) -> None:
+    limits = Limits(max_open=1)
+    running = await bought(journal, new(owner="ann"))
+    ann, bob, eve = [new(owner="ann") for _ in range(3)], [new(owner="bob") for _ in range(2)], [new(owner="eve")]
+    waiting = [*ann, *bob, *eve]
+    for task in waiting:
+        assert await queued(journal, task, limits) > 0
+    served = []
+    for _ in range(6):
+        await journal.update(running.submission_id, done)
+        places = {task.submission_id: await queued(journal, task, limits) for task in waiting}
+        (next_one,) = [task for task in waiting if places[task.submission_id] == 0]
+        waiting.remove(next_one)
+        served.append(next_one.owner)
+        running = await journal.update(next_one.submission_id, lambda known: accept(known, "up_" + served[-1], NOON))
+    assert served == ["bob", "eve", "ann", "bob", "ann", "ann"]
+
+
+async def test_who_does_not_wait_never_jumps_the_queue(journal: Journal) -> None:
+    limits = Limits(max_open=1)
+    running = await bought(journal, new())
+    patient = new(owner="ann")
+    assert await queued(journal, patient, limits) == 1
+    await journal.update(running.submission_id, done)
+    with pytest.raises(Busy, match="1 submits are waiting"):
+        await claim(journal, new(owner="bob"), limits=limits)
+    assert await queued(journal, patient, limits) == 0
+
+
+async def test_a_place_that_nobody_asks_for_is_given_up(journal: Journal, clock: Clock) -> None:
+    limits = Limits(max_open=1)
+    await bought(journal, new())
+    dead, alive = new(), new()
+    assert await queued(journal, dead, limits) == 1
+    assert await queued(journal, alive, limits) == 2
+    clock.time += QUEUE_SECONDS - 0.1
+    assert await queued(journal, alive, limits) == 2
+    clock.time += 0.2
+    assert await queued(journal, alive, limits) == 1
+
+
+async def test_a_place_can_be_left(journal: Journal) -> None:
+    limits = Limits(max_open=1)
+    await bought(journal, new())
+    first, second = new(), new()
+    assert await queued(journal, first, limits) == 1
+    assert await queued(journal, second, limits) == 2
+    await journal.leave(first.submission_id)
+    assert await queued(journal, second, limits) == 1
+
+
+async def test_each_owner_has_limits_of_their_own(journal: Journal) -> None:
+    limits = Limits(max_open=1000, owner_max_open=1, owner_per_day=2)
+    first = await bought(journal, new(owner="ann"))
+    with pytest.raises(Busy, match="MJ_MAX_OPEN_TASKS_PER_USER"):
+        await claim(journal, new(owner="ann"), limits=limits)
+    assert (await claim(journal, new(owner="bob"), limits=limits)).is_new
+    await journal.update(first.submission_id, done)
+    second = new(owner="ann")
+    assert (await claim(journal, second, limits=limits)).is_new
+    await journal.update(second.submission_id, lambda task: done(accept(task, "up_2", NOON)))
+    with pytest.raises(LimitReached, match="MJ_DAILY_TASK_LIMIT_PER_USER"):
+        await claim(journal, new(owner="ann"), limits=limits)
 
 
 async def test_a_pause_claims_nothing_new_and_still_finds_what_is_open(journal: Journal) -> None:
@@ -523,6 +623,24 @@ async def test_what_is_settled_is_watched_by_nobody(
     assert await second.tend(clock()) == []
 
 
+async def test_a_task_that_was_given_up_is_nobodys_until_somebody_asks(open_journal: Open, clock: Clock) -> None:
+    first, second = open_journal(), open_journal()
+    task = await bought(first, new())
+    assert await first.tend(clock()) == [task]
+    task = await first.update(task.submission_id, lambda known: stall(known, "nothing moves", NOON))
+    assert await first.tend(clock()) == [task]
+    left = await first.update(task.submission_id, lambda known: give_up(known, NOON))
+    assert (left.status, left.given_up_at, left.warnings[-1]) == (Status.STALLED, NOON, GIVEN_UP)
+    for later in (1, 100 * LEASE_SECONDS):
+        clock.time += later
+        assert await first.tend(clock()) == await second.tend(clock()) == []
+    assert await second.find(task.submission_id, None) == left
+    taken_up = await second.update(task.submission_id, resume)
+    assert taken_up == replace(task, warnings=("nothing moves",))
+    assert await second.tend(clock()) == [task]
+    assert await first.tend(clock()) == []
+
+
 # --- changes
 
 
@@ -614,10 +732,17 @@ async def test_a_caller_that_is_cancelled_never_leaves_a_transaction_half_done(o
     assert await journal.find(behind.submission_id, "local") is None
 
 
-def test_another_engine_than_there_is_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="MJ_DATABASE_URL"):
-        mj_mcp.journal.open_journal("postgresql://x", tmp_path, "account")
-    assert isinstance(mj_mcp.journal.open_journal("", tmp_path, "account"), SqlJournal)
+async def test_the_url_chooses_the_engine(tmp_path: Path, database_url: str) -> None:
+    for url, engine in {"": Sqlite, database_url: Postgres}.items():
+        journal = mj_mcp.journal.open_journal(url, tmp_path, "account")
+        assert isinstance(journal, SqlJournal)
+        assert isinstance(journal._engine, engine)
+        await journal.aclose()
+
+
+async def test_a_url_that_the_driver_cannot_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailable, match="colour"):
+        mj_mcp.journal.open_journal("postgresql://host/db?colour=red", tmp_path, "account")
 
 
 # ------------------------------------------------------------------------------------- SQLite: the file
@@ -689,6 +814,19 @@ async def test_what_is_committed_is_on_the_disk(data_dir: Path) -> None:
         assert pragmas == ["wal", 2]
 
 
+async def test_a_held_task_is_read_again_only_when_it_was_written(data_dir: Path) -> None:
+    async with sqlite(data_dir) as journal:
+        still, moves = await bought(journal, new()), await bought(journal, new())
+        assert await journal.tend(NOON) == [still, moves]
+        with closing(sqlite3.connect(data_dir / "journal.db")) as db, db:
+            db.execute("UPDATE tasks SET body = 'unreadable' WHERE submission_id = ?", (still.submission_id,))
+        assert await journal.tend(NOON) == [still, moves]
+        with closing(sqlite3.connect(data_dir / "journal.db")) as db, db:
+            db.execute("UPDATE tasks SET seq = seq + 100 WHERE submission_id = ?", (still.submission_id,))
+        with pytest.raises(ValueError, match="Invalid JSON"):
+            await journal.tend(NOON)
+
+
 async def test_a_journal_of_a_newer_version_is_refused_and_left_alone(data_dir: Path) -> None:
     async with sqlite(data_dir) as journal:
         await claim(journal, new())
@@ -710,7 +848,7 @@ async def test_an_older_journal_is_brought_up_to_date_and_keeps_its_rows(
         await claim(journal, task)
     newer = [
         *MIGRATIONS,
-        ("0002_more", "ALTER TABLE tasks ADD more TEXT; CREATE TABLE other (x)"),
+        ("9998_more", "ALTER TABLE tasks ADD more TEXT; CREATE TABLE other (x)"),
     ]
     monkeypatch.setattr("mj_mcp.journal.sqlite.MIGRATIONS", newer)
     for _ in range(2):
@@ -718,7 +856,7 @@ async def test_an_older_journal_is_brought_up_to_date_and_keeps_its_rows(
             assert (await journal.page("local", None, 10, None)).tasks[-1].submission_id == task.submission_id
     with closing(sqlite3.connect(data_dir / "journal.db")) as db:
         names = db.execute("SELECT name FROM migrations ORDER BY name").fetchall()
-    assert names == [("0001_tasks",), ("0002_more",)]
+    assert names == [(name,) for name, _ in newer]
 
 
 async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
@@ -726,7 +864,7 @@ async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
 ) -> None:
     async with sqlite(data_dir) as journal:
         await claim(journal, new())
-    broken = [*MIGRATIONS, ("0002_broken", "ALTER TABLE tasks ADD more TEXT; NONSENSE")]
+    broken = [*MIGRATIONS, ("9998_broken", "ALTER TABLE tasks ADD more TEXT; NONSENSE")]
     with monkeypatch.context() as patch:
         patch.setattr("mj_mcp.journal.sqlite.MIGRATIONS", broken)
         async with sqlite(data_dir) as journal:

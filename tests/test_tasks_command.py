@@ -70,8 +70,8 @@ async def test_tasks_are_listed_newest_first_and_filtered_and_shown(
     done = await tasks(sim, tmp_path)
     first, second = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (0, "")
-    assert first.split()[2:] == ["unconfirmed", "imagine", lost, "a", "mug"]
-    assert second.split()[2:] == ["queued", "imagine", queued["task_id"], "a", "cup", "with", "a", "handle"]
+    assert first.split()[2:] == ["unconfirmed", "imagine", "local", lost, "a", "mug"]
+    assert second.split()[2:] == ["queued", "imagine", "local", queued["task_id"], "a", "cup", "with", "a", "handle"]
     done = await tasks(sim, tmp_path, "--status", "unconfirmed", "--json")
     (line,) = done.stdout.splitlines()
     assert (json.loads(line)["submission_id"], json.loads(line)["status"]) == (lost, "unconfirmed")

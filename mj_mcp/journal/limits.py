@@ -1,46 +1,138 @@
-"""What a person allows, counted in the journal. Owns the two counts; knows nothing of claims."""
+"""What a person allows, counted in the journal, and the fair queue for a place below the limit of open tasks.
+
+Owns the counts and the order of the queue. Knows nothing of claims. Everything here runs inside the transaction of a
+claim, one at a time for each account.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 
 from mj_mcp.errors import Busy, LimitReached
-from mj_mcp.journal import DOUBT_COUNTS_SECONDS, Limits
+from mj_mcp.journal import DOUBT_COUNTS_SECONDS, QUEUE_SECONDS, Limits
 from mj_mcp.journal.engine import Db
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, RUNNING, Status, Task
 
+BUSY_SECONDS = 15.0
+"""What a caller is told to wait: about half a job."""
+
 
 def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
-    """Refuse a new submit that goes beyond what a person allows. Runs inside the transaction of the claim.
+    """Refuse a new submit that goes beyond what a person allows, whoever else waits.
 
     Raises:
-        Busy: the limit of open tasks is reached, or there is a pause.
-        LimitReached: the day's ceiling is reached.
+        Busy: the owner's limit of open tasks is reached, or there is a pause.
+        LimitReached: the day's ceiling is reached, the owner's or all told.
     """
-    now = task.updated_at
     if limits.pause is not None:
         raise limits.pause
-    (running,) = db.execute(
-        f"SELECT count(*) FROM tasks WHERE account = ? AND status IN {any_of(OPEN)}"
-        f" AND (status IN {any_of(RUNNING)} OR (status = '{Status.UNCONFIRMED}' AND submitted_at > ?))",
-        (account, now - DOUBT_COUNTS_SECONDS),
-    ).fetchone()
-    if running >= limits.max_open:
+    now = task.updated_at
+    if limits.owner_max_open is not None:
+        running = _running(db, account, now, task.owner)
+        if running >= limits.owner_max_open:
+            raise Busy(
+                f"you have {running} tasks open, and each caller may have at most {limits.owner_max_open} open at once"
+                " (MJ_MAX_OPEN_TASKS_PER_USER)",
+                retry_after_seconds=BUSY_SECONDS,
+            )
+    if limits.owner_per_day is not None:
+        spent = _spent_today(db, account, now, task.owner)
+        if spent >= limits.owner_per_day:
+            raise LimitReached(
+                f"you submitted {spent} tasks today (UTC), and a person allowed each caller {limits.owner_per_day}"
+                " (MJ_DAILY_TASK_LIMIT_PER_USER)",
+                retry_after_seconds=_until_tomorrow(now),
+            )
+    if limits.per_day is not None:
+        spent = _spent_today(db, account, now, None)
+        if spent >= limits.per_day:
+            raise LimitReached(
+                f"{spent} tasks were submitted today (UTC), and a person allowed {limits.per_day}"
+                " (MJ_DAILY_TASK_LIMIT)",
+                retry_after_seconds=_until_tomorrow(now),
+            )
+
+
+def take_place(db: Db, account: str, task: Task, now: float, limits: Limits, *, queue: bool) -> int:
+    """0 when there is a place for `task` now; else its position in the queue, which it joins.
+
+    `now` is the time at which it asks; places that nobody has asked for lately are given up.
+
+    Raises:
+        Busy: there is no place, and it does not want to wait.
+    """
+    db.execute("DELETE FROM waiting WHERE account = ? AND seen_at < ?", (account, now - QUEUE_SECONDS))
+    running = _running(db, account, now, None)
+    waiting = _in_turn(db, account)
+    ahead = waiting.index(task.submission_id) if task.submission_id in waiting else len(waiting)
+    if running + ahead < limits.max_open:
+        leave_queue(db, task.submission_id)
+        return 0
+    if not queue:
         raise Busy(
             f"{running} tasks are open, and this server keeps at most {limits.max_open} open at once"
-            " (MJ_MAX_OPEN_TASKS)",
-            retry_after_seconds=15.0,
+            " (MJ_MAX_OPEN_TASKS)" + (f"; {ahead} submits are waiting for a place" if ahead else ""),
+            retry_after_seconds=BUSY_SECONDS,
         )
-    if limits.per_day is None:
-        return
-    midnight = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-    (spent,) = db.execute(
-        f"SELECT count(*) FROM tasks WHERE account = ? AND submitted_at >= ? AND status <> '{Status.REFUSED}'",
-        (account, midnight),
+    db.execute(
+        "INSERT INTO waiting (account, owner, submission_id, seen_at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (submission_id) DO UPDATE SET seen_at = excluded.seen_at",
+        (account, task.owner, task.submission_id, now),
+    )
+    return _in_turn(db, account).index(task.submission_id) + 1
+
+
+def leave_queue(db: Db, submission_id: str) -> None:
+    """Give up the place."""
+    db.execute("DELETE FROM waiting WHERE submission_id = ?", (submission_id,))
+
+
+def _in_turn(db: Db, account: str) -> list[str]:
+    """The waiting submissions in the order in which they are served: owners take turns.
+
+    Everybody's first request goes before anybody's second; among those, whoever was served longest ago is first.
+    """
+    rows = db.execute(
+        "SELECT submission_id, owner, number FROM waiting WHERE account = ? ORDER BY number", (account,)
+    ).fetchall()
+    served = {owner: _last_served(db, account, owner) for owner in {row[1] for row in rows}}
+    rounds: Counter[str] = Counter()
+    order = []
+    for submission_id, owner, number in rows:
+        rounds[owner] += 1
+        order.append((rounds[owner], served[owner], number, submission_id))
+    return [submission_id for *_, submission_id in sorted(order)]
+
+
+def _last_served(db: Db, account: str, owner: str) -> int:
+    """The number of the owner's newest row: rows are numbered in the order in which they were claimed."""
+    row = db.execute("SELECT max(number) FROM tasks WHERE account = ? AND owner = ?", (account, owner)).fetchone()
+    return row[0] or 0
+
+
+def _running(db: Db, account: str, now: float, owner: str | None) -> int:
+    row = db.execute(
+        f"SELECT count(*) FROM tasks WHERE account = ? AND owner = coalesce(?, owner) AND status IN {any_of(OPEN)}"
+        f" AND (status IN {any_of(RUNNING)} OR (status = '{Status.UNCONFIRMED}' AND submitted_at > ?))",
+        (account, owner, now - DOUBT_COUNTS_SECONDS),
     ).fetchone()
-    if spent >= limits.per_day:
-        raise LimitReached(
-            f"{spent} tasks were submitted today (UTC), and a person allowed {limits.per_day} (MJ_DAILY_TASK_LIMIT)",
-            retry_after_seconds=round(midnight + 86400 - now),
-        )
+    return int(row[0])
+
+
+def _spent_today(db: Db, account: str, now: float, owner: str | None) -> int:
+    row = db.execute(
+        "SELECT count(*) FROM tasks WHERE account = ? AND owner = coalesce(?, owner) AND submitted_at >= ?"
+        f" AND status <> '{Status.REFUSED}'",
+        (account, owner, _midnight(now)),
+    ).fetchone()
+    return int(row[0])
+
+
+def _midnight(now: float) -> float:
+    return datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+
+
+def _until_tomorrow(now: float) -> float:
+    return round(_midnight(now) + 86400 - now)

@@ -5,6 +5,9 @@ Owns the conversation with the Midjourney Proxy. Knows nothing of the journal, o
 
 from __future__ import annotations
 
+import asyncio
+
+from mj_mcp.errors import Unauthorized
 from mj_mcp.proxy.http import Call, Http
 from mj_mcp.proxy.requests import Submit, change, check_task_id, fetch_path, imagine, simple_change
 from mj_mcp.proxy.text import Redact
@@ -40,6 +43,9 @@ SUBMIT_SECONDS = 90.0
 
 LOOK_SECONDS = 15.0
 
+REFUSAL_COUNTS_SECONDS = 60.0
+"""How long a refused key is held against it: the account may have been topped up since."""
+
 
 class Proxy:
     """The two things one can do with a Midjourney Proxy."""
@@ -48,13 +54,20 @@ class Proxy:
         """`redact` takes the key out of whatever the proxy sends back."""
         self._http = http
         self._redact = redact
+        self._key_refused_at = float("-inf")
+
+    def refuses_key(self) -> bool:
+        """Whether the key, or the account behind it, was refused within the last minute and not taken since."""
+        return asyncio.get_running_loop().time() - self._key_refused_at < REFUSAL_COUNTS_SECONDS
 
     async def submit(self, request: Submit) -> Accepted | Refused | Doubtful:
         """Post once. Never raises for what the proxy or the network does: doubt is an answer too."""
         answer = await self._http.request(
             Call(method="POST", path=request.path, json=dict(request.body), seconds=SUBMIT_SECONDS, code_of=read_code)
         )
-        return read_submit(answer, self._redact)
+        outcome = read_submit(answer, self._redact)
+        self._note_key(outcome.failure.code if isinstance(outcome, Refused) else None, outcome)
+        return outcome
 
     async def look(self, task_id: str, seconds: float = LOOK_SECONDS) -> Look:
         """Fetch the task as it stands now, within `seconds`.
@@ -63,4 +76,12 @@ class Proxy:
             InvalidRequest: `task_id` could change the URL.
         """
         answer = await self._http.request(Call(method="GET", path=fetch_path(task_id), seconds=seconds))
-        return read_look(answer, self._redact)
+        look = read_look(answer, self._redact)
+        self._note_key(look.code if isinstance(look, Trouble) else None, look)
+        return look
+
+    def _note_key(self, code: str | None, answer: Accepted | Refused | Doubtful | Look) -> None:
+        if code == Unauthorized.code:
+            self._key_refused_at = asyncio.get_running_loop().time()
+        elif not isinstance(answer, Trouble | Doubtful):
+            self._key_refused_at = float("-inf")

@@ -12,6 +12,8 @@ from typing import Any
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.context import CallNext, ServerRequestContext
 
+from mj_mcp.tasks import LOCAL_OWNER
+
 READ, SPEND = "mj:read", "mj:spend"
 
 
@@ -23,7 +25,7 @@ class Identity:
     scopes: frozenset[str]
 
 
-LOCAL = Identity("local", frozenset({READ, SPEND}))
+LOCAL = Identity(LOCAL_OWNER, frozenset({READ, SPEND}))
 """The person at this machine: on stdio, and over HTTP where nobody has to log in."""
 
 _CALLER: ContextVar[Identity] = ContextVar("caller", default=LOCAL)

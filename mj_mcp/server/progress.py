@@ -14,6 +14,9 @@ from mj_mcp.studio import Studio
 from mj_mcp.tasks import Status, Task
 from mj_mcp.watch import Tick
 
+GAP_SECONDS = 1.0
+"""No caller hears of its task more often than this, however often it is looked at."""
+
 MOST_BY_TIME = 95.0
 """Per cent: only the proxy can say that more is done."""
 
@@ -24,10 +27,13 @@ def ticker(ctx: Context[Any]) -> Tick | None:
     if meta.get("progress_token") is None:
         return None
     studio: Studio = ctx.request_context.lifespan_context.studio
-    shown = 0.0
+    shown, told = 0.0, float("-inf")
 
-    async def tick(task: Task) -> None:
-        nonlocal shown
+    async def tick(task: Task, place: int = 0, /) -> None:
+        nonlocal shown, told
+        if time.monotonic() - told < GAP_SECONDS:
+            return
+        told = time.monotonic()
         age = max(0.0, time.time() - (task.submitted_at or task.updated_at))
         remaining = studio.remaining(task)
         if remaining is not None:
@@ -36,13 +42,15 @@ def ticker(ctx: Context[Any]) -> Tick | None:
             by_time = MOST_BY_TIME if task.is_watched and task.submitted_at else 0.0
         # It must never go back, nor stand still: the protocol wants every value above the last.
         shown = max(float(task.progress) if task.progress is not None else by_time, shown + 0.01)
-        await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining))
+        await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining, place))
 
     return tick
 
 
-def progress_message(task: Task, remaining: float | None) -> str:
-    """What a person reads beside a progress bar: what it is based on."""
+def progress_message(task: Task, remaining: float | None, place: int = 0) -> str:
+    """What a person reads beside a progress bar: what it is based on. `place`: in the queue for a free place here."""
+    if place:
+        return f"waiting for a free place here: number {place} in the queue"
     if task.status is Status.SUBMITTING:
         return "submitting"
     if task.progress is not None and task.is_open:

@@ -1,0 +1,146 @@
+"""MCP over streamable HTTP at `/mcp`, with `/healthz` and `/readyz`.
+
+Owns the listening socket, the routes, and the order in which they stop. Knows nothing of how a caller is told from
+another: whoever builds the application passes `protect`, which wraps everything but the two health routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+import uvicorn
+from mcp.server.mcpserver import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
+
+from mj_mcp.server.door import Door
+from mj_mcp.settings import Settings, SettingsError
+from mj_mcp.studio import Studio
+
+log = structlog.get_logger("mj_mcp.http")
+
+GRACE_SECONDS = 1
+"""How long a stop lets the calls in flight answer. Posts to the proxy outlast it: the studio waits for those."""
+
+BACKLOG = 2048
+
+
+def http_app(
+    server: MCPServer[Any],
+    settings: Settings,
+    studio: Studio,
+    *,
+    stateless: bool = False,
+    protect: Callable[[ASGIApp], ASGIApp] | None = None,
+) -> Starlette:
+    """The ASGI application over a server and a studio that are there already.
+
+    Args:
+        server: what answers at `/mcp`.
+        settings: what the door lets in, and how many sessions there may be.
+        studio: whether it is ready is told at `/readyz`.
+        stateless: keep no sessions for clients of the older generation, as several replicas must.
+        protect: wraps what needs a caller who is known. Requests that it sees have passed the door.
+    """
+    inner = server.streamable_http_app(
+        streamable_http_path="/mcp",
+        stateless_http=stateless,
+        max_request_body_size=settings.http_max_body_bytes,
+        max_sessions=settings.http_max_sessions,
+        session_idle_timeout=settings.http_session_seconds,
+        # The door has checked already, on every route.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    protected = protect(inner) if protect else inner
+    return Starlette(
+        routes=[*_health(studio), Mount("/", Door(protected, settings))],
+        lifespan=lambda _app: server.session_manager.run(),
+    )
+
+
+def _health(studio: Studio) -> list[Route]:
+    """What a supervisor asks, by any name and without a login; so nothing is told but which part is well."""
+
+    async def live(_request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(_request: Request) -> Response:
+        state = await studio.readiness()
+        good = state.journal and state.key
+        said = {
+            "ready": good,
+            "journal": "ok" if state.journal else "unavailable",
+            "key": "ok" if state.key else "refused",
+        }
+        return JSONResponse(said, status_code=200 if good else 503)
+
+    return [Route("/healthz", live), Route("/readyz", ready)]
+
+
+def listen(host: str, port: int, settings: Settings, *, protected: bool) -> socket.socket:
+    """A socket that listens at this address; port 0 takes a free one.
+
+    Raises:
+        SettingsError: others can reach the address, and it is not said who may or by which name.
+        OSError: the address cannot be had.
+    """
+    found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)  # noqa: S104 - named, then refused
+    family, *_, address = found[0]
+    if not ipaddress.ip_address(address[0]).is_loopback:
+        _refuse_unless_closed(host, settings, protected=protected)
+    return socket.create_server((address[0], port), family=family, backlog=BACKLOG)
+
+
+def _refuse_unless_closed(host: str, settings: Settings, *, protected: bool) -> None:
+    missing = [
+        what
+        for what, there in (("authentication", protected), ("MJ_HTTP_ALLOWED_HOSTS", settings.http_allowed_hosts))
+        if not there
+    ]
+    if missing:
+        raise SettingsError(
+            f"--host {host!r} can be reached from other machines, so it needs {' and '.join(missing)}; "
+            "127.0.0.1 needs neither"
+        )
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn, with signals left to who runs the event loop."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve_http(app: ASGIApp, listener: socket.socket) -> None:
+    """Serve until cancelled; then accept nothing more, give calls in flight a second, and end the sessions."""
+    uvicorn_server = _Uvicorn(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+    serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
+    host, port = listener.getsockname()[:2]
+    log.info("http_listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}/mcp")
+    try:
+        await asyncio.shield(serving)
+    finally:
+        uvicorn_server.should_exit = True
+        await serving

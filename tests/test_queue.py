@@ -1,0 +1,172 @@
+"""The queue for a free place: who waits gets one in turn, in the time of the call, and is told where it stands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import anyio
+import pytest
+from conftest import Caller
+
+from mj_mcp.app import open_studio
+from mj_mcp.errors import Busy, TaskNotFound
+from mj_mcp.prompts import Options
+from mj_mcp.settings import Settings
+from mj_mcp.simulator import Simulator
+from mj_mcp.studio import Studio, Told
+from mj_mcp.tasks import Status
+
+pytestmark = pytest.mark.anyio
+
+Connect = Callable[..., AbstractAsyncContextManager[Caller]]
+PATIENCE = 30.0
+
+
+async def until(true: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it is true; what never becomes true is a defect."""
+    with anyio.fail_after(PATIENCE):
+        while True:
+            answer = true()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await anyio.sleep(0.01)
+
+
+async def test_a_call_that_waits_gets_the_place_that_becomes_free(sim: Simulator, spawn: Connect) -> None:
+    heard: list[str | None] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(message)
+
+    async with spawn(sim, MJ_MAX_OPEN_TASKS="1") as caller, anyio.create_task_group() as group:
+        first = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
+
+        async def second() -> None:
+            arguments = {"prompt": "a jug", "wait_seconds": PATIENCE}
+            result = await caller.client.call_tool("generate_image", arguments, progress_callback=hear)
+            assert not result.is_error
+            assert (result.structured_content or {})["status"] == "succeeded"
+
+        group.start_soon(second)
+        await until(lambda: any("number 1 in the queue" in (message or "") for message in heard))
+        assert len(sim.submits()) == 1
+        sim.finish(first["task_id"])
+        await until(lambda: len(sim.ledger) == 2)
+        sim.finish(sim.ledger[1].task_id)
+
+
+async def test_a_call_whose_time_ends_in_the_queue_has_bought_nothing_and_says_its_place(
+    sim: Simulator, connect: Connect
+) -> None:
+    async with connect(sim, MJ_MAX_OPEN_TASKS="1") as caller:
+        first = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
+        error = await caller.error("generate_image", prompt="a jug", wait_seconds=0.6)
+        assert error["code"] == "busy"
+        assert "number 1 in the queue" in error["message"]
+        assert error["retry_after_seconds"] > 0
+        # Its place is not kept: the next one is first.
+        error = await caller.error("generate_image", prompt="a jar", wait_seconds=0.6)
+        assert "number 1 in the queue" in error["message"]
+        sim.finish(first["task_id"])
+        assert (await caller.task("generate_image", prompt="a pot", wait_seconds=2))["task_id"]
+    assert [charge.body["prompt"] for charge in sim.ledger] == ["a mug", "a pot"]
+
+
+async def test_a_call_that_is_cancelled_in_the_queue_leaves_it(sim: Simulator, spawn: Connect) -> None:
+    heard = anyio.Event()
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        if "queue" in (message or ""):
+            heard.set()
+
+    async with spawn(sim, MJ_MAX_OPEN_TASKS="1") as caller:
+        first = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
+        async with anyio.create_task_group() as group:
+
+            async def second() -> None:
+                arguments = {"prompt": "a jug", "wait_seconds": PATIENCE}
+                await caller.client.call_tool("generate_image", arguments, progress_callback=hear)
+
+            group.start_soon(second)
+            with anyio.fail_after(PATIENCE):
+                await heard.wait()
+            group.cancel_scope.cancel()
+        sim.finish(first["task_id"])
+        assert (await caller.task("generate_image", prompt="a pot", wait_seconds=2))["task_id"]
+    assert [charge.body["prompt"] for charge in sim.ledger] == ["a mug", "a pot"]
+
+
+SettingsFor = Callable[..., Settings]
+
+
+async def buy(studio: Studio, owner: str, prompt: str, wait_seconds: float = PATIENCE, **more: Any) -> Told:
+    return await studio.generate(owner, prompt, Options(), wait_seconds=wait_seconds, **more)
+
+
+async def test_callers_take_turns_whoever_asks_more(sim: Simulator, settings_for: SettingsFor) -> None:
+    async with open_studio(settings_for(sim.url, MJ_MAX_OPEN_TASKS="1")) as studio:
+        places: dict[str, int] = {}
+
+        async def wait_for(owner: str, prompt: str) -> None:
+            async def hear(_task: object, place: int = 0, /) -> None:
+                places[prompt] = place
+
+            await buy(studio, owner, prompt, tick=hear)
+
+        await buy(studio, "ann", "ann 0", 0)
+        async with asyncio.TaskGroup() as group:
+            for prompt in ("ann 1", "ann 2", "ann 3", "bob 1", "eve 1"):
+                group.create_task(wait_for(prompt[:3], prompt))
+                await until(lambda prompt=prompt: places.get(prompt, 0) > 0)
+            for number in range(6):
+                await until(lambda number=number: len(sim.ledger) > number)
+                sim.finish(sim.ledger[number].task_id)
+    order = [charge.body["prompt"] for charge in sim.ledger]
+    assert order == ["ann 0", "bob 1", "eve 1", "ann 1", "ann 2", "ann 3"]
+
+
+async def test_a_server_that_stops_sends_the_queue_off_and_buys_nothing(
+    sim: Simulator, settings_for: SettingsFor
+) -> None:
+    async with open_studio(settings_for(sim.url, MJ_MAX_OPEN_TASKS="1")) as studio:
+        await buy(studio, "local", "a mug", 0)
+        waiting = anyio.Event()
+
+        async def hear(_task: object, place: int = 0, /) -> None:
+            if place:
+                waiting.set()
+
+        queued = asyncio.create_task(buy(studio, "local", "a jug", tick=hear))
+        with anyio.fail_after(PATIENCE):
+            await waiting.wait()
+    with pytest.raises(Busy, match="stopping"):
+        await asyncio.wait_for(queued, PATIENCE)
+    assert len(sim.ledger) == 1
+
+
+async def test_each_caller_has_limits_of_their_own(sim: Simulator, settings_for: SettingsFor) -> None:
+    settings = settings_for(sim.url, MJ_MAX_OPEN_TASKS_PER_USER="1")
+    async with open_studio(settings) as studio:
+        await buy(studio, "ann", "a mug", 0)
+        with pytest.raises(Busy, match="MJ_MAX_OPEN_TASKS_PER_USER"):
+            await buy(studio, "ann", "a jug")
+        assert (await buy(studio, "bob", "a jug", 0)).task.status is Status.QUEUED
+
+
+async def test_a_task_that_nobody_here_bought_is_adopted_for_the_person_at_the_machine_only(
+    sim: Simulator, settings_for: SettingsFor
+) -> None:
+    async with open_studio(settings_for(sim.url)) as studio:
+        bought = (await buy(studio, "ann", "a mug", 0)).task.task_id
+        assert bought is not None
+        looks = len(sim.requests)
+        with pytest.raises(TaskNotFound) as theirs:
+            await studio.recall("bob", bought)
+        with pytest.raises(TaskNotFound) as nobodys:
+            await studio.recall("bob", "9" * len(bought))
+        # The same words, and no look that would tell by its time.
+        assert str(theirs.value).replace(bought, "ID") == str(nobodys.value).replace("9" * len(bought), "ID")
+        assert len(sim.requests) == looks
