@@ -35,6 +35,7 @@ bench: $(VENV)/.installed-dev ## each benchmark, briefly
 	$(BIN)/python benchmarks/scale.py --quick
 	$(BIN)/python benchmarks/sheet.py --quick
 	$(BIN)/python benchmarks/cadence.py --quick
+	$(BIN)/python benchmarks/live.py --quick
 	$(BIN)/python benchmarks/money.py --quick
 
 docs: $(VENV)/.installed-dev ## writes the README's tables anew from the code
