@@ -67,7 +67,7 @@ async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_lo
 ) -> None:
     told: list[str | None] = []
 
-    async def hear(_progress: float, _total: float | None, message: str | None) -> None:
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
         told.append(message)
 
     async with spawn(sim) as caller:
