@@ -194,6 +194,11 @@ def stall(task: Task, warning: str, now: float) -> Task:
     return replace(move(task, _S.STALLED, now), warnings=_joined(task.warnings, (warning,)))
 
 
+def warn(task: Task, warning: str) -> Task:
+    """`task` with one more thing to know; it has not moved by that."""
+    return replace(task, warnings=_joined(task.warnings, (warning,)))
+
+
 GIVEN_UP = "it is not looked at by itself any more; get_task looks again"
 
 

@@ -99,6 +99,7 @@ class Watch:
         """Watch until cancelled. A defect in one sweep is logged; the next one is made all the same."""
         async with asyncio.TaskGroup() as self._group:
             await self._survive(self._recall)
+            self._group.create_task(self._journal.listen(self._wake.set))
             while True:
                 await self._survive(self._sweep)
                 busy = self._following or self._waiters

@@ -66,11 +66,14 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "doctor": (4, {"errors", "proxy", "journal", "settings", "logs"}),
     "simulator": (4, set()),
     "demo": (4, {"simulator"}),
+    "terminal": (4, {"settings"}),
+    "cli_journal": (4, {"__init__", "errors", "journal", "logs", "settings", "terminal"}),
     "cli": (
         4,
         {
             "__init__",
             "app",
+            "cli_journal",
             "demo",
             "doctor",
             "errors",
@@ -80,10 +83,16 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
             "simulator",
             "records",
             "tasks",
+            "terminal",
         },
     ),
     "__main__": (4, {"cli"}),
 }
+
+COMMANDS = {"cli", "cli_journal"}
+"""What a person calls."""
+
+PRINT = COMMANDS | {"terminal"}
 
 # What is outside, and the only modules or rooms that may import it.
 OUTSIDE: dict[str, set[str]] = {
@@ -101,9 +110,10 @@ OUTSIDE: dict[str, set[str]] = {
     "aiosqlite": {"journal"},
     "sqlalchemy": {"journal"},
     "psycopg": {"journal"},
+    "psycopg_pool": {"journal"},
     "PIL": {"pictures", "simulator"},
     "h11": {"simulator"},
-    "click": {"cli"},
+    "click": COMMANDS,
     "platformdirs": {"settings"},
     "pydantic_settings": {"settings"},
     "subprocess": set(),
@@ -201,8 +211,8 @@ def _wrong_names(module: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom) and node.module == "os" and room != "settings":
             if {"environ", "environb", "getenv"} & {name.name for name in node.names}:
                 yield node.lineno, "reads the environment, which is for settings"
-        elif isinstance(node, ast.Name) and node.id == "print" and room != "cli":
-            yield node.lineno, "prints, which is for cli"
+        elif isinstance(node, ast.Name) and node.id == "print" and room not in PRINT:
+            yield node.lineno, f"prints, which is for {', '.join(sorted(PRINT))}"
         elif isinstance(node, ast.Name) and node.id in {"__import__", "breakpoint", "eval", "exec"}:
             yield node.lineno, f"uses {node.id}"
 

@@ -33,6 +33,7 @@ from mj_mcp.journal import (
     Page,
     Place,
 )
+from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
@@ -74,8 +75,9 @@ class Clock:
 Open = Callable[..., Journal]
 """Another process's door to the same storage, in this process. `account` is the only argument."""
 
-ENGINES: dict[str, Callable[[Path, str, Clock], Journal]] = {
-    "sqlite": lambda folder, account, clock: SqlJournal(Sqlite(folder / "data"), account, clock),
+ENGINES: dict[str, Callable[[str | Path, str, Clock], Journal]] = {
+    "sqlite": lambda folder, account, clock: SqlJournal(Sqlite(Path(folder) / "data"), account, clock),
+    "postgres": lambda url, account, clock: SqlJournal(Postgres(str(url)), account, clock),
 }
 
 
@@ -87,9 +89,10 @@ def clock() -> Clock:
 @pytest.fixture(params=ENGINES)
 async def open_journal(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Open]:
     opened: list[Journal] = []
+    where = request.getfixturevalue("database_url") if request.param == "postgres" else tmp_path
 
     def open_(account: str = "account") -> Journal:
-        opened.append(ENGINES[request.param](tmp_path, account, clock))
+        opened.append(ENGINES[request.param](where, account, clock))
         return opened[-1]
 
     yield open_
@@ -729,10 +732,17 @@ async def test_a_caller_that_is_cancelled_never_leaves_a_transaction_half_done(o
     assert await journal.find(behind.submission_id, "local") is None
 
 
-def test_another_engine_than_there_is_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="MJ_DATABASE_URL"):
-        mj_mcp.journal.open_journal("postgresql://x", tmp_path, "account")
-    assert isinstance(mj_mcp.journal.open_journal("", tmp_path, "account"), SqlJournal)
+async def test_the_url_chooses_the_engine(tmp_path: Path, database_url: str) -> None:
+    for url, engine in {"": Sqlite, database_url: Postgres}.items():
+        journal = mj_mcp.journal.open_journal(url, tmp_path, "account")
+        assert isinstance(journal, SqlJournal)
+        assert isinstance(journal._engine, engine)
+        await journal.aclose()
+
+
+async def test_a_url_that_the_driver_cannot_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailable, match="colour"):
+        mj_mcp.journal.open_journal("postgresql://host/db?colour=red", tmp_path, "account")
 
 
 # ------------------------------------------------------------------------------------- SQLite: the file

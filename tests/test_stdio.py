@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ async def test_what_is_no_pipe_is_served_by_the_sdks_own_transport(sim: Simulato
     asked, told = tmp_path / "asked", tmp_path / "told"
     asked.write_text(line)
 
-    def life(as_file: bool) -> dict[str, Any]:
+    def life(*, as_file: bool) -> dict[str, Any]:
         with asked.open("rb") as stdin, told.open("wb") as stdout, (tmp_path / "server.log").open("ab") as log:
             done = subprocess.run(
                 [sys.executable, *SERVER],
@@ -287,5 +288,5 @@ async def test_what_is_no_pipe_is_served_by_the_sdks_own_transport(sim: Simulato
         return answer
 
     for as_file in (True, False):  # a file on both sides; a pipe in and a file out
-        answer = await anyio.to_thread.run_sync(life, as_file)
+        answer = await anyio.to_thread.run_sync(partial(life, as_file=as_file))
         assert answer["result"]["serverInfo"]["name"] == "mj-mcp"
