@@ -15,12 +15,12 @@ from typing import TypeVar
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
 from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, UNREAD, Claim, Cut, Limits, Page, Place
 from mj_mcp.journal.engine import Db, Engine
-from mj_mcp.journal.leases import held, needs_tending, tend
+from mj_mcp.journal.leases import Leases
 from mj_mcp.journal.limits import check_limits, leave_queue, take_place
 from mj_mcp.journal.memory import Finished, LastKnown
-from mj_mcp.journal.rows import dump, load
+from mj_mcp.journal.rows import load, store
 from mj_mcp.journal.schema import any_of
-from mj_mcp.tasks import OPEN, TASKS, WATCHED, Kind, Status, Task, warn
+from mj_mcp.tasks import OPEN, TASKS, Kind, Status, Task, warn
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class SqlJournal:
         self._now = now
         self._finished = Finished()
         self._last_known = LastKnown()
-        self._disowned: set[str] = set()
+        self._leases = Leases(engine, account)
         self._used = False
 
     # -------------------------------------------------------------------------------------------- protocol
@@ -68,7 +68,7 @@ class SqlJournal:
             claimed = await self._write(work)
         except StorageUnavailable:
             # Whether it is written cannot be told when the storage went away at the very end. Nothing is submitted.
-            self._disowned.add(task.submission_id)
+            self._leases.disown(task.submission_id)
             raise
         if isinstance(claimed, Claim):
             self._last_known.note(claimed.task)
@@ -110,7 +110,7 @@ class SqlJournal:
             known = load(row)
             changed = change(known)
             if changed != known:
-                self._store(db, changed)
+                store(db, self._engine, changed)
             return changed
 
         written = await self._write(work)
@@ -211,11 +211,10 @@ class SqlJournal:
 
     async def tend(self, now: float) -> list[Task]:
         """See `Journal.tend`."""
-        mine = (self._engine, self._account)
-        if not await self._read(lambda db: needs_tending(db, *mine, now)):
-            tended = await self._read(lambda db: held(db, *mine))
+        if not await self._read(lambda db: self._leases.needs_tending(db, now)):
+            tended = await self._read(self._leases.held)
         else:
-            tended = await self._write(lambda db: tend(db, *mine, now, disowned=self._disowned, store=self._store))
+            tended = await self._write(lambda db: self._leases.tend(db, now))
         self._last_known.note(*tended)
         return tended
 
@@ -274,25 +273,4 @@ class SqlJournal:
                 self._now() + LEASE_SECONDS if held else None,
             ),
         )
-        self._store(db, task)
-
-    def _store(self, db: Db, task: Task) -> None:
-        """Write the task and the columns that queries need; they are always written together."""
-        # Settled once, a claim is free for good: an abandoned submit that is found may meet its successor.
-        holder = "holder" if task.status in WATCHED | {Status.SUBMITTING} else "NULL"
-        claim = "claim" if task.status in OPEN else "NULL"
-        db.execute(
-            "UPDATE tasks SET task_id = ?, kind = ?, status = ?, submitted_at = ?, finished_at = ?, body = ?,"
-            f" holder = {holder}, claim = {claim}, writer = ?, seq = {self._dialect.next_seq}"
-            f" WHERE submission_id = ?{self._dialect.announce}",
-            (
-                task.task_id,
-                task.kind,
-                task.status,
-                task.submitted_at,
-                task.finished_at,
-                dump(task),
-                self._engine.holder,
-                task.submission_id,
-            ),
-        )
+        store(db, self._engine, task)
