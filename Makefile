@@ -37,6 +37,8 @@ bench: $(VENV)/.installed-dev ## each benchmark, briefly
 	$(BIN)/python benchmarks/cadence.py --quick
 	$(BIN)/python benchmarks/live.py --quick
 	$(BIN)/python benchmarks/money.py --quick
+	$(BIN)/python benchmarks/money.py --quick --database postgres --processes 4
+	$(BIN)/python benchmarks/journal.py --quick
 
 docs: $(VENV)/.installed-dev ## writes the README's tables anew from the code
 	$(BIN)/python tests/readme.py
