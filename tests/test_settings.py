@@ -63,6 +63,9 @@ def test_the_defaults_are_the_published_ones() -> None:
         "http_max_body_bytes": 1024**2,
         "http_max_sessions": 1000,
         "http_session_seconds": 1800.0,
+        "http_tokens": None,
+        "auth_issuer": "",
+        "auth_audience": "",
         "log_level": "info",
         "log_format": "auto",
     }

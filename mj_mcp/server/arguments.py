@@ -16,8 +16,10 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import ValidationError
 
-from mj_mcp.errors import InvalidRequest, MjError, UnknownArgument
+from mj_mcp.errors import InvalidRequest, LimitReached, MjError, UnknownArgument
+from mj_mcp.server.identity import caller
 from mj_mcp.server.render import SPENDING_TOOLS, error_result
+from mj_mcp.tokens import SPEND
 
 log = structlog.get_logger("mj_mcp.tools")
 
@@ -42,11 +44,14 @@ class CheckedTool(Tool):
                 raise
             finally:
                 facts = _facts(result)
-                log.info("tool_call", outcome=outcome, ms=round((time.perf_counter() - began) * 1000, 1), **facts)
+                ms = round((time.perf_counter() - began) * 1000, 1)
+                log.info("tool_call", owner=caller().owner, outcome=outcome, ms=ms, **facts)
                 structlog.contextvars.unbind_contextvars("looks", "waited")
             return result
 
     async def _answer(self, arguments: dict[str, Any], context: Any, convert_result: bool) -> Any:  # noqa: ANN401 - as above
+        if self.name in SPENDING_TOOLS and not caller().may_spend:
+            return error_result(LimitReached(f"this login may look, not buy: it lacks the scope {SPEND}"))
         try:
             return await super().run(arguments, context, convert_result=convert_result)
         except ToolError as failure:
