@@ -24,7 +24,8 @@ from mj_mcp.errors import (
     UpstreamError,
 )
 from mj_mcp.gallery import Gallery, Shown
-from mj_mcp.journal import Journal, Page
+from mj_mcp.hosts import Patience
+from mj_mcp.journal import UNREAD, Journal, Page
 from mj_mcp.originals import Picture, present
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.prompts import Options, compile_prompt
@@ -37,7 +38,7 @@ from mj_mcp.proxy import (
     simple_change,
 )
 from mj_mcp.submits import Submits
-from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge
+from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
 from mj_mcp.verdicts import raise_unless_accepted, seen
 from mj_mcp.watch import Tick, Watch
 
@@ -90,6 +91,7 @@ class Studio:
     ) -> None:
         """`now` gives seconds since the epoch."""
         self._journal = journal
+        self.patience = Patience(journal)
         self._proxy = proxy
         self._watch = watch
         self._submits = submits
@@ -169,6 +171,8 @@ class Studio:
                 tick=tick,
             )
             self._raise_when_blind(task)
+        if known is not None and UNREAD in known.warnings:
+            task = warn(task, UNREAD)  # also where a look has shown more since
         if task.status is Status.REFUSED:
             raise_unless_accepted(task)
         task, shown = await self._show(task, wait) if picture else (task, None)
