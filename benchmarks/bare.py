@@ -1,11 +1,12 @@
-"""The least that this SDK can do: a bare `MCPServer` with one tool, on the SDK's own transports. What we are measured by.
+"""The least that this SDK can do: a bare `MCPServer` with one tool, on the SDK's transports. What we are measured by.
 
-    bare.py                                   on stdio
-    bare.py --http --port N [--stateless]     on HTTP, as quiet as ours: no line for each request
+bare.py                                        on stdio
+bare.py serve --http --port N [--stateless]    over HTTP, as quiet as ours, and with a tool to wait in
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 from mcp.server.mcpserver import MCPServer
@@ -19,8 +20,15 @@ def echo(text: str) -> str:
     return text
 
 
+async def wait(seconds: float) -> str:
+    """Say nothing for so long."""
+    await asyncio.sleep(seconds)
+    return "done"
+
+
 if __name__ == "__main__":
     if "--http" in sys.argv:
+        server.add_tool(wait)
         port = int(sys.argv[sys.argv.index("--port") + 1])
         server.run("streamable-http", port=port, stateless_http="--stateless" in sys.argv)
     else:

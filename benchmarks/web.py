@@ -19,10 +19,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
-from pipe import HERE
-
-BARE = [str(HERE / "bare.py"), "--http"]
-OURS = ["-m", "mj_mcp", "serve", "--http"]
 
 MODERN, OLDER = "2026-07-28", "2025-06-18"
 
@@ -36,13 +32,19 @@ class Server:
     """A server process that listens, and a client of it that has shaken hands where its protocol wants that."""
 
     def __init__(
-        self, arguments: list[str], env: Mapping[str, str] | None = None, *, protocol: str = MODERN, stateless: bool = False
+        self,
+        arguments: list[str],
+        env: Mapping[str, str] | None = None,
+        *,
+        protocol: str = MODERN,
+        stateless: bool = False,
     ) -> None:
-        """Spawn `python ARGUMENTS --port N`. The log goes nowhere, as its reader would share the processor."""
+        """Spawn `python ARGUMENTS serve --http`. The log goes nowhere, as its reader would share the processor."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
+        options = ["serve", "--http", "--port", str(self._port)]
         self._process = subprocess.Popen(
-            [sys.executable, *arguments, "--port", str(self._port), *(["--stateless"] if stateless else [])],
+            [sys.executable, *arguments, *options, *(["--stateless"] if stateless else [])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -84,6 +86,10 @@ class Server:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def ping(self) -> None:
+        """The cheapest request that there is."""
+        self.ask("ping" if self._protocol == OLDER else "server/discover")
+
     def ask(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request and its result."""
         return self.answer(self.begin(method, params))
@@ -115,7 +121,9 @@ class Server:
     def answer(self, number: int) -> dict[str, Any]:
         """The result of the request with this number; notifications on the way are dropped."""
         body = self.body(number)
-        lines = [body] if body.startswith(b"{") else [line[5:] for line in body.splitlines() if line.startswith(b"data:")]
+        lines = (
+            [body] if body.startswith(b"{") else [line[5:] for line in body.splitlines() if line.startswith(b"data:")]
+        )
         messages = [json.loads(line) for line in lines if line.strip()]
         result: dict[str, Any] = next(message["result"] for message in messages if message.get("id") == number)
         return result
