@@ -22,15 +22,16 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
     "tasks": (0, set()),
     "prompts": (0, {"errors"}),
+    "happenings": (0, {"tasks"}),
     "proxy": (1, {"__init__", "errors", "tasks"}),
     "journal": (1, {"errors", "tasks"}),
     "pictures": (1, {"errors"}),
     "jobtimes": (2, set()),
     "cadence": (2, {"jobtimes"}),
     "pace": (2, {"cadence", "jobtimes", "tasks"}),
-    "watch": (2, {"pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
+    "watch": (2, {"happenings", "pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
     "hosts": (2, {"errors", "journal"}),
-    "submits": (2, {"watch", "errors", "tasks", "proxy", "journal"}),
+    "submits": (2, {"happenings", "watch", "errors", "tasks", "proxy", "journal"}),
     "originals": (2, {"errors", "tasks", "proxy", "journal", "pictures"}),
     "gallery": (2, {"originals", "errors", "tasks", "proxy", "journal", "pictures"}),
     "studio": (
@@ -56,13 +57,15 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "logs": (2, set()),
     "server": (
         3,
-        {"__init__", "studio", "watch", "errors", "tasks", "prompts", "journal", "pictures", "settings"},
+        {"__init__", "studio", "watch", "errors", "tasks", "prompts", "journal", "pictures", "settings", "happenings"},
     ),
     "app": (
         4,
-        {"studio", "submits", "watch", "gallery", "records", "proxy", "journal", "pictures", "settings", "logs"},
+        {"studio", "submits", "watch", "gallery", "records", "proxy", "journal", "pictures", "settings", "logs"}
+        | {"happenings", "tasks"},
     ),
     "doctor": (4, {"errors", "proxy", "journal", "settings", "logs"}),
+    "telemetry": (4, {"__init__", "happenings", "tasks"}),
     "simulator": (4, set()),
     "demo": (4, {"simulator"}),
     "terminal": (4, {"settings"}),
@@ -76,12 +79,14 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
             "demo",
             "doctor",
             "errors",
+            "happenings",
             "logs",
             "server",
             "settings",
             "simulator",
             "records",
             "tasks",
+            "telemetry",
             "terminal",
         },
     ),
@@ -115,6 +120,7 @@ OUTSIDE: dict[str, set[str]] = {
     "click": COMMANDS,
     "platformdirs": {"settings"},
     "pydantic_settings": {"settings"},
+    "opentelemetry": {"proxy.http", "server", "telemetry"},
     "subprocess": set(),
     "importlib": set(),
     "starlette": {"server"},
@@ -124,7 +130,7 @@ OUTSIDE: dict[str, set[str]] = {
 NO_IO = {"asyncio", "io", "logging", "os", "pathlib", "shutil", "structlog", "tempfile", "threading", "time"}
 """What floor 0 and the cadence must not import, beside all that is in `OUTSIDE`."""
 
-PURE = {"errors", "tasks", "prompts", "cadence", "jobtimes"}
+PURE = {"errors", "tasks", "prompts", "happenings", "cadence", "jobtimes"}
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 40
