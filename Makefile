@@ -32,6 +32,7 @@ examples: $(VENV)/.installed
 bench: $(VENV)/.installed-dev ## each benchmark, briefly
 	$(BIN)/python benchmarks/startup.py --quick
 	$(BIN)/python benchmarks/overhead.py --quick
+	$(BIN)/python benchmarks/scale.py --quick
 	$(BIN)/python benchmarks/sheet.py --quick
 	$(BIN)/python benchmarks/cadence.py --quick
 	$(BIN)/python benchmarks/money.py --quick

@@ -17,23 +17,22 @@ from typing import Protocol
 import structlog
 
 from mj_mcp.cadence import MIN_GAP
-from mj_mcp.errors import StorageUnavailable
+from mj_mcp.errors import StorageUnavailable, Unauthorized
 from mj_mcp.happenings import Load
 from mj_mcp.jobtimes import MEMORY
 from mj_mcp.journal import Journal
 from mj_mcp.pace import GIVE_UP_SECONDS, Following, Pace
 from mj_mcp.proxy import Look, Proxy, Trouble, Unknown
-from mj_mcp.tasks import Kind, Sighting, Status, Task, merge, stall, warn
+from mj_mcp.tasks import Kind, Sighting, Status, Task, give_up, merge, resume, stall
+from mj_mcp.turns import Turns
 
 log = structlog.get_logger("mj_mcp.watch")
 
 
 class Tick(Protocol):
-    """Awaited about once a second with the task as last seen, and its place in the queue while it waits in one."""
+    """Told about once a second of the task as last seen, and of its place in the queue while it waits in one."""
 
-    def __call__(self, task: Task, place: int = 0, /) -> Awaitable[None]:
-        """Tell whoever waits."""
-        ...
+    def __call__(self, task: Task, place: int = 0, /) -> Awaitable[None]: ...  # noqa: D102 - said above
 
 
 SWEEP_SECONDS = 0.5
@@ -44,9 +43,7 @@ TICK_SECONDS = 1.0
 LAST_LOOK_SECONDS = 0.7
 """A wait ends with a look so long before its end: the answer is as fresh as it can be."""
 NEVER_LOOKED = float("-inf")
-MAX_LOOKS_AT_ONCE = 16
 UNKNOWN_LOOKS_TOLERATED = 5
-GIVEN_UP = "it is not looked at by itself any more; get_task looks again"
 NUDGE_GAP_SECONDS = MIN_GAP
 """A caller who asks again and again brings no more looks than this."""
 
@@ -76,17 +73,15 @@ class Watch:
         on_end: Callable[[Task], None],
     ) -> None:
         """`now`: seconds since the epoch. `on_end` is called with each task whose end is seen, before anybody hears."""
-        self._journal = journal
-        self._proxy = proxy
+        self._journal, self._proxy = journal, proxy
+        self._now, self._on_end = now, on_end
         self._pace = Pace(poll_seconds)
-        self._now = now
-        self._on_end = on_end
         self._following: dict[str, _Following] = {}
         self._known: dict[str, Task] = {}
         self._pulses: dict[str, asyncio.Event] = {}
         self._waiters: Counter[str] = Counter()
         self._looks: Counter[str] = Counter()
-        self._looking = asyncio.Semaphore(MAX_LOOKS_AT_ONCE)
+        self._turns = Turns()
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
 
@@ -144,13 +139,8 @@ class Watch:
     ) -> tuple[Task, int]:
         """`task` as soon as it is `enough`, or as last seen at the event loop's time `until`; and the looks made.
 
-        Args:
-            task: the task as the caller knows it.
-            until: when to give up waiting, on the event loop's clock.
-            enough: what to wait for.
-            look_now: ask for a look at once instead of at the usual time.
-            one_look: come back after the first look, whatever it shows.
-            tick: awaited about once a second with the task as last seen.
+        `look_now` asks for a look at once instead of at the usual time; with `one_look` the first look ends the wait,
+        whatever it shows. A look that the proxy refuses ends it in any case. `tick` is awaited about once a second.
         """
         sid, clock = task.submission_id, asyncio.get_running_loop().time
         with self._attending(sid):
@@ -158,8 +148,7 @@ class Watch:
             self._nudge(sid, now=look_now)
             last_look = until - LAST_LOOK_SECONDS if until - clock() > 2 * LAST_LOOK_SECONDS else None
             # Read after registering: a change between the caller's own read and this one is not missed.
-            with suppress(StorageUnavailable):
-                task = await self._journal.find(sid, task.owner) or task
+            task = await self._read_anew(task)
             while not enough(task) and (left := until - clock()) > 0:
                 if last_look is not None and clock() >= last_look:
                     last_look = None
@@ -167,11 +156,20 @@ class Watch:
                 pause = left if last_look is None else last_look - clock()
                 looked = await self._pulse(sid, max(0.0, min(pause, TICK_SECONDS) if tick else pause))
                 task = self._known.get(sid, task)
-                if one_look and looked:
+                if looked and (one_look or self._is_refused(sid)):
                     break
                 if tick is not None and not enough(task):
                     await tick(task)
             return task, self._looks[sid] - looks
+
+    async def _read_anew(self, task: Task) -> Task:
+        """The row as it is now; a task that was given up is taken up again, as somebody asks for it."""
+        with suppress(StorageUnavailable):
+            task = await self._journal.find(task.submission_id, task.owner) or task
+            if task.given_up_at is not None:
+                task = await self._journal.update(task.submission_id, resume)
+                self._wake.set()
+        return task
 
     @contextmanager
     def _attending(self, sid: str) -> Iterator[None]:
@@ -191,10 +189,15 @@ class Watch:
         return pulse.is_set()
 
     def _nudge(self, sid: str, *, now: bool) -> None:
-        self._wake.set()
         if following := self._following.get(sid):
             following.nudged = following.nudged or now
             following.wake.set()
+        else:
+            self._wake.set()
+
+    def _is_refused(self, sid: str) -> bool:
+        following = self._following.get(sid)
+        return bool(following and following.trouble and following.trouble.code == Unauthorized.code)
 
     def _forget(self, sid: str) -> None:
         if not self._waiters[sid]:
@@ -222,7 +225,8 @@ class Watch:
         for task in await self._journal.changes():
             self.publish(task)
         held = {task.submission_id: task for task in await self._journal.tend(self._now())}
-        for task in held.values():
+        for task in [task for sid, task in held.items() if sid not in self._following]:
+            await asyncio.sleep(0)  # a thousand of them hold nobody up
             if task.is_watched:
                 self._begin(task, NEVER_LOOKED)
             else:
@@ -235,14 +239,9 @@ class Watch:
     def _begin(self, task: Task, looked_at: float) -> None:
         if self._group is None or task.submission_id in self._following or not task.is_watched:
             return
-        if self._is_given_up(task) and not self._waiters[task.submission_id]:
-            return
         self._following[task.submission_id] = _Following(looked_at)
         self._known[task.submission_id] = task
         self._group.create_task(self._follow(task))
-
-    def _is_given_up(self, task: Task) -> bool:
-        return task.status is Status.STALLED and self._now() - task.updated_at > GIVE_UP_SECONDS
 
     async def _follow(self, task: Task) -> None:
         """Look until the task is over. A defect ends this watcher only; the next sweep begins another."""
@@ -250,7 +249,8 @@ class Watch:
         following = self._following[sid]
         try:
             while (task.is_watched or following.unrecorded) and await self._due(task, following):
-                async with self._looking:
+                async with self._turns.one():
+                    following.nudged = False
                     look = await self._proxy.look(task.task_id or "")
                 following.looked_at = asyncio.get_running_loop().time()
                 self._looks[sid] += 1
@@ -271,15 +271,15 @@ class Watch:
         clock = asyncio.get_running_loop().time
         while not following.lost:
             following.attended = self._waiters[task.submission_id] > 0
-            if self._is_given_up(task) and not following.attended:
-                await self._journal.update(task.submission_id, lambda task: warn(task, GIVEN_UP))
+            idle = self._now() - task.updated_at
+            if task.status is Status.STALLED and idle > GIVE_UP_SECONDS and not following.attended:
+                await self._journal.update(task.submission_id, lambda task: give_up(task, self._now()))
                 return False
             gap = self._pace.seconds_to_look(task, following, self._age(task), clock())
             if following.nudged:
                 gap = min(gap, NUDGE_GAP_SECONDS)
             left = following.looked_at + gap - clock()
             if left <= 0:
-                following.nudged = False
                 return True
             following.wake.clear()
             with suppress(TimeoutError):

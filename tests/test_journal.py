@@ -38,6 +38,7 @@ from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.tasks import (
+    GIVEN_UP,
     Failure,
     IllegalMove,
     Image,
@@ -47,9 +48,12 @@ from mj_mcp.tasks import (
     Task,
     accept,
     doubt,
+    give_up,
     merge,
     move,
     refuse,
+    resume,
+    stall,
 )
 
 pytestmark = pytest.mark.anyio
@@ -619,6 +623,24 @@ async def test_what_is_settled_is_watched_by_nobody(
     assert await second.tend(clock()) == []
 
 
+async def test_a_task_that_was_given_up_is_nobodys_until_somebody_asks(open_journal: Open, clock: Clock) -> None:
+    first, second = open_journal(), open_journal()
+    task = await bought(first, new())
+    assert await first.tend(clock()) == [task]
+    task = await first.update(task.submission_id, lambda known: stall(known, "nothing moves", NOON))
+    assert await first.tend(clock()) == [task]
+    left = await first.update(task.submission_id, lambda known: give_up(known, NOON))
+    assert (left.status, left.given_up_at, left.warnings[-1]) == (Status.STALLED, NOON, GIVEN_UP)
+    for later in (1, 100 * LEASE_SECONDS):
+        clock.time += later
+        assert await first.tend(clock()) == await second.tend(clock()) == []
+    assert await second.find(task.submission_id, None) == left
+    taken_up = await second.update(task.submission_id, resume)
+    assert taken_up == replace(task, warnings=("nothing moves",))
+    assert await second.tend(clock()) == [task]
+    assert await first.tend(clock()) == []
+
+
 # --- changes
 
 
@@ -790,6 +812,19 @@ async def test_what_is_committed_is_on_the_disk(data_dir: Path) -> None:
             lambda db: [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
         )
         assert pragmas == ["wal", 2]
+
+
+async def test_a_held_task_is_read_again_only_when_it_was_written(data_dir: Path) -> None:
+    async with sqlite(data_dir) as journal:
+        still, moves = await bought(journal, new()), await bought(journal, new())
+        assert await journal.tend(NOON) == [still, moves]
+        with closing(sqlite3.connect(data_dir / "journal.db")) as db, db:
+            db.execute("UPDATE tasks SET body = 'unreadable' WHERE submission_id = ?", (still.submission_id,))
+        assert await journal.tend(NOON) == [still, moves]
+        with closing(sqlite3.connect(data_dir / "journal.db")) as db, db:
+            db.execute("UPDATE tasks SET seq = seq + 100 WHERE submission_id = ?", (still.submission_id,))
+        with pytest.raises(ValueError, match="Invalid JSON"):
+            await journal.tend(NOON)
 
 
 async def test_a_journal_of_a_newer_version_is_refused_and_left_alone(data_dir: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 import uuid
@@ -50,6 +51,16 @@ CHANNEL = "mj_mcp_journal"
 
 MIGRATING = 0x6D6A5F6D6370
 """The advisory lock that lets one replica at a time make the tables."""
+
+ALIVE = "hashtextextended(?, 1)"
+"""The advisory lock of a living process (`?`), beside those of the accounts, which are hashed with 0."""
+
+GONE_SECONDS = 2.0
+LOOKED_AWAY_SECONDS = 4.0
+"""Longer than the time between two sweeps."""
+
+LISTENS = sys.platform != "win32"
+"""Whether processes have a session that shows their life: the event loop of Windows cannot hold one."""
 
 DEFAULTS = {
     "application_name": "mj-mcp",
@@ -109,6 +120,7 @@ class Postgres:
         self._is_open = False
         self._is_away = False
         self._seen: str | None = None
+        self._missing: dict[str, tuple[float, float]] = {}
 
     async def write(self, work: Callable[[Db], T]) -> T:
         """See `Engine.write`."""
@@ -143,6 +155,9 @@ class Postgres:
             with suppress(psycopg.Error):  # it is made anew; meanwhile changes are looked for all the same
                 async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as db:
                     await db.execute(f"LISTEN {CHANNEL}")
+                    # Held as long as this session lives, it shows that this process does; shared, since the server may
+                    # not have noticed yet that the session before is over.
+                    await db.execute(f"SELECT pg_advisory_lock_shared({ALIVE})".replace("?", "%s"), (self.holder,))
                     heard()  # of what was said while nobody listened
                     while True:
                         notices = [notice.payload async for notice in db.notifies(stop_after=1)]
@@ -151,9 +166,18 @@ class Postgres:
                         await asyncio.sleep(HEARD_GAP_SECONDS)
             await asyncio.sleep(TRY_SECONDS)
 
-    def is_dead(self, holder: str) -> bool:  # noqa: ARG002 - a process on another machine shows no death
-        """See `Engine.is_dead`."""
-        return False
+    def is_dead(self, db: Db, holder: str) -> bool:
+        """See `Engine.is_dead`. Its session is gone, and has not come back for a while: it may only be reconnecting."""
+        (nobody,) = db.execute(f"SELECT pg_try_advisory_xact_lock({ALIVE})", (holder,)).fetchone()
+        if not nobody:
+            self._missing.pop(holder, None)
+            return False
+        now = time.monotonic()
+        since, last = self._missing.get(holder, (now, now))
+        if now - last > LOOKED_AWAY_SECONDS:
+            since = now  # the database may have been away, and with it everybody's session
+        self._missing[holder] = since, now
+        return LISTENS and now - since >= GONE_SECONDS
 
     async def aclose(self) -> None:
         """See `Engine.aclose`."""

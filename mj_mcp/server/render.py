@@ -51,7 +51,7 @@ NEXT_STEPS = {
     "upstream_error": "Call get_task again later: the task is kept, and nothing is lost.",
     "storage_unavailable": "Nothing was submitted. Tell the person: the server cannot write its journal "
     "(`mj-mcp doctor` says why).",
-    "limit_reached": "Tell the person: their ceiling is reached. Do not retry before it is raised or reset.",
+    "limit_reached": "Tell the person: the limit is theirs to change. Do not retry before it is raised or reset.",
     "image_unavailable": "Try once more later. If it stays so, give the person the link (get_task, images): "
     "they may be able to open it.",
 }
