@@ -23,6 +23,7 @@ import pytest
 from authority import AUDIENCE, Authority, forged, key_pair
 from conftest import KEY, Served
 
+from mj_mcp.server.auth import FREE_FAILURES
 from mj_mcp.simulator import Simulator
 from mj_mcp.tokens import SCOPES, add_token
 
@@ -253,3 +254,16 @@ async def test_there_is_no_way_around(sim: Simulator, serve_http: Serve, authori
         ):
             assert (await send(served, None, None, method="GET", path=path)).status_code in {401, 404}, path
     assert authority.seen == [], "who shows nothing costs the issuer nothing"
+
+
+async def test_who_invents_an_address_fills_neither_memory_nor_log(sim: Simulator, serve_http: Serve) -> None:
+    """Who connects from this machine may name the address that it speaks for, as a reverse proxy does."""
+    async with serve_http(sim, MJ_HTTP_TOKENS="/nowhere/tokens.json") as served:
+        async with httpx.AsyncClient(base_url=served.base, timeout=PATIENCE, trust_env=False) as client:
+            for number in range(FREE_FAILURES + 2):
+                forwarded = {"X-Forwarded-For": f"{number}{'x' * 20_000}", "Authorization": "Bearer mjt_guess"}
+                assert (await client.post("/mcp", headers=forwarded, json=INITIALIZE)).status_code == 401
+        held = [line["held"] for line in served.logged("login_refused")]
+        assert held[:FREE_FAILURES] == [0.0] * FREE_FAILURES
+        assert min(held[FREE_FAILURES:]) > 0, "new names make no newcomers"
+    assert served.log.stat().st_size < 20_000
