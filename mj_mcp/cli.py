@@ -248,7 +248,7 @@ async def _serving_http(settings: Settings, host: str, port: int, *, stateless: 
             server = build_server(studio, settings)
             app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect)
             _set_aside()
-            await serve_http(app, listener)
+            await serve_http(app, listener, on_stop=studio.release)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

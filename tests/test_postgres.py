@@ -170,7 +170,7 @@ async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
         task = await bought(journal)
     broken = [*MIGRATIONS, ("0099_broken", "ALTER TABLE tasks ADD more TEXT; NONSENSE")]
     with monkeypatch.context() as patch:
-        patch.setattr("mj_mcp.journal.postgres.MIGRATIONS", broken)
+        patch.setattr("mj_mcp.journal.database.MIGRATIONS", broken)
         async with journals(database_url) as [journal]:
             with pytest.raises(StorageUnavailable, match="NONSENSE"):
                 await journal.ready()
@@ -208,7 +208,7 @@ async def test_a_lost_notification_loses_no_change(database: Database, database_
         task = await bought(theirs)
         assert await ours.changes() == []
         async with listening(ours) as heard:
-            assert database.terminate("query LIKE 'LISTEN%'") == 1
+            assert database.terminate("query LIKE '%pg_advisory_lock_shared%'") == 1
             finished = await theirs.update(task.submission_id, done)
             await soon(heard)  # it listens again, and says that it may have missed something
             assert await ours.changes() == [finished]
@@ -248,6 +248,37 @@ async def test_a_journal_restored_into_another_server_tells_nothing_of_the_past(
         assert await ours.changes() == []
         finished = await theirs.update(old.submission_id, done)
         assert await ours.changes() == [finished]
+
+
+# --- who is alive
+
+
+async def looked_after(journal: SqlJournal, task: Task, seconds: float) -> bool:
+    """Whether `journal` comes to hold the task within so many seconds, sweeping as a server does."""
+    deadline = time.monotonic() + seconds
+    while task.submission_id not in {held.submission_id for held in await journal.tend(NOON)}:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.1)
+    return True
+
+
+async def test_a_replica_that_is_gone_loses_its_tasks_long_before_their_lease_ends(database_url: str) -> None:
+    async with journals(database_url, 2) as [ours, theirs]:
+        async with listening(theirs):
+            task = await bought(theirs)
+            assert not await looked_after(ours, task, 2.5)
+        # Its session has ended, as it does when a process is killed; its lease has not: the clock stands still.
+        assert await looked_after(ours, task, 4.0 + SLACK)
+
+
+async def test_a_replica_whose_session_was_cut_keeps_its_tasks(database: Database, database_url: str) -> None:
+    async with journals(database_url, 2) as [ours, theirs], listening(theirs) as heard:
+        task = await bought(theirs)
+        assert not await looked_after(ours, task, 0.3)
+        assert database.terminate("query LIKE '%pg_advisory_lock_shared%'") == 1
+        await soon(heard)
+        assert not await looked_after(ours, task, 2.5)
 
 
 # --- the database goes away

@@ -132,6 +132,13 @@ def test_a_bad_value_names_its_variable_and_is_not_shown(
     assert caught.value.__suppress_context__
 
 
+def test_the_password_of_a_database_is_a_secret_in_every_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_DATABASE_URL", "postgresql://me:p%40ss-word@host/db?password=other%2Fone")
+    settings = read_settings()
+    assert set(settings.secrets) == {SECRET, "p%40ss-word", "p@ss-word", "other/one"}
+    assert "ss-word" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
 def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MJ_API_KEY")
     with pytest.raises(SettingsError, match=r"^MJ_API_KEY is not set$"):

@@ -58,7 +58,7 @@ class Engine(Protocol):
     holder: str
     """This process's name in the journal."""
     death_shows: bool
-    """Whether `is_dead` tells for certain; elsewhere a lapsed lease has to do."""
+    """Whether `is_dead` tells for certain; elsewhere a lapsed lease does as well."""
 
     async def write(self, work: Callable[[Db], T]) -> T:
         """Run `work` as one transaction that may write. Raises `StorageUnavailable`."""
@@ -76,8 +76,8 @@ class Engine(Protocol):
         """Call `heard` soon after others have changed something, until cancelled; ends where nothing tells of it."""
         ...
 
-    def is_dead(self, holder: str) -> bool:
-        """Whether that process is certainly gone."""
+    def is_dead(self, db: Db, holder: str) -> bool:
+        """Whether that process is gone."""
         ...
 
     async def aclose(self) -> None:

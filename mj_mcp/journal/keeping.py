@@ -13,13 +13,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal.engine import Db
 from mj_mcp.journal.files import translated
+from mj_mcp.journal.rows import load
 from mj_mcp.journal.schema import any_of
-from mj_mcp.tasks import OPEN, WATCHED, Status, Task
+from mj_mcp.tasks import OPEN, WATCHED, Status
 
 BUSY_SECONDS = 5.0
 PAGE = 1000
@@ -29,8 +30,6 @@ FAULTS_SHOWN = 100
 
 COLUMNS = ("number", "submission_id", "task_id", "owner", "kind", "status", "submitted_at", "finished_at", "claim")
 HELD = WATCHED | {Status.SUBMITTING}
-
-_TASK = TypeAdapter(Task)
 
 
 def sqlite_file(data_dir: Path) -> Path:
@@ -96,7 +95,7 @@ def check_file(data_dir: Path) -> tuple[int, list[str]]:
 
 def check_database(url: str) -> tuple[int, list[str]]:
     """The same for a journal in PostgreSQL, whose server looks after its own files."""
-    from mj_mcp.journal.postgres import Session, connected  # noqa: PLC0415 - the driver is an extra
+    from mj_mcp.journal.database import Session, connected  # noqa: PLC0415 - the driver is an extra
 
     with connected(url) as db, db.transaction():
         db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")  # servers may go on writing
@@ -125,7 +124,7 @@ def check_rows(db: Db) -> tuple[int, list[str]]:
 def _contradictions(row: dict[str, Any]) -> Iterator[str]:
     where = f"row {row['number']} ({row['submission_id']})"
     try:
-        task = _TASK.validate_json(row["body"])
+        task = load((row["body"],))
     except ValidationError:
         yield f"{where}: its body cannot be read"
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal import LEASE_SECONDS
 from mj_mcp.journal.engine import Db, Engine
-from mj_mcp.journal.row import NEVER, load, store
+from mj_mcp.journal.rows import NEVER, load, store
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, WATCHED, Failure, Status, Task, doubt, refuse
 
@@ -44,7 +44,7 @@ class Leases:
             if holder == self._engine.holder:
                 if lease_until < now + LEASE_SECONDS * 0.6:
                     return True
-            elif self._engine.is_dead(holder) or lease_until > now + 2 * LEASE_SECONDS:
+            elif self._engine.is_dead(db, holder) or lease_until > now + 2 * LEASE_SECONDS:
                 return True
         return False
 
@@ -61,7 +61,7 @@ class Leases:
             f" AND coalesce(holder, '') <> ?{self._engine.dialect.skip_locked}",
             (self._account, me),
         ).fetchall()
-        dead = {h for h in {row[1] for row in rows} if h is not None and self._engine.is_dead(h)}
+        dead = {h for h in {row[1] for row in rows} if h is not None and self._engine.is_dead(db, h)}
         for body, holder, lease_until in rows:
             task = load((body,))
             # Where death shows, a living process that was silent for long is still waiting for its answer.

@@ -18,7 +18,7 @@ from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.leases import Leases
 from mj_mcp.journal.limits import check_limits, leave_queue, take_place
 from mj_mcp.journal.memory import Finished, LastKnown
-from mj_mcp.journal.row import load, store
+from mj_mcp.journal.rows import load, store
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, TASKS, Kind, Status, Task, warn
 

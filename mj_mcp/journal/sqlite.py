@@ -70,7 +70,7 @@ class Sqlite:
     async def listen(self, heard: Callable[[], None]) -> None:
         """See `Engine.listen`. The file tells nobody; `changed` is cheap."""
 
-    def is_dead(self, holder: str) -> bool:
+    def is_dead(self, db: Db, holder: str) -> bool:  # noqa: ARG002 - the file system tells
         """See `Engine.is_dead`."""
         return self._lock.is_dead(holder)
 

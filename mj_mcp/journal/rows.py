@@ -19,8 +19,17 @@ NEVER = 1e15
 _TASK = TypeAdapter(Task)
 
 
+def dump(task: Task) -> str:
+    """The body of a row."""
+    return _TASK.dump_json(task).decode()
+
+
 def load(row: Sequence[Any]) -> Task:
-    """The task whose body is the first column."""
+    """The task of a row that begins with its body.
+
+    Raises:
+        pydantic.ValidationError: it is no task.
+    """
     task: Task = _TASK.validate_json(row[0])
     return task
 
@@ -42,7 +51,7 @@ def store(db: Db, engine: Engine, task: Task) -> None:
             task.status,
             task.submitted_at,
             task.finished_at,
-            _TASK.dump_json(task).decode(),
+            dump(task),
             engine.holder,
             task.submission_id,
         ),
