@@ -1,6 +1,6 @@
 """Money under force: the server is killed around its POSTs, again and again, and the books are compared.
 
-    python benchmarks/money.py [--kills 500 | --quick] [--processes 8] [--open-tasks 200] [--seed N]
+    python benchmarks/money.py [--kills 500 | --quick] [--processes 8] [--open-tasks 200] [--database postgres]
 
 A real server on pipes spends at a simulator that keeps a ledger of charges. Each life of the server first repeats
 the call of the life before, as an agent would, and then is killed (-9) at a random moment around a submit, often
@@ -26,11 +26,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import psycopg
+
 from mj_mcp import logs
 from mj_mcp.app import open_records
 from mj_mcp.errors import MjError
 from mj_mcp.settings import read_settings
 from mj_mcp.simulator import Charge, Fault, Simulator, faults
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from databases import database
 
 KEY = "bench-key"
 PATIENCE = 30.0
@@ -73,21 +79,39 @@ def subject_of(charge: Charge) -> Subject:
     return _KINDS[body["action"]], str(body["taskId"]), body.get("index")
 
 
-def journal_rows(data_dir: Path) -> dict[Subject, list[dict[str, Any]]]:
-    """Every row of the journal as it is in the file this moment, by what it is for. Reads only."""
-    path = data_dir / "journal.db"
-    rows: dict[Subject, list[dict[str, Any]]] = {}
-    if not path.exists():
+class Journal:
+    """Every row as it stands in the storage this moment, past the program under test."""
+
+    def __init__(self, data_dir: Path, url: str) -> None:
+        """`url` is that of a PostgreSQL, or "" for SQLite in `data_dir`."""
+        self._path = data_dir / "journal.db"
+        self._db = psycopg.connect(url, autocommit=True) if url else None
+        self.url = url
+
+    def rows(self) -> dict[Subject, list[dict[str, Any]]]:
+        """By what they are for. Reads only."""
+        rows: dict[Subject, list[dict[str, Any]]] = {}
+        for row in map(json.loads, self._bodies()):
+            source = row["prompt"] if row["kind"] == "imagine" else row["parent_id"]
+            rows.setdefault((row["kind"], source, row["index"]), []).append(row)
         return rows
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=PATIENCE)) as db:
-        try:
-            bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM tasks ORDER BY number")]
-        except sqlite3.OperationalError:
-            return rows  # killed before it had made its tables
-    for row in bodies:
-        source = row["prompt"] if row["kind"] == "imagine" else row["parent_id"]
-        rows.setdefault((row["kind"], source, row["index"]), []).append(row)
-    return rows
+
+    def _bodies(self) -> list[str]:
+        wanted = "SELECT body FROM tasks ORDER BY number"
+        with contextlib.suppress(sqlite3.OperationalError, psycopg.errors.UndefinedTable):  # killed before it made them
+            if self._db is not None:
+                return [body for (body,) in self._db.execute(wanted)]
+            if self._path.exists():
+                where = f"{self._path.as_uri()}?mode=ro"
+                with contextlib.closing(sqlite3.connect(where, uri=True, timeout=PATIENCE)) as db:
+                    return [body for (body,) in db.execute(wanted)]
+        return []
+
+    def let_leases_lapse(self) -> None:
+        """What time does to the leases of the dead, where death does not show: nobody may be alive."""
+        with contextlib.suppress(psycopg.errors.UndefinedTable):
+            if self._db is not None:
+                self._db.execute("UPDATE tasks SET lease_until = 0 WHERE holder IS NOT NULL")
 
 
 @dataclass
@@ -197,19 +221,29 @@ class Request:
     subject: Subject
 
 
+@dataclass(frozen=True)
+class Where:
+    """Where journals are made."""
+
+    folder: Path
+    new_url: Callable[[], str] = lambda: ""
+
+
 class Account:
     """A data folder, the simulator that it spends at, and what both have written down."""
 
-    def __init__(self, name: str, seed: int, folder: Path, sim: Simulator) -> None:
+    def __init__(self, name: str, seed: int, where: Where, sim: Simulator) -> None:
         """`sim` must report its charges to `on_charge`."""
         self.books = Books(name)
         self.dice = random.Random(f"{seed}/{name}")
-        self.data_dir = folder / name.replace(" ", "-")
+        self.data_dir = where.folder / name.replace(" ", "-")
+        self.journal = Journal(self.data_dir, where.new_url())
         self.sim = sim
         self.env = {
             "MJ_API_KEY": KEY,
             "MJ_BASE_URL": sim.url,
             "MJ_DATA_DIR": str(self.data_dir),
+            "MJ_DATABASE_URL": self.journal.url,
             "MJ_POLL_SECONDS": "0.5",
             "MJ_MAX_OPEN_TASKS": "10000",
         }
@@ -222,7 +256,7 @@ class Account:
 
     def on_charge(self, charge: Charge) -> None:
         """M2, at the very moment of the charge; and the kill that waits for this moment."""
-        if subject_of(charge) not in journal_rows(self.data_dir):
+        if subject_of(charge) not in self.journal.rows():
             self.books.orphans.add(charge.task_id)
         if self.on_kill is not None:
             self.on_kill()
@@ -243,7 +277,7 @@ class Account:
 
     def finish_all(self) -> None:
         """Let every job of the simulator end, so that the next request is another."""
-        known = {row["task_id"] for found in journal_rows(self.data_dir).values() for row in found}
+        known = {row["task_id"] for found in self.journal.rows().values() for row in found}
         for charge in self.sim.ledger:
             if charge.task_id in self._finished:
                 continue
@@ -267,7 +301,7 @@ class Account:
 
     async def repeat(self, server: Server, request: Request) -> None:
         """The identical call after the restart: it must never be charged while the first one may be."""
-        known = request.subject in journal_rows(self.data_dir)
+        known = request.subject in self.journal.rows()
         paid = self.charges(request.subject)
         async with asyncio.timeout(PATIENCE):
             shown = self.note(request, await server.call(request.tool, request.arguments))
@@ -289,7 +323,7 @@ class Account:
 
     def audit(self) -> None:
         """Compare the journal with the ledger, row by row."""
-        rows = journal_rows(self.data_dir)
+        rows = self.journal.rows()
         for charge in self.sim.ledger:
             subject = subject_of(charge)
             if subject not in rows:
@@ -306,9 +340,11 @@ class Account:
         """What a person does about doubt: attach what the proxy's records show, abandon what they do not."""
         self.sim.clear_faults()
         paid = {subject_of(charge): charge.task_id for charge in self.sim.ledger}
-        rows = journal_rows(self.data_dir)
+        rows = self.journal.rows()
         doubtful = [(s, row) for s, found in rows.items() for row in found if row["status"] == "unconfirmed"]
-        settings = read_settings(api_key=KEY, base_url=self.sim.url, data_dir=self.data_dir)
+        settings = read_settings(
+            api_key=KEY, base_url=self.sim.url, data_dir=self.data_dir, database_url=self.journal.url
+        )
         async with open_records(settings) as records:
             for subject, row in doubtful:
                 if self.dice.random() > share:
@@ -339,12 +375,12 @@ class Account:
         await server.stop()
 
     def _unfinished(self) -> list[dict[str, Any]]:
-        rows = journal_rows(self.data_dir).values()
+        rows = self.journal.rows().values()
         return [row for found in rows for row in found if row["status"] in {"queued", "processing", "stalled"}]
 
     def unconfirmed(self) -> int:
         """How many submits are still in doubt."""
-        rows = journal_rows(self.data_dir).values()
+        rows = self.journal.rows().values()
         return sum(row["status"] == "unconfirmed" for found in rows for row in found)
 
 
@@ -356,11 +392,11 @@ def _changes_of(task_id: str) -> Iterable[Request]:
 
 
 @contextlib.asynccontextmanager
-async def account(name: str, seed: int, folder: Path) -> AsyncIterator[Account]:
+async def account(name: str, seed: int, where: Where) -> AsyncIterator[Account]:
     """An account at a simulator of its own, whose jobs end when we say so."""
     opened: list[Account] = []
     async with Simulator(key=KEY, job_seconds=None, on_charge=lambda charge: opened[0].on_charge(charge)) as sim:  # noqa: PLW0108 - it opens after the simulator
-        opened.append(Account(name, seed, folder, sim))
+        opened.append(Account(name, seed, where, sim))
         yield opened[0]
 
 
@@ -410,9 +446,9 @@ async def _first(reached: Callable[[], bool], calls: list[asyncio.Future[Any]], 
     await asyncio.gather(until, return_exceptions=True)
 
 
-async def one_process(seed: int, kills: int, folder: Path) -> Account:
+async def one_process(seed: int, kills: int, where: Where) -> Account:
     """One server after another on one journal, each killed."""
-    async with account("one process", seed, folder) as books:
+    async with account("one process", seed, where) as books:
         last: Request | None = None
         for number in range(kills):
             server = await Server.start(books.env)
@@ -422,15 +458,16 @@ async def one_process(seed: int, kills: int, folder: Path) -> Account:
                 books.finish_all()
             last = books.next_request()
             await kill_around(books, last, server)
+            books.journal.let_leases_lapse()
             _progress(number + 1, kills)
         await _close(books)
     return books
 
 
-async def many_processes(seed: int, kills: int, processes: int, folder: Path) -> Account:
+async def many_processes(seed: int, kills: int, processes: int, where: Where) -> Account:
     """Several servers on one journal ask for the same at once, and one after another is killed."""
     name = f"{processes} processes"
-    async with account(name, seed, folder) as books:
+    async with account(name, seed, where) as books:
         servers = list(await asyncio.gather(*(Server.start(books.env) for _ in range(processes))))
         for number in range(kills):
             await books.settle()
@@ -453,7 +490,7 @@ async def _close(books: Account) -> None:
     await books.settle()
     server = await Server.start(books.env)  # settles what the last death left
     async with asyncio.timeout(PATIENCE):
-        while any(row["status"] == "submitting" for found in journal_rows(books.data_dir).values() for row in found):  # noqa: ASYNC110 - a file tells nobody
+        while any(row["status"] == "submitting" for found in books.journal.rows().values() for row in found):  # noqa: ASYNC110 - a file tells nobody
             await asyncio.sleep(0.05)
     await server.stop()
     books.audit()
@@ -465,9 +502,9 @@ async def _close(books: Account) -> None:
 # ------------------------------------------------------------------------------------------------- R1
 
 
-async def restart(seed: int, tasks: int, folder: Path) -> float | None:
+async def restart(seed: int, tasks: int, where: Where) -> float | None:
     """Seconds from the start of a server until it has looked at every open task that its killed forerunner left."""
-    async with account("restart", seed, folder) as books:
+    async with account("restart", seed, where) as books:
         env = {**books.env, "MJ_POLL_SECONDS": "5"}
         server = await Server.start(env)
         async with asyncio.timeout(4 * PATIENCE):
@@ -544,18 +581,22 @@ async def main() -> int:
     parser.add_argument("--quick", action="store_true", help="30 kills, 50 open tasks")
     parser.add_argument("--processes", type=int, default=8, help="0: leave this part out")
     parser.add_argument("--open-tasks", type=int, default=200, help="for the restart; 0: leave it out")
+    parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite", help="where the journal is")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     wanted = parser.parse_args()
     kills, tasks = (30, 50) if wanted.quick else (wanted.kills, wanted.open_tasks)
     print(f"seed {wanted.seed}", flush=True)
     logs.configure(level="error", style="console", redact=logs.redactor(KEY))
     accounts, broken = [], []
-    with tempfile.TemporaryDirectory(prefix="mj-money-") as name:
-        folder = Path(name)
-        accounts.append(await one_process(wanted.seed, kills, folder))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mj-money-")))
+        where = Where(folder)
+        if wanted.database == "postgres":
+            where = Where(folder, stack.enter_context(database()).new)
+        accounts.append(await one_process(wanted.seed, kills, where))
         if wanted.processes:
-            accounts.append(await many_processes(wanted.seed, max(6, kills // 10), wanted.processes, folder))
-        taken = await restart(wanted.seed, tasks, folder) if tasks else 0.0
+            accounts.append(await many_processes(wanted.seed, max(6, kills // 10), wanted.processes, where))
+        taken = await restart(wanted.seed, tasks, where) if tasks else 0.0
         broken += report(accounts, every_fault=not wanted.quick)
     if tasks:
         seen = "never" if taken is None else f"{taken:.2f} s after the start"

@@ -30,6 +30,7 @@ class Server:
             env={**os.environ, **(env or {})},
         )
         self._asked = 0
+        self._early: dict[int, dict[str, Any]] = {}
         client = {"name": "benchmark", "version": "1"}
         self.ask("initialize", {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client})
         self._write({"jsonrpc": "2.0", "method": "notifications/initialized"})
@@ -42,21 +43,32 @@ class Server:
     ) -> None:
         self._process.communicate()
 
+    @property
+    def resident_kib(self) -> int:
+        """The memory of the server's process, as Linux counts it."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
     def ask(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request and its result."""
+        return self.answer(self.begin(method, params))
+
+    def begin(self, method: str, params: dict[str, Any] | None = None) -> int:
+        """Send one request; its number leads to its answer."""
         self._asked += 1
         self._write({"jsonrpc": "2.0", "id": self._asked, "method": method, "params": params or {}})
-        return self.answer(self._asked)
+        return self._asked
 
     def answer(self, number: int) -> dict[str, Any]:
-        """The result of the request with this number; notifications on the way are dropped."""
+        """The result of the request with this number; answers to others are kept, notifications are dropped."""
         assert self._process.stdout is not None
-        while line := self._process.stdout.readline():
+        while number not in self._early:
+            if not (line := self._process.stdout.readline()):
+                raise RuntimeError("the server ended early")
             message = json.loads(line)
-            if message.get("id") == number:
-                result: dict[str, Any] = message["result"]
-                return result
-        raise RuntimeError("the server ended early")
+            if "result" in message:
+                self._early[message["id"]] = message["result"]
+        return self._early.pop(number)
 
     def call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """One tool call that must work."""

@@ -65,11 +65,11 @@ async def open_records(settings: Settings) -> AsyncIterator[Records]:
 async def _open_edges(settings: Settings) -> AsyncIterator[tuple[Journal, Proxy]]:
     key = settings.api_key.get_secret_value()
     async with AsyncExitStack() as stack:
-        journal = open_journal(settings.database_url, settings.data_dir, settings.account)
+        journal = open_journal(settings.database_url.get_secret_value(), settings.data_dir, settings.account)
         stack.push_async_callback(journal.aclose)
         http = Http(settings.base_url, key)
         stack.push_async_callback(http.aclose)
-        yield journal, Proxy(http, redactor(key))
+        yield journal, Proxy(http, redactor(*settings.secrets))
 
 
 async def _stop(work: asyncio.Task[None]) -> None:

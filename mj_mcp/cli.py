@@ -1,6 +1,6 @@
 """The front door: the commands, and the words that a person reads.
 
-Owns exit codes and everything that is printed. The only room that prints.
+Owns what it prints. `cli_journal.py` has the commands that keep the journal, `terminal.py` what all of them share.
 """
 
 from __future__ import annotations
@@ -15,21 +15,28 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import structlog
 
 from mj_mcp import __version__, logs
+from mj_mcp.cli_journal import journal
 from mj_mcp.errors import MjError
-from mj_mcp.settings import Settings, SettingsError, read_settings
+from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.tasks import Status, Task
+from mj_mcp.terminal import EXIT_SETTINGS, fail, settings_or_exit
 
 if TYPE_CHECKING:
     from mj_mcp.records import Records
 
 T = TypeVar("T")
 
-EXIT_SETTINGS = 2
+log = structlog.get_logger("mj_mcp.cli")
+
+GC_THRESHOLD = (1000, 10, 100)
+"""A full collection a million new objects apart, not a hundred thousand: with 1,000 waiters it stops the loop for 100
+ms. The small ones, which find nearly all there is, come as often as ever."""
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,7 +45,10 @@ EXIT_SETTINGS = 2
 def main(context: click.Context) -> None:
     """Midjourney pictures for agents, over MCP. Without a command: serve over stdio."""
     if context.invoked_subcommand is None:
-        _serve()
+        _serve(_serving)
+
+
+main.add_command(journal)
 
 
 @main.command()
@@ -49,9 +59,9 @@ def main(context: click.Context) -> None:
 def serve(over_http: bool, host: str, port: int, stateless: bool) -> None:
     """Serve over stdio (what a host starts), or over HTTP."""
     if over_http:
-        _run(_serving_http(_settings(), host, port, stateless=stateless))
+        _serve(lambda settings: _serving_http(settings, host, port, stateless=stateless))
     else:
-        _serve()
+        _serve(_serving)
 
 
 @main.command()
@@ -59,8 +69,8 @@ def doctor() -> None:
     """Check settings, reachability, key, journal and output folder. Spends nothing."""
     from mj_mcp.doctor import run_checks  # noqa: PLC0415 - a start of the server does not pay for it
 
-    settings = _settings()
-    logs.configure(level="error", style="console", redact=logs.redactor(settings.api_key.get_secret_value()))
+    settings = settings_or_exit()
+    logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
     failed = False
     for check in asyncio.run(run_checks(settings)):
         failed = failed or not check.ok
@@ -82,7 +92,7 @@ def demo(prompt: str, out: str | None) -> None:
     try:
         _run(run_demo(prompt, folder, print, bar))
     except OSError as failure:
-        _fail(f"cannot write to {folder}: {failure.strerror or failure}", 1)
+        fail(f"cannot write to {folder}: {failure.strerror or failure}", 1)
 
 
 @main.command()
@@ -102,7 +112,7 @@ def simulate(port: int, speed: float, key: str) -> None:
     try:
         _run(run())
     except OSError as failure:
-        _fail(f"cannot listen on port {port}: {failure.strerror or failure}", 1)
+        fail(f"cannot listen on port {port}: {failure.strerror or failure}", 1)
 
 
 @main.group(invoke_without_command=True)
@@ -157,8 +167,8 @@ def _with_records(work: Callable[[Records], Awaitable[T]]) -> T:
     """Run `work` on the records, with errors in a person's words."""
     from mj_mcp.app import open_records  # noqa: PLC0415 - only the commands that need it pay for it
 
-    settings = _settings()
-    logs.configure(level="error", style="console", redact=logs.redactor(settings.api_key.get_secret_value()))
+    settings = settings_or_exit()
+    logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
 
     async def run() -> T:
         async with open_records(settings) as records:
@@ -167,7 +177,7 @@ def _with_records(work: Callable[[Records], Awaitable[T]]) -> T:
     try:
         return asyncio.run(run())
     except MjError as failure:
-        _fail(failure.message, 1)
+        fail(failure.message, 1)
 
 
 def _as_json(task: Task) -> str:
@@ -180,28 +190,44 @@ def _as_row(task: Task) -> str:
     return f"{when}  {task.status:12} {task.kind or '-':9}  {task.owner:12}  {task.handle:36}  {prompt[:60]}"
 
 
-def _serve() -> None:
-    settings = _settings()
-    _run(_serving(settings))
+def _serve(serving: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
+    settings = settings_or_exit()
+    try:
+        _run(serving(settings))
+    except MjError as failure:  # before anything is served
+        fail(failure.message, 1)
+
+
+def _set_up(settings: Settings) -> None:
+    gc.disable()
+    logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(*settings.secrets))
+
+
+def _set_aside() -> None:
+    """What set-up made lives as long as the process, and no collection ever walks it.
+
+    Walking it would cost the start a tenth of its time, and a call now and then its p99. What is rubbish in it stays:
+    half a megabyte.
+    """
+    gc.freeze()
+    gc.enable()
+    gc.set_threshold(*GC_THRESHOLD)
+    log.debug("serving", frozen=gc.get_freeze_count())
 
 
 async def _serving(settings: Settings) -> None:
-    key = settings.api_key.get_secret_value()
-    logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(key))
+    _set_up(settings)
     from mj_mcp.app import open_studio  # noqa: PLC0415 - the settings are checked before anything heavy is imported
     from mj_mcp.server import build_server, serve_stdio  # noqa: PLC0415 - as above
 
     async with open_studio(settings) as studio:
         server = build_server(studio, settings)
-        # What is set up now lives as long as the process: no collection has to walk it again.
-        gc.collect()
-        gc.freeze()
+        _set_aside()
         await serve_stdio(server)
 
 
 async def _serving_http(settings: Settings, host: str, port: int, *, stateless: bool) -> None:
-    key = settings.api_key.get_secret_value()
-    logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(key))
+    _set_up(settings)
     from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
     from mj_mcp.server import build_server  # noqa: PLC0415 - as above
     from mj_mcp.server.http import http_app, listen, serve_http  # noqa: PLC0415 - stdio does not pay for it
@@ -210,26 +236,13 @@ async def _serving_http(settings: Settings, host: str, port: int, *, stateless: 
     try:
         listener = listen(host, port, settings, protected=protect is not None)
     except SettingsError as failure:
-        _fail(str(failure), EXIT_SETTINGS)
+        fail(str(failure), EXIT_SETTINGS)
     except OSError as failure:
-        _fail(f"cannot listen on {host} port {port}: {failure.strerror or failure}", 1)
+        fail(f"cannot listen on {host} port {port}: {failure.strerror or failure}", 1)
     async with open_studio(settings) as studio:
         app = http_app(build_server(studio, settings), settings, studio, stateless=stateless, protect=protect)
-        gc.collect()
-        gc.freeze()
+        _set_aside()
         await serve_http(app, listener, on_stop=studio.release)
-
-
-def _settings() -> Settings:
-    try:
-        return read_settings()
-    except SettingsError as failure:
-        _fail(f"{failure}. `mj-mcp demo` shows everything without a key; the README lists the settings.", EXIT_SETTINGS)
-
-
-def _fail(line: str, code: int) -> NoReturn:
-    print(f"mj-mcp: {line}", file=sys.stderr)
-    sys.exit(code)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

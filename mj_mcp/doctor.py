@@ -6,7 +6,7 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from mj_mcp.errors import MjError
 from mj_mcp.journal import open_journal
@@ -50,7 +50,7 @@ async def _check_proxy(settings: Settings) -> list[Check]:
     key = settings.api_key.get_secret_value()
     http = Http(settings.base_url, key)
     try:
-        look = await Proxy(http, redactor(key)).look(f"doctor-{uuid.uuid4().hex}", seconds=LOOK_SECONDS)
+        look = await Proxy(http, redactor(*settings.secrets)).look(f"doctor-{uuid.uuid4().hex}", seconds=LOOK_SECONDS)
     finally:
         await http.aclose()
     if not isinstance(look, Trouble):
@@ -70,15 +70,25 @@ async def _check_proxy(settings: Settings) -> list[Check]:
 
 
 async def _check_journal(settings: Settings) -> Check:
-    journal = open_journal(settings.database_url, settings.data_dir, settings.account)
+    url = settings.database_url.get_secret_value()
+    engine = f"PostgreSQL at {where}" if (where := _server_of(url)) else "SQLite"
     try:
-        await journal.ready()
-        page = await journal.page("local", None, 1, None)
+        journal = open_journal(url, settings.data_dir, settings.account)
+        try:
+            await journal.ready()
+            page = await journal.page("local", None, 1, None)
+        finally:
+            await journal.aclose()
     except MjError as failure:
-        return Check("journal", ok=False, said=failure.message)
-    finally:
-        await journal.aclose()
-    return Check("journal", ok=True, said="written and read" + ("" if page.tasks else " (no tasks yet)"))
+        return Check("journal", ok=False, said=f"{engine}: {redactor(*settings.secrets)(failure.message)}")
+    return Check("journal", ok=True, said=f"{engine}, written and read" + ("" if page.tasks else " (no tasks yet)"))
+
+
+def _server_of(url: str) -> str:
+    """Host and database, and nothing of who enters there; "" for SQLite."""
+    parts = urlsplit(url)
+    host = ",".join([*filter(None, [parts.netloc.rpartition("@")[2]]), *parse_qs(parts.query).get("host", [])])
+    return f"{host}{parts.path}" if url else ""
 
 
 def _check_folder(folder: Path) -> Check:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,11 @@ def image_of(task: Task, index: int) -> Image:
 
 def present(task: Task) -> Task:
     """`task`, its pictures without the paths of files that are gone: an archive drops what it has no room for."""
-    if all(image.path is None or Path(image.path).is_file() for image in task.images):
+    if all(image.path is None or _is_there(image.path) for image in task.images):
         return task
-    images = (image if Path(image.path or "").is_file() else replace(image, path=None) for image in task.images)
+    images = (image if image.path and _is_there(image.path) else replace(image, path=None) for image in task.images)
     return replace(task, images=tuple(images))
+
+
+def _is_there(path: str) -> bool:
+    return isfile(path)  # noqa: PTH113 - asked at every call for every picture; a Path would cost three times as much

@@ -7,6 +7,7 @@ says how long to wait for the next look at a task. Knows no clock and no connect
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -27,6 +28,12 @@ from mj_mcp.tasks import Kind, Sighting, Status, Task
 
 RELEARN_SECONDS = 15.0
 """Open jobs that grow older teach too; a model older than this is made anew before it is used."""
+
+RELEARN_AT_ONCE_SECONDS = 1.0
+"""Nor is a model made more often than this, however many tasks finish: making one takes ten milliseconds."""
+
+AGES_ASKED = 40
+"""So many open jobs, spread evenly over the ages of all, say as much of today's speed as a thousand would."""
 
 LOOKS_PER_SECOND = 50.0
 """The ceiling over all open tasks of this process, shared evenly."""
@@ -84,6 +91,7 @@ class Pace:
         self._poll_seconds = poll_seconds
         self._history: dict[Kind, list[tuple[Finished, int]]] = defaultdict(list)
         self._models: dict[Kind, tuple[float, Model]] = {}
+        self._news: set[Kind] = set()
         self._open: dict[str, tuple[Kind, float]] = {}
 
     def learn_from(self, tasks: Iterable[Task]) -> None:
@@ -98,7 +106,7 @@ class Pace:
                 history.append((Finished(seconds, task.finished_at, min(task.blind, seconds)), task.looks))
                 history.sort(key=lambda job: job[0].at)
                 del history[:-MEMORY]
-                self._models.pop(kind, None)
+                self._news.add(kind)
 
     def is_open(self, task: Task, age: float) -> None:
         """A task was seen open at this age: that it takes so long says something of all others."""
@@ -135,13 +143,16 @@ class Pace:
 
     def _model(self, kind: Kind, now: float) -> Model:
         made, model = self._models.get(kind, (0.0, None))
-        if model is None or now - made > RELEARN_SECONDS:
+        fresh_for = RELEARN_AT_ONCE_SECONDS if kind in self._news else RELEARN_SECONDS
+        if model is None or now - made > fresh_for:
             history = self._history[kind]
             jobs = [job for job, _ in history]
             in_hand = sum(fixed_looks(job.seconds, job.blind, self._poll_seconds) - looks for job, looks in history)
-            ages = [age for other, age in self._open.values() if other is kind]
-            model = learn(jobs, ages, prior=PRIORS[kind], poll_seconds=self._poll_seconds, in_hand=in_hand)
+            ages = sorted(age for other, age in self._open.values() if other is kind)
+            asked = ages[:: math.ceil(len(ages) / AGES_ASKED) or 1]
+            model = learn(jobs, asked, prior=PRIORS[kind], poll_seconds=self._poll_seconds, in_hand=in_hand)
             self._models[kind] = (now, model)
+            self._news.discard(kind)
         return model
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -35,7 +35,11 @@ class Settings(BaseSettings):
         default_factory=lambda: user_data_path("mj-mcp", appauthor=False),
         description="The folder of the journal and the archive (mode 0700). Default: the user's data folder.",
     )
-    database_url: str = Field("", description="Leave unset: the built-in SQLite journal is the only one so far.")
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="`postgresql://user:password@host/database` for several replicas (needs the extra `[postgres]`). "
+        "Default: SQLite in the data folder.",
+    )
     output_dir: Path = Field(
         default_factory=lambda: user_pictures_path() / "mj-mcp",
         description="Where pictures may be saved. Default: `mj-mcp` in the user's pictures folder.",
@@ -117,9 +121,18 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _only_sqlite(cls, url: str) -> str:
-        if url:
-            raise ValueError("the built-in SQLite journal is the only one so far; leave it unset")
+    def _postgresql_url(cls, url: SecretStr) -> SecretStr:
+        try:
+            parts = urlsplit(url.get_secret_value())
+            _ = parts.port
+        except ValueError:  # its message would show the value
+            raise ValueError("it must be a URL") from None
+        if not url.get_secret_value():
+            return url
+        if parts.scheme not in {"postgresql", "postgres"} or not (parts.hostname or "host=" in parts.query):
+            raise ValueError("it must begin with postgresql:// and name a host, or be left unset for SQLite")
+        if parts.fragment:
+            raise ValueError("a # in the password must be written as %23")
         return url
 
     @field_validator("data_dir", "output_dir")
@@ -162,10 +175,22 @@ class Settings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no text that leaves this process may hold."""
+        return (self.api_key.get_secret_value(), *passwords_in(self.database_url.get_secret_value()))
+
+    @property
     def account(self) -> str:
         """Names the account without telling the key: tasks of two accounts never mix."""
         text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def passwords_in(url: str) -> tuple[str, ...]:
+    """The password of a database, as it is and as it stands in its URL."""
+    parts = urlsplit(url)
+    found = [parts.password or "", *parse_qs(parts.query).get("password", [])]
+    return tuple({form for password in found for form in (password, unquote(password)) if form})
 
 
 def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of Settings

@@ -24,7 +24,8 @@ from mj_mcp.errors import (
     UpstreamError,
 )
 from mj_mcp.gallery import Gallery, Shown
-from mj_mcp.journal import Journal, Page
+from mj_mcp.hosts import Patience
+from mj_mcp.journal import UNREAD, Journal, Page
 from mj_mcp.originals import Picture, present
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.prompts import Options, compile_prompt
@@ -37,7 +38,7 @@ from mj_mcp.proxy import (
     simple_change,
 )
 from mj_mcp.submits import Submits
-from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge
+from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
 from mj_mcp.verdicts import raise_unless_accepted, seen
 from mj_mcp.watch import Tick, Watch
 
@@ -67,14 +68,6 @@ class Told:
     waited: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether a submit could work now: the journal can be read, and the key is not known to be refused."""
-
-    journal: bool
-    key: bool
-
-
 class Studio:
     """Everything a caller can ask for. `owner` is the caller's identity; one's tasks are nobody else's."""
 
@@ -90,6 +83,7 @@ class Studio:
     ) -> None:
         """`now` gives seconds since the epoch."""
         self._journal = journal
+        self.patience = Patience(journal)
         self._proxy = proxy
         self._watch = watch
         self._submits = submits
@@ -169,6 +163,8 @@ class Studio:
                 tick=tick,
             )
             self._raise_when_blind(task)
+        if known is not None and UNREAD in known.warnings:
+            task = warn(task, UNREAD)  # also where a look has shown more since
         if task.status is Status.REFUSED:
             raise_unless_accepted(task)
         task, shown = await self._show(task, wait) if picture else (task, None)
@@ -183,16 +179,16 @@ class Studio:
         self._watch.release()
         self._submits.release()
 
-    async def readiness(self) -> Readiness:
-        """Whether a submit could work now, as far as can be told without asking the proxy."""
+    async def faults(self) -> dict[str, str]:
+        """Which parts would fail a submit now, and how; as far as can be told without asking the proxy."""
+        found = {"key": "refused"} if self._proxy.refuses_key() else {}
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._journal.page(LOCAL_OWNER, None, 1, None)
-            journal = True
         except (StorageUnavailable, TimeoutError) as failure:
             log.warning("not_ready", reason=str(failure) or "the journal did not answer in time")
-            journal = False
-        return Readiness(journal, key=not self._proxy.refuses_key())
+            found["journal"] = "unavailable"
+        return found
 
     async def list_tasks(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
         """The owner's tasks, newest first."""

@@ -122,6 +122,8 @@ class Task:
     finished_at: float | None = None
     looks: int | None = None
     """Looks that its watcher made until it saw the end."""
+    given_up_at: float | None = None
+    """Since when a stalled task is not looked at by itself any more."""
     blind: float | None = None
     """Seconds between the last look that saw it open and the one that saw the end."""
 
@@ -168,7 +170,7 @@ def move(task: Task, status: Status, now: float) -> Task:
     if status not in MOVES[task.status]:
         raise IllegalMove(f"{task.submission_id}: {task.status} -> {status}")
     finished = now if status in {_S.SUCCEEDED, _S.FAILED} else None
-    return replace(task, status=status, updated_at=now, finished_at=finished)
+    return replace(task, status=status, updated_at=now, finished_at=finished, given_up_at=None)
 
 
 def accept(task: Task, task_id: str, now: float, warnings: tuple[str, ...] = ()) -> Task:
@@ -192,9 +194,29 @@ def stall(task: Task, warning: str, now: float) -> Task:
     return replace(move(task, _S.STALLED, now), warnings=_joined(task.warnings, (warning,)))
 
 
+def stall_if_moving(task: Task, warning: str, now: float) -> Task:
+    """As `stall`; a task that is not under way stays as it is."""
+    return stall(task, warning, now) if task.status in {_S.QUEUED, _S.PROCESSING} else task
+
+
 def warn(task: Task, warning: str) -> Task:
     """`task` with one more thing to know; it has not moved by that."""
     return replace(task, warnings=_joined(task.warnings, (warning,)))
+
+
+GIVEN_UP = "it is not looked at by itself any more; get_task looks again"
+
+
+def give_up(task: Task, now: float) -> Task:
+    """A stalled task that is left alone from now on, and says so; one that moved meanwhile stays as it is."""
+    if task.status is not _S.STALLED or task.given_up_at is not None:
+        return task
+    return replace(task, given_up_at=now, warnings=_joined(task.warnings, (GIVEN_UP,)))
+
+
+def resume(task: Task) -> Task:
+    """A task that was given up, once somebody asks for it."""
+    return replace(task, given_up_at=None, warnings=tuple(w for w in task.warnings if w != GIVEN_UP))
 
 
 def merge(task: Task, seen: Sighting, now: float) -> Task:

@@ -12,40 +12,38 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from mj_mcp.cadence import MIN_GAP
-from mj_mcp.errors import StorageUnavailable
+from mj_mcp.errors import StorageUnavailable, Unauthorized
 from mj_mcp.jobtimes import MEMORY
 from mj_mcp.journal import Journal
 from mj_mcp.pace import GIVE_UP_SECONDS, Following, Pace
 from mj_mcp.proxy import Look, Proxy, Trouble, Unknown
-from mj_mcp.tasks import Kind, Sighting, Status, Task, merge, stall, warn
+from mj_mcp.tasks import Kind, Sighting, Status, Task, give_up, merge, resume, stall_if_moving
+from mj_mcp.turns import Turns
 
 log = structlog.get_logger("mj_mcp.watch")
 
 
 class Tick(Protocol):
-    """Awaited about once a second with the task as last seen, and its place in the queue while it waits in one."""
+    """Told about once a second of the task as last seen, and of its place in the queue while it waits in one."""
 
-    def __call__(self, task: Task, place: int = 0, /) -> Awaitable[None]:
-        """Tell whoever waits."""
-        ...
+    def __call__(self, task: Task, place: int = 0, /) -> Awaitable[None]: ...  # noqa: D102 - said above
 
 
 SWEEP_SECONDS = 0.5
 """How often the journal is asked for what other processes changed, left or lost."""
-
 IDLE_SWEEP_SECONDS = 2.0
 TICK_SECONDS = 1.0
 LAST_LOOK_SECONDS = 0.7
 """A wait ends with a look so long before its end: the answer is as fresh as it can be."""
 NEVER_LOOKED = float("-inf")
-MAX_LOOKS_AT_ONCE = 16
 UNKNOWN_LOOKS_TOLERATED = 5
-GIVEN_UP = "it is not looked at by itself any more; get_task looks again"
+FORGOTTEN = "the proxy does not know this task; it may have forgotten it"
 NUDGE_GAP_SECONDS = MIN_GAP
 """A caller who asks again and again brings no more looks than this."""
 
@@ -88,7 +86,7 @@ class Watch:
         self._pulses: dict[str, asyncio.Event] = {}
         self._waiters: Counter[str] = Counter()
         self._looks: Counter[str] = Counter()
-        self._looking = asyncio.Semaphore(MAX_LOOKS_AT_ONCE)
+        self._turns = Turns()
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._released = False
@@ -103,6 +101,7 @@ class Watch:
         """Watch until cancelled. A defect in one sweep is logged; the next one is made all the same."""
         async with asyncio.TaskGroup() as self._group:
             await self._survive(self._recall)
+            self._group.create_task(self._journal.listen(self._wake.set))
             while True:
                 await self._survive(self._sweep)
                 busy = self._following or self._waiters
@@ -148,8 +147,8 @@ class Watch:
     ) -> tuple[Task, int]:
         """`task` as soon as it is `enough`, or as last seen at the event loop's time `until`; and the looks made.
 
-        `look_now` asks for a look at once instead of at the usual time, `one_look` comes back after the first look,
-        whatever it shows, and `tick` is awaited about once a second with the task as last seen.
+        `look_now` asks for a look at once instead of at the usual time; with `one_look` the first look ends the wait,
+        whatever it shows. A look that the proxy refuses ends it in any case. `tick` is awaited about once a second.
         """
         sid, clock = task.submission_id, asyncio.get_running_loop().time
         with self._attending(sid):
@@ -157,8 +156,7 @@ class Watch:
             self._nudge(sid, now=look_now)
             last_look = until - LAST_LOOK_SECONDS if until - clock() > 2 * LAST_LOOK_SECONDS else None
             # Read after registering: a change between the caller's own read and this one is not missed.
-            with suppress(StorageUnavailable):
-                task = await self._journal.find(sid, task.owner) or task
+            task = await self._read_anew(task)
             while not enough(task) and (left := until - clock()) > 0 and not self._released:
                 if last_look is not None and clock() >= last_look:
                     last_look = None
@@ -166,11 +164,20 @@ class Watch:
                 pause = left if last_look is None else last_look - clock()
                 looked = await self._pulse(sid, max(0.0, min(pause, TICK_SECONDS) if tick else pause))
                 task = self._known.get(sid, task)
-                if one_look and looked:
+                if looked and (one_look or self._is_refused(sid)):
                     break
                 if tick is not None and not enough(task):
                     await tick(task)
             return task, self._looks[sid] - looks
+
+    async def _read_anew(self, task: Task) -> Task:
+        """The row as it is now; a task that was given up is taken up again, as somebody asks for it."""
+        with suppress(StorageUnavailable):
+            task = await self._journal.find(task.submission_id, task.owner) or task
+            if task.given_up_at is not None:
+                task = await self._journal.update(task.submission_id, resume)
+                self._wake.set()
+        return task
 
     @contextmanager
     def _attending(self, sid: str) -> Iterator[None]:
@@ -190,10 +197,15 @@ class Watch:
         return pulse.is_set()
 
     def _nudge(self, sid: str, *, now: bool) -> None:
-        self._wake.set()
         if following := self._following.get(sid):
             following.nudged = following.nudged or now
             following.wake.set()
+        else:
+            self._wake.set()
+
+    def _is_refused(self, sid: str) -> bool:
+        following = self._following.get(sid)
+        return bool(following and following.trouble and following.trouble.code == Unauthorized.code)
 
     def _forget(self, sid: str) -> None:
         if not self._waiters[sid]:
@@ -221,7 +233,8 @@ class Watch:
         for task in await self._journal.changes():
             self.publish(task)
         held = {task.submission_id: task for task in await self._journal.tend(self._now())}
-        for task in held.values():
+        for task in [task for sid, task in held.items() if sid not in self._following]:
+            await asyncio.sleep(0)  # a thousand of them hold nobody up
             if task.is_watched:
                 self._begin(task, NEVER_LOOKED)
             else:
@@ -234,14 +247,9 @@ class Watch:
     def _begin(self, task: Task, looked_at: float) -> None:
         if self._group is None or task.submission_id in self._following or not task.is_watched:
             return
-        if self._is_given_up(task) and not self._waiters[task.submission_id]:
-            return
         self._following[task.submission_id] = _Following(looked_at)
         self._known[task.submission_id] = task
         self._group.create_task(self._follow(task))
-
-    def _is_given_up(self, task: Task) -> bool:
-        return task.status is Status.STALLED and self._now() - task.updated_at > GIVE_UP_SECONDS
 
     async def _follow(self, task: Task) -> None:
         """Look until the task is over. A defect ends this watcher only; the next sweep begins another."""
@@ -249,7 +257,8 @@ class Watch:
         following = self._following[sid]
         try:
             while (task.is_watched or following.unrecorded) and await self._due(task, following):
-                async with self._looking:
+                async with self._turns.one():
+                    following.nudged = False
                     look = await self._proxy.look(task.task_id or "")
                 following.looked_at = asyncio.get_running_loop().time()
                 self._looks[sid] += 1
@@ -270,15 +279,13 @@ class Watch:
         clock = asyncio.get_running_loop().time
         while not following.lost:
             following.attended = self._waiters[task.submission_id] > 0
-            if self._is_given_up(task) and not following.attended:
-                await self._journal.update(task.submission_id, lambda task: warn(task, GIVEN_UP))
+            idle = self._now() - task.updated_at
+            if task.status is Status.STALLED and idle > GIVE_UP_SECONDS and not following.attended:
+                await self._journal.update(task.submission_id, lambda task: give_up(task, self._now()))
                 return False
             gap = self._pace.seconds_to_look(task, following, self._age(task), clock())
-            if following.nudged:
-                gap = min(gap, NUDGE_GAP_SECONDS)
-            left = following.looked_at + gap - clock()
+            left = following.looked_at + (min(gap, NUDGE_GAP_SECONDS) if following.nudged else gap) - clock()
             if left <= 0:
-                following.nudged = False
                 return True
             following.wake.clear()
             with suppress(TimeoutError):
@@ -300,7 +307,7 @@ class Watch:
                 following.missed(None)
                 if following.unknown < UNKNOWN_LOOKS_TOLERATED or task.status is Status.STALLED:
                     return task
-                change = self._stalling("the proxy does not know this task; it may have forgotten it")
+                change = partial(stall_if_moving, warning=FORGOTTEN, now=self._now())
             case Trouble():
                 following.missed(look.retry_after)
                 following.trouble = look
@@ -332,15 +339,8 @@ class Watch:
             if merged.finished_at is not None and task.finished_at is None:
                 return replace(merged, looks=looks, blind=round(blind, 3))
             idle = now - merged.updated_at
-            if merged.status in {Status.QUEUED, Status.PROCESSING} and idle > patience:
-                return stall(merged, f"nothing has moved for {idle / 60:.0f} minutes", now)
-            return merged
-
-        return change
-
-    def _stalling(self, warning: str) -> Callable[[Task], Task]:
-        def change(task: Task) -> Task:
-            return stall(task, warning, self._now()) if task.status in {Status.QUEUED, Status.PROCESSING} else task
+            still = f"nothing has moved for {idle / 60:.0f} minutes"
+            return stall_if_moving(merged, still, now) if idle > patience else merged
 
         return change
 

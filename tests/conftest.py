@@ -11,14 +11,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import databases
 import pytest
 from anyio import fail_after, open_process, sleep
 from anyio.abc import Process
+from databases import Database
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CallToolResult, Implementation
@@ -58,6 +60,11 @@ class Caller:
         """End the server as a crash does, with SIGKILL (`spawn` only)."""
         assert self._pid is not None
         os.kill(int(self._pid.read_text()), signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the server as a host does, with SIGTERM (`spawn` only)."""
+        assert self._pid is not None
+        os.kill(int(self._pid.read_text()), signal.SIGTERM)
 
     async def call(self, tool: str, **arguments: Any) -> CallToolResult:
         """Call a tool; results come back whole, errors too."""
@@ -217,6 +224,19 @@ def connect(settings_for: Callable[..., Settings]) -> Callable[..., AbstractAsyn
             yield Caller(client)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    """A real PostgreSQL, for all tests of this process."""
+    with databases.database() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(database: Database) -> str:
+    """An empty database."""
+    return database.new()
 
 
 @pytest.fixture(autouse=True)

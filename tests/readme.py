@@ -60,7 +60,7 @@ def settings_table() -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if field.default is PydanticUndefined or field.default in (None, ""):
+    if field.default is PydanticUndefined or field.default in (None, "", SecretStr("")):
         return ""
     return f"`{int(field.default) if isinstance(field.default, bool) else field.default}`"
 

@@ -397,6 +397,9 @@ async def test_one_failed_look_is_borne_but_one_refused_key_is_told(sim: Simulat
         other = await imagine(caller, "a jug")
         sim.inject("look", faults.status(401), times=1000)
         assert (await caller.error("get_task", task_id=other))["code"] == "unauthorized"
+        # However long the caller would wait: only a person can help.
+        with anyio.fail_after(10):
+            assert (await caller.error("get_task", task_id=other, wait_seconds=600))["code"] == "unauthorized"
         assert sim.fired["status_502"] == 1
 
 

@@ -28,14 +28,28 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "jobtimes": (2, set()),
     "cadence": (2, {"jobtimes"}),
     "pace": (2, {"cadence", "jobtimes", "tasks"}),
-    "watch": (2, {"pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
+    "turns": (2, {"pace"}),
+    "watch": (2, {"turns", "pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
+    "hosts": (2, {"errors", "journal"}),
     "submits": (2, {"watch", "errors", "tasks", "proxy", "journal"}),
     "originals": (2, {"errors", "tasks", "proxy", "journal", "pictures"}),
     "gallery": (2, {"originals", "errors", "tasks", "proxy", "journal", "pictures"}),
     "studio": (
         2,
-        {"submits", "watch", "gallery", "verdicts", "originals", "errors", "tasks", "prompts", "proxy", "journal"}
-        | {"pictures"},
+        {
+            "submits",
+            "watch",
+            "hosts",
+            "gallery",
+            "verdicts",
+            "originals",
+            "errors",
+            "tasks",
+            "prompts",
+            "proxy",
+            "journal",
+        }
+        | {"journal", "pictures"},
     ),
     "verdicts": (2, {"errors", "tasks", "proxy"}),
     "records": (2, {"verdicts", "errors", "tasks", "proxy", "journal"}),
@@ -52,11 +66,14 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "doctor": (4, {"errors", "proxy", "journal", "settings", "logs"}),
     "simulator": (4, set()),
     "demo": (4, {"simulator"}),
+    "terminal": (4, {"settings"}),
+    "cli_journal": (4, {"__init__", "errors", "journal", "logs", "settings", "terminal"}),
     "cli": (
         4,
         {
             "__init__",
             "app",
+            "cli_journal",
             "demo",
             "doctor",
             "errors",
@@ -66,10 +83,16 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
             "simulator",
             "records",
             "tasks",
+            "terminal",
         },
     ),
     "__main__": (4, {"cli"}),
 }
+
+COMMANDS = {"cli", "cli_journal"}
+"""What a person calls."""
+
+PRINT = COMMANDS | {"terminal"}
 
 # What is outside, and the only modules or rooms that may import it.
 OUTSIDE: dict[str, set[str]] = {
@@ -87,9 +110,10 @@ OUTSIDE: dict[str, set[str]] = {
     "aiosqlite": {"journal"},
     "sqlalchemy": {"journal"},
     "psycopg": {"journal"},
+    "psycopg_pool": {"journal"},
     "PIL": {"pictures", "simulator"},
     "h11": {"simulator"},
-    "click": {"cli"},
+    "click": COMMANDS,
     "platformdirs": {"settings"},
     "pydantic_settings": {"settings"},
     "subprocess": set(),
@@ -110,7 +134,7 @@ MAX_FUNCTION_LINES = 40
 # within the limit leaves the list.
 LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {
-    "server.tools:generate_image": 67,  # its arguments are the published ones
+    "server.tools:generate_image": 66,  # its arguments are the published ones
 }
 
 
@@ -187,8 +211,8 @@ def _wrong_names(module: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom) and node.module == "os" and room != "settings":
             if {"environ", "environb", "getenv"} & {name.name for name in node.names}:
                 yield node.lineno, "reads the environment, which is for settings"
-        elif isinstance(node, ast.Name) and node.id == "print" and room != "cli":
-            yield node.lineno, "prints, which is for cli"
+        elif isinstance(node, ast.Name) and node.id == "print" and room not in PRINT:
+            yield node.lineno, f"prints, which is for {', '.join(sorted(PRINT))}"
         elif isinstance(node, ast.Name) and node.id in {"__import__", "breakpoint", "eval", "exec"}:
             yield node.lineno, f"uses {node.id}"
 

@@ -26,8 +26,8 @@ from mcp import Client
 from mcp_types import CallToolResult, Implementation
 
 from mj_mcp.app import open_studio
+from mj_mcp.hosts import HOST_WAIT_SECONDS
 from mj_mcp.server import build_server
-from mj_mcp.server.hosts import HOST_WAIT_SECONDS
 from mj_mcp.server.http import http_app, listen
 from mj_mcp.server.http import serve_http as serve
 from mj_mcp.settings import Settings, SettingsError
@@ -149,7 +149,7 @@ async def test_a_call_blocks_for_as_long_as_its_host_survives(
     """The name comes with each request in one generation and with the session in the other; else it is not known."""
     named = protocol == "2026-07-28" or not stateless
     monkeypatch.setitem(HOST_WAIT_SECONDS, "hasty", 0.0 if named else 60.0)
-    monkeypatch.setattr("mj_mcp.server.hosts.DEFAULT_WAIT_SECONDS", 60.0 if named else 0.0)
+    monkeypatch.setattr("mj_mcp.hosts.DEFAULT_WAIT_SECONDS", 60.0 if named else 0.0)
     async with serving(settings_for(sim.url), stateless=stateless) as url:
         mode = protocol if protocol == "2026-07-28" else "legacy"
         async with Client(url, mode=mode, client_info=Implementation(name="Hasty", version="1")) as client:
@@ -176,7 +176,7 @@ async def serving(settings: Settings, *, stateless: bool) -> AsyncIterator[str]:
 
 
 async def test_sessions_are_bounded_and_end_when_they_are_idle(sim: Simulator, serve_http: Serve) -> None:
-    limits = {"MJ_HTTP_MAX_SESSIONS": "2", "MJ_HTTP_SESSION_SECONDS": "1"}
+    limits = {"MJ_HTTP_MAX_SESSIONS": "2", "MJ_HTTP_SESSION_SECONDS": "2"}
     async with serve_http(sim, **limits) as served, by_hand(served) as client:
         first, second, third = [await open_session(client) for _ in range(3)]
         assert [answer.status_code for answer in (first, second, third)] == [200, 200, 503]
@@ -187,7 +187,7 @@ async def test_sessions_are_bounded_and_end_when_they_are_idle(sim: Simulator, s
         with anyio.fail_after(PATIENCE):
             while (await open_session(client)).status_code == 503:  # noqa: ASYNC110 - another process ends them
                 await anyio.sleep(0.1)
-        assert await ping(client, session) == 404
+        assert await ping(client, second.headers["Mcp-Session-Id"]) == 404
         assert session not in served.log.read_text()
 
 

@@ -21,11 +21,24 @@ import pytest
 
 import mj_mcp.journal
 from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import DOUBT_COUNTS_SECONDS, LEASE_SECONDS, QUEUE_SECONDS, Claim, Journal, Limits, Page, Place
+from mj_mcp.journal import (
+    CUTS_KEPT,
+    DOUBT_COUNTS_SECONDS,
+    LEASE_SECONDS,
+    QUEUE_SECONDS,
+    Claim,
+    Cut,
+    Journal,
+    Limits,
+    Page,
+    Place,
+)
+from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.tasks import (
+    GIVEN_UP,
     Failure,
     IllegalMove,
     Image,
@@ -35,9 +48,12 @@ from mj_mcp.tasks import (
     Task,
     accept,
     doubt,
+    give_up,
     merge,
     move,
     refuse,
+    resume,
+    stall,
 )
 
 pytestmark = pytest.mark.anyio
@@ -59,8 +75,9 @@ class Clock:
 Open = Callable[..., Journal]
 """Another process's door to the same storage, in this process. `account` is the only argument."""
 
-ENGINES: dict[str, Callable[[Path, str, Clock], Journal]] = {
-    "sqlite": lambda folder, account, clock: SqlJournal(Sqlite(folder / "data"), account, clock),
+ENGINES: dict[str, Callable[[str | Path, str, Clock], Journal]] = {
+    "sqlite": lambda folder, account, clock: SqlJournal(Sqlite(Path(folder) / "data"), account, clock),
+    "postgres": lambda url, account, clock: SqlJournal(Postgres(str(url)), account, clock),
 }
 
 
@@ -72,9 +89,10 @@ def clock() -> Clock:
 @pytest.fixture(params=ENGINES)
 async def open_journal(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Open]:
     opened: list[Journal] = []
+    where = request.getfixturevalue("database_url") if request.param == "postgres" else tmp_path
 
     def open_(account: str = "account") -> Journal:
-        opened.append(ENGINES[request.param](tmp_path, account, clock))
+        opened.append(ENGINES[request.param](where, account, clock))
         return opened[-1]
 
     yield open_
@@ -272,6 +290,13 @@ async def test_a_day_without_submits_refuses_them_all(journal: Journal) -> None:
     with pytest.raises(LimitReached):
         await claim(journal, new(), limits=Limits(max_open=10, per_day=0))
     assert await journal.page("local", None, 10, None) == Page((), None)
+
+
+async def test_only_the_latest_cuts_are_kept_each_host_and_owner_apart(journal: Journal) -> None:
+    for number in range(CUTS_KEPT + 3):
+        await journal.note_cut("ann", "agent", Cut(float(number), NOON))
+    assert [cut.seconds for cut in await journal.cuts("ann", "agent")] == [*map(float, range(3, CUTS_KEPT + 3))]
+    assert await journal.cuts("bob", "agent") == await journal.cuts("ann", "other") == []
 
 
 async def test_owners_take_turns_in_the_queue_however_many_requests_one_of_them_has(journal: Journal) -> None:
@@ -598,6 +623,24 @@ async def test_what_is_settled_is_watched_by_nobody(
     assert await second.tend(clock()) == []
 
 
+async def test_a_task_that_was_given_up_is_nobodys_until_somebody_asks(open_journal: Open, clock: Clock) -> None:
+    first, second = open_journal(), open_journal()
+    task = await bought(first, new())
+    assert await first.tend(clock()) == [task]
+    task = await first.update(task.submission_id, lambda known: stall(known, "nothing moves", NOON))
+    assert await first.tend(clock()) == [task]
+    left = await first.update(task.submission_id, lambda known: give_up(known, NOON))
+    assert (left.status, left.given_up_at, left.warnings[-1]) == (Status.STALLED, NOON, GIVEN_UP)
+    for later in (1, 100 * LEASE_SECONDS):
+        clock.time += later
+        assert await first.tend(clock()) == await second.tend(clock()) == []
+    assert await second.find(task.submission_id, None) == left
+    taken_up = await second.update(task.submission_id, resume)
+    assert taken_up == replace(task, warnings=("nothing moves",))
+    assert await second.tend(clock()) == [task]
+    assert await first.tend(clock()) == []
+
+
 # --- changes
 
 
@@ -689,10 +732,17 @@ async def test_a_caller_that_is_cancelled_never_leaves_a_transaction_half_done(o
     assert await journal.find(behind.submission_id, "local") is None
 
 
-def test_another_engine_than_there_is_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="MJ_DATABASE_URL"):
-        mj_mcp.journal.open_journal("postgresql://x", tmp_path, "account")
-    assert isinstance(mj_mcp.journal.open_journal("", tmp_path, "account"), SqlJournal)
+async def test_the_url_chooses_the_engine(tmp_path: Path, database_url: str) -> None:
+    for url, engine in {"": Sqlite, database_url: Postgres}.items():
+        journal = mj_mcp.journal.open_journal(url, tmp_path, "account")
+        assert isinstance(journal, SqlJournal)
+        assert isinstance(journal._engine, engine)
+        await journal.aclose()
+
+
+async def test_a_url_that_the_driver_cannot_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailable, match="colour"):
+        mj_mcp.journal.open_journal("postgresql://host/db?colour=red", tmp_path, "account")
 
 
 # ------------------------------------------------------------------------------------- SQLite: the file
@@ -762,6 +812,19 @@ async def test_what_is_committed_is_on_the_disk(data_dir: Path) -> None:
             lambda db: [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
         )
         assert pragmas == ["wal", 2]
+
+
+async def test_a_held_task_is_read_again_only_when_it_was_written(data_dir: Path) -> None:
+    async with sqlite(data_dir) as journal:
+        still, moves = await bought(journal, new()), await bought(journal, new())
+        assert await journal.tend(NOON) == [still, moves]
+        with closing(sqlite3.connect(data_dir / "journal.db")) as db, db:
+            db.execute("UPDATE tasks SET body = 'unreadable' WHERE submission_id = ?", (still.submission_id,))
+        assert await journal.tend(NOON) == [still, moves]
+        with closing(sqlite3.connect(data_dir / "journal.db")) as db, db:
+            db.execute("UPDATE tasks SET seq = seq + 100 WHERE submission_id = ?", (still.submission_id,))
+        with pytest.raises(ValueError, match="Invalid JSON"):
+            await journal.tend(NOON)
 
 
 async def test_a_journal_of_a_newer_version_is_refused_and_left_alone(data_dir: Path) -> None:

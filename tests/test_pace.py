@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Caller
+from lives import rows
 
+from mj_mcp.cadence import Model, learn
 from mj_mcp.pace import FAILED_LOOK_SECONDS, IDLE_SECONDS, LATE_IDLE_SECONDS, MAX_BACKOFF_SECONDS, Following, Pace
 from mj_mcp.simulator import Simulator
 from mj_mcp.tasks import Kind, Sighting, Status, Task
@@ -52,7 +56,7 @@ def test_each_kind_is_learned_by_itself() -> None:
     before = pace.remaining(upscale, 0.0, 0.0)
     assert before == Pace(5.0).remaining(upscale, 0.0, 0.0)
     pace.learn_from(finished(number, 8, kind=Kind.UPSCALE) for number in range(40))
-    after = pace.remaining(upscale, 0.0, 0.0)
+    after = pace.remaining(upscale, 0.0, 2.0)
     assert before is not None
     assert after is not None
     assert after < before
@@ -122,6 +126,34 @@ def test_open_jobs_teach_that_today_everything_is_slow() -> None:
     assert among.remaining(OPEN, 0.0, 60.0) == fast, "made anew once it is old"
 
 
+def test_a_thousand_late_jobs_teach_what_a_hundred_teach() -> None:
+    def among(count: int) -> float | None:
+        pace = taught(30)
+        for number in range(count):
+            pace.is_open(replace(OPEN, submission_id=f"sub_open_{number}"), 300.0 + 300.0 * number / count)
+        return pace.remaining(OPEN, 10.0, 0.0)
+
+    assert among(1000) == pytest.approx(among(100), rel=0.05)
+
+
+def test_however_many_tasks_finish_at_once_the_model_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    def counted(*args: Any, **kwargs: Any) -> Model:
+        nonlocal made
+        made += 1
+        return learn(*args, **kwargs)
+
+    monkeypatch.setattr("mj_mcp.pace.learn", counted)
+    pace = taught(30)
+    for number in range(200):
+        pace.learn_from([finished(number, 30)])
+        pace.remaining(OPEN, 10.0, number / 200)
+    assert made == 1
+    pace.remaining(OPEN, 10.0, 1.1)
+    assert made == 2
+
+
 @pytest.mark.anyio
 async def test_a_later_process_has_learned_what_an_earlier_one_saw(
     sim: Simulator, connect: Callable[..., AbstractAsyncContextManager[Caller]]
@@ -141,10 +173,14 @@ async def test_a_later_process_has_learned_what_an_earlier_one_saw(
 
 @pytest.mark.anyio
 async def test_a_task_that_has_stood_still_for_a_day_is_left_alone_until_somebody_asks(
-    sim: Simulator, connect: Callable[..., AbstractAsyncContextManager[Caller]], monkeypatch: pytest.MonkeyPatch
+    sim: Simulator,
+    connect: Callable[..., AbstractAsyncContextManager[Caller]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setattr("mj_mcp.pace.IDLE_SECONDS", 0.0)
     monkeypatch.setattr("mj_mcp.watch.GIVE_UP_SECONDS", 0.0)
+    monkeypatch.setattr("mj_mcp.watch.IDLE_SWEEP_SECONDS", 0.05)
     async with connect(sim) as caller:
         task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
         task_id = task["task_id"]
@@ -152,6 +188,20 @@ async def test_a_task_that_has_stood_still_for_a_day_is_left_alone_until_somebod
         while "it is not looked at by itself any more" not in str(seen["warnings"]):
             (seen,) = (await caller.task("list_tasks"))["tasks"]
         assert seen["status"] == "stalled"
+        # Nobody holds it, and neither this server nor the next one looks at it by itself.
+        looks = len(sim.looks(task_id))
+    async with connect(sim) as caller:
+        other = await caller.task("generate_image", prompt="a jug", wait_seconds=0)
+        await sim.until(lambda: len(sim.looks(other["task_id"])) > 0)
+        assert len(sim.looks(task_id)) == looks
+        assert rows(tmp_path)[0]["holder"] is None
         sim.finish(task_id)
         done = await caller.task("get_task", task_id=task_id, wait_seconds=20, include_image=False)
         assert done["status"] == "succeeded"
+        assert len(sim.looks(task_id)) > looks
+
+
+def test_a_stalled_task_is_looked_at_ever_less_often() -> None:
+    pace, stalled = Pace(5.0), replace(OPEN, status=Status.STALLED)
+    gaps = [pace.seconds_to_look(stalled, Following(0.0), age, age) for age in (10.0, 600.0, 3600.0, 86_400.0)]
+    assert gaps == [5.0, 60.0, 300.0, 300.0]

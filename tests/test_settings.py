@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from mj_mcp.settings import Settings, SettingsError, read_settings
 
@@ -46,7 +46,7 @@ def test_the_defaults_are_the_published_ones() -> None:
     settings = read_settings()
     assert settings.model_dump(exclude={"api_key", "data_dir", "output_dir"}) == {
         "base_url": "https://cubicspaces.cloud",
-        "database_url": "",
+        "database_url": SecretStr(""),
         "wait_seconds": None,
         "poll_seconds": 5.0,
         "max_open_tasks": 10,
@@ -93,7 +93,11 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("MJ_BASE_URL", f"https://host:{SECRET}"),
         ("MJ_BASE_URL", f"https://[{SECRET}"),
         ("MJ_BASE_URL", SECRET),
-        ("MJ_DATABASE_URL", f"postgresql://user:{SECRET}@host/db"),
+        ("MJ_DATABASE_URL", f"mysql://user:{SECRET}@host/db"),
+        ("MJ_DATABASE_URL", f"postgresql://user:{SECRET}@host:{SECRET}/db"),
+        ("MJ_DATABASE_URL", f"postgresql:///{SECRET}"),
+        ("MJ_DATABASE_URL", f"postgresql://user:pass#{SECRET}@host/db"),
+        ("MJ_DATABASE_URL", SECRET),
         ("MJ_DATA_DIR", f"{SECRET}/relative"),
         ("MJ_OUTPUT_DIR", "."),
         ("MJ_WAIT_SECONDS", "601"),

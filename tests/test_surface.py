@@ -231,6 +231,9 @@ async def test_a_read_only_server_offers_and_proposes_nothing_that_spends(sim: S
         done = await caller.task("get_task", task_id=task["task_id"], wait_seconds=10)
         assert done["status"] == "succeeded"
         assert [call["tool"] for call in done["next"]] == ["view_image", "save_images"]
-        refused = await caller.call("generate_image", prompt="another")
-        assert refused.is_error
+        for tool, arguments in (("generate_image", {"prompt": "another"}), ("reroll", {"task_id": task["task_id"]})):
+            refused = await caller.error(tool, **arguments)
+            assert refused["code"] == "limit_reached"
+            assert "this server is read-only (MJ_READ_ONLY)" in refused["message"]
+            assert tool in refused["message"]
     assert len(sim.ledger) == 1

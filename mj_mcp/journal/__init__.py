@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mj_mcp.errors import MjError
+from mj_mcp.errors import MjError, StorageUnavailable
 from mj_mcp.tasks import Kind, Status, Task
 
-__all__ = ["Claim", "Journal", "Limits", "Page", "Place", "open_journal"]
+__all__ = ["UNREAD", "Claim", "Cut", "Journal", "Limits", "Page", "Place", "open_journal"]
 
 LEASE_SECONDS = 8.0
 """How long a silent process keeps its tasks. Within 10 s of a death somebody else looks after them."""
@@ -27,6 +27,10 @@ QUEUE_SECONDS = 5.0
 
 DOUBT_COUNTS_SECONDS = 600.0
 """An unconfirmed submit counts as open for this long: no job of this API is known to run longer."""
+
+
+UNREAD = "the journal does not answer: this is what this server has seen last"
+"""The warning of a task that is told from memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,17 @@ class Place:
     """All places are taken: the request stands in the queue, `position` counts from 1. To be asked for again."""
 
     position: int
+
+
+CUTS_KEPT = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A host cut a call off after so many seconds; `at` is when, in seconds since the epoch."""
+
+    seconds: float
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +115,10 @@ class Journal(Protocol):
         ...
 
     async def find(self, handle: str, owner: str | None) -> Task | None:
-        """The task with this submission id or task id, if it is this owner's (None: anybody's)."""
+        """The task with this submission id or task id, if it is this owner's (None: anybody's).
+
+        While the storage does not answer, a task that this process knows comes from memory, with the warning `UNREAD`.
+        """
         ...
 
     async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
@@ -109,6 +127,14 @@ class Journal(Protocol):
 
     async def finished(self, kind: Kind, limit: int) -> list[Task]:
         """The tasks of that kind that finished last, everybody's: what job times are learned from."""
+        ...
+
+    async def note_cut(self, owner: str, host: str, cut: Cut) -> None:
+        """Remember that this host cut a call of this owner off; the latest `CUTS_KEPT` are kept."""
+        ...
+
+    async def cuts(self, owner: str, host: str) -> list[Cut]:
+        """What is remembered of that host with this owner."""
         ...
 
     async def tend(self, now: float) -> list[Task]:
@@ -122,6 +148,13 @@ class Journal(Protocol):
         """The tasks that other processes changed since the last call."""
         ...
 
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` soon after other processes have changed something, until cancelled.
+
+        It only makes a look at `changes` come sooner. Ends at once where the storage tells of nothing.
+        """
+        ...
+
     async def ready(self) -> None:
         """Open the storage now, if it is not open yet."""
         ...
@@ -132,10 +165,21 @@ class Journal(Protocol):
 
 
 def open_journal(url: str, data_dir: Path, account: str) -> Journal:
-    """The journal of `account` at `url` ("" for SQLite in `data_dir`). Nothing is opened before the first use."""
-    if url:
-        raise ValueError("MJ_DATABASE_URL: only the built-in SQLite journal is available; leave it unset")
-    from mj_mcp.journal.sql import SqlJournal  # noqa: PLC0415 - a start that only reads settings does not need it
-    from mj_mcp.journal.sqlite import Sqlite  # noqa: PLC0415 - the engine that is not used is not imported
+    """The journal of `account` at `url` ("" for SQLite in `data_dir`). Nothing is opened before the first use.
 
-    return SqlJournal(Sqlite(data_dir), account)
+    Raises:
+        StorageUnavailable: the driver that `url` needs is not installed, or cannot read it.
+    """
+    from mj_mcp.journal.sql import SqlJournal  # noqa: PLC0415 - a start that only reads settings does not need it
+
+    if not url:
+        from mj_mcp.journal.sqlite import Sqlite  # noqa: PLC0415 - the engine that is not used is not imported
+
+        return SqlJournal(Sqlite(data_dir), account)
+    try:
+        from mj_mcp.journal.postgres import Postgres  # noqa: PLC0415 - as above
+    except ImportError as failure:
+        raise StorageUnavailable(
+            "MJ_DATABASE_URL needs what the extra [postgres] brings: pip install 'mj-mcp[postgres]'"
+        ) from failure
+    return SqlJournal(Postgres(url), account)

@@ -47,6 +47,8 @@ class Dialect:
     lock_row: str = ""
     skip_locked: str = ""
     """What ends a SELECT whose rows are going to be changed; the second passes over what others are changing."""
+    announce: str = ""
+    """What ends the UPDATE of a task, to tell other processes of it at once, where the storage can."""
 
 
 class Engine(Protocol):
@@ -56,7 +58,7 @@ class Engine(Protocol):
     holder: str
     """This process's name in the journal."""
     death_shows: bool
-    """Whether `is_dead` tells for certain; elsewhere a lapsed lease has to do."""
+    """Whether `is_dead` tells for certain; elsewhere a lapsed lease does as well."""
 
     async def write(self, work: Callable[[Db], T]) -> T:
         """Run `work` as one transaction that may write. Raises `StorageUnavailable`."""
@@ -70,8 +72,12 @@ class Engine(Protocol):
         """The bodies of the rows that other processes changed since the last call."""
         ...
 
-    def is_dead(self, holder: str) -> bool:
-        """Whether that process is certainly gone."""
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` soon after others have changed something, until cancelled; ends where nothing tells of it."""
+        ...
+
+    def is_dead(self, db: Db, holder: str) -> bool:
+        """Whether that process is gone."""
         ...
 
     async def aclose(self) -> None:

@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from mj_mcp.errors import StorageUnavailable
+from mj_mcp.journal.schema import missing
 
 DEATH_SHOWS = sys.platform != "win32"
 """Whether a process lock tells for certain that its process is gone; elsewhere a lapsed lease has to do."""
@@ -72,22 +73,15 @@ def _open(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]) ->
 
 
 def _migrate(db: sqlite3.Connection, migrations: list[tuple[str, str]]) -> None:
-    known = [name for name, _ in migrations]
-    if _applied(db) == known:
+    if not missing(migrations, _applied(db)):
         return
     db.execute("BEGIN IMMEDIATE")
     try:
         db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)")
-        applied = _applied(db)
-        if newer := [name for name in applied if name not in known]:
-            raise StorageUnavailable(
-                f"the journal was written by a newer version of mj-mcp (it has {newer[0]}); upgrade mj-mcp"
-            )
-        for name, script in migrations:
-            if name not in applied:
-                for statement in filter(str.strip, script.split(";")):
-                    db.execute(statement)
-                db.execute("INSERT INTO migrations (name) VALUES (?)", (name,))
+        for name, script in missing(migrations, _applied(db)):
+            for statement in filter(str.strip, script.split(";")):
+                db.execute(statement)
+            db.execute("INSERT INTO migrations (name) VALUES (?)", (name,))
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")

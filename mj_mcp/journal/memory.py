@@ -1,6 +1,6 @@
-"""Finished tasks kept at hand: they hardly change, and are what is asked for most.
+"""Tasks kept at hand: finished ones, which hardly change, and what was last known of any, for when nothing can be read.
 
-Owns a bounded memory and the rule that nothing stale is remembered. Knows nothing of where tasks are stored.
+Owns two bounded memories, and the rule that nothing stale is told as new. Knows nothing of where tasks are stored.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections import OrderedDict
 from mj_mcp.tasks import Status, Task
 
 REMEMBERED = 256
+LAST_KNOWN = 4096
+"""Two ids a task: twice as many open tasks as one process is measured with."""
 
 
 class Finished:
@@ -37,3 +39,24 @@ class Finished:
         self.changes += 1
         self._tasks.pop(task.submission_id, None)
         self._tasks.pop(task.task_id or "", None)
+
+
+class LastKnown:
+    """Every task as this process saw it last, by either id: what is told while the storage is away."""
+
+    def __init__(self) -> None:
+        self._tasks: OrderedDict[str, Task] = OrderedDict()
+
+    def note(self, *tasks: Task) -> None:
+        """These were read or written this moment."""
+        for task in tasks:
+            for handle in filter(None, (task.submission_id, task.task_id)):
+                self._tasks[handle] = task
+                self._tasks.move_to_end(handle)
+        while len(self._tasks) > LAST_KNOWN:
+            self._tasks.popitem(last=False)
+
+    def recall(self, handle: str, owner: str | None) -> Task | None:
+        """The task as it was last seen, if it is remembered and is this owner's (None: anybody's)."""
+        task = self._tasks.get(handle)
+        return task if task is not None and owner in {None, task.owner} else None

@@ -8,23 +8,21 @@ connections, files or servers: an `Engine` brings those.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter
+from typing import TypeVar
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import LEASE_SECONDS, Claim, Limits, Page, Place
+from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, UNREAD, Claim, Cut, Limits, Page, Place
 from mj_mcp.journal.engine import Db, Engine
+from mj_mcp.journal.leases import Leases
 from mj_mcp.journal.limits import check_limits, leave_queue, take_place
-from mj_mcp.journal.memory import Finished
+from mj_mcp.journal.memory import Finished, LastKnown
+from mj_mcp.journal.rows import load, store
 from mj_mcp.journal.schema import any_of
-from mj_mcp.tasks import OPEN, TASKS, WATCHED, Kind, Status, Task, doubt
+from mj_mcp.tasks import OPEN, TASKS, Kind, Status, Task, warn
 
 T = TypeVar("T")
-
-_TASK = TypeAdapter(Task)
 
 
 class SqlJournal:
@@ -37,6 +35,8 @@ class SqlJournal:
         self._account = account
         self._now = now
         self._finished = Finished()
+        self._last_known = LastKnown()
+        self._leases = Leases(engine, account)
         self._used = False
 
     # -------------------------------------------------------------------------------------------- protocol
@@ -56,7 +56,7 @@ class SqlJournal:
                 ).fetchone()
                 if row is not None:
                     leave_queue(db, task.submission_id)
-                    return Claim(_load(row), is_new=False)
+                    return Claim(load(row), is_new=False)
             check_limits(db, self._account, task, limits)
             if position := take_place(db, self._account, task, self._now(), limits, queue=queue):
                 return Place(position)
@@ -64,7 +64,15 @@ class SqlJournal:
             self._insert(db, task, request_key, claim)
             return Claim(task, is_new=True)
 
-        return await self._write(work)
+        try:
+            claimed = await self._write(work)
+        except StorageUnavailable:
+            # Whether it is written cannot be told when the storage went away at the very end. Nothing is submitted.
+            self._leases.disown(task.submission_id)
+            raise
+        if isinstance(claimed, Claim):
+            self._last_known.note(claimed.task)
+        return claimed
 
     async def leave(self, submission_id: str) -> None:
         """See `Journal.leave`."""
@@ -80,7 +88,7 @@ class SqlJournal:
                 (self._account, task.task_id),
             ).fetchone()
             if row is not None:
-                known = _load(row)
+                known = load(row)
                 if known.owner != task.owner:
                     raise TaskNotFound(f"no task {task.task_id} is known here")
                 return known
@@ -99,14 +107,15 @@ class SqlJournal:
             ).fetchone()
             if row is None:
                 raise StorageUnavailable(f"the journal has lost {submission_id}")
-            known = _load(row)
+            known = load(row)
             changed = change(known)
             if changed != known:
-                self._store(db, changed)
+                store(db, self._engine, changed)
             return changed
 
         written = await self._write(work)
         self._finished.forget(written)
+        self._last_known.note(written)
         return written
 
     async def find(self, handle: str, owner: str | None) -> Task | None:
@@ -123,12 +132,18 @@ class SqlJournal:
                     (self._account, handle, owner),
                 ).fetchone()
                 if row is not None:
-                    return _load(row)
+                    return load(row)
             return None
 
-        found = await self._read(work)
+        try:
+            found = await self._read(work)
+        except StorageUnavailable:
+            if (known := self._last_known.recall(handle, owner)) is None:
+                raise
+            return warn(known, UNREAD)
         if found is not None:
             self._finished.remember(handle, found, changes)
+            self._last_known.note(found)
         return found
 
     async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
@@ -148,7 +163,7 @@ class SqlJournal:
                 values,
             ).fetchall()
             more = str(rows[limit - 1][1]) if len(rows) > limit else None
-            return Page(tuple(_load(row) for row in rows[:limit]), more)
+            return Page(tuple(load(row) for row in rows[:limit]), more)
 
         return await self._read(work)
 
@@ -161,22 +176,59 @@ class SqlJournal:
                 " ORDER BY finished_at DESC LIMIT ?",
                 (self._account, kind, limit),
             )
-            return [_load(row) for row in rows]
+            return [load(row) for row in rows]
+
+        return await self._read(work)
+
+    async def note_cut(self, owner: str, host: str, cut: Cut) -> None:
+        """See `Journal.note_cut`."""
+        whose = (self._account, owner, host)
+
+        def work(db: Db) -> None:
+            db.execute(
+                "INSERT INTO cuts (account, owner, host, seconds, at) VALUES (?, ?, ?, ?, ?)",
+                (*whose, cut.seconds, cut.at),
+            )
+            newest = "SELECT number FROM cuts WHERE account = ? AND owner = ? AND host = ? ORDER BY number DESC LIMIT ?"
+            db.execute(
+                f"DELETE FROM cuts WHERE account = ? AND owner = ? AND host = ? AND number NOT IN ({newest})",
+                (*whose, *whose, CUTS_KEPT),
+            )
+
+        await self._write(work)
+
+    async def cuts(self, owner: str, host: str) -> list[Cut]:
+        """See `Journal.cuts`."""
+
+        def work(db: Db) -> list[Cut]:
+            rows = db.execute(
+                "SELECT seconds, at FROM cuts WHERE account = ? AND owner = ? AND host = ? ORDER BY number",
+                (self._account, owner, host),
+            )
+            return [Cut(seconds, at) for seconds, at in rows]
 
         return await self._read(work)
 
     async def tend(self, now: float) -> list[Task]:
         """See `Journal.tend`."""
-        if not await self._read(lambda db: self._needs_tending(db, now)):
-            return await self._read(self._held)
-        return await self._write(lambda db: self._tend(db, now))
+        if not await self._read(lambda db: self._leases.needs_tending(db, now)):
+            tended = await self._read(self._leases.held)
+        else:
+            tended = await self._write(lambda db: self._leases.tend(db, now))
+        self._last_known.note(*tended)
+        return tended
 
     async def changes(self) -> list[Task]:
         """See `Journal.changes`."""
-        changed = await self._read(lambda db: [_load((body,)) for body in self._engine.changed(db, self._account)])
+        changed = await self._read(lambda db: [load((body,)) for body in self._engine.changed(db, self._account)])
         for task in changed:
             self._finished.forget(task)
+        self._last_known.note(*changed)
         return changed
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """See `Journal.listen`."""
+        await self._engine.listen(heard)
 
     async def ready(self) -> None:
         """See `Journal.ready`."""
@@ -221,80 +273,4 @@ class SqlJournal:
                 self._now() + LEASE_SECONDS if held else None,
             ),
         )
-        self._store(db, task)
-
-    def _store(self, db: Db, task: Task) -> None:
-        """Write the task and the columns that queries need; they are always written together."""
-        # Settled once, a claim is free for good: an abandoned submit that is found may meet its successor.
-        holder = "holder" if task.status in WATCHED | {Status.SUBMITTING} else "NULL"
-        claim = "claim" if task.status in OPEN else "NULL"
-        db.execute(
-            "UPDATE tasks SET task_id = ?, kind = ?, status = ?, submitted_at = ?, finished_at = ?, body = ?,"
-            f" holder = {holder}, claim = {claim}, writer = ?, seq = {self._dialect.next_seq}"
-            " WHERE submission_id = ?",
-            (
-                task.task_id,
-                task.kind,
-                task.status,
-                task.submitted_at,
-                task.finished_at,
-                _TASK.dump_json(task).decode(),
-                self._engine.holder,
-                task.submission_id,
-            ),
-        )
-
-    def _needs_tending(self, db: Db, now: float) -> bool:
-        """Whether a lease is to be renewed, taken over or settled: asked by a read, so that idling writes nothing."""
-        held_rows = db.execute(
-            f"SELECT holder, min(lease_until) FROM tasks WHERE account = ? AND status IN {any_of(OPEN)}"
-            f" AND status <> '{Status.UNCONFIRMED}' GROUP BY holder",
-            (self._account,),
-        )
-        for holder, lease_until in held_rows:
-            if holder is None or lease_until is None or lease_until < now:
-                return True
-            if holder == self._engine.holder:
-                if lease_until < now + LEASE_SECONDS * 0.6:
-                    return True
-            elif self._engine.is_dead(holder) or lease_until > now + 2 * LEASE_SECONDS:
-                return True
-        return False
-
-    def _tend(self, db: Db, now: float) -> list[Task]:
-        me = self._engine.holder
-        rows = db.execute(
-            f"SELECT body, holder, lease_until FROM tasks WHERE account = ? AND status IN {any_of(OPEN)}"
-            f" AND status <> '{Status.UNCONFIRMED}'{self._dialect.skip_locked}",
-            (self._account,),
-        ).fetchall()
-        dead = {h for h in {row[1] for row in rows} if h not in {None, me} and self._engine.is_dead(h)}
-        settled = []
-        for body, holder, lease_until in rows:
-            task = _load((body,))
-            mine = holder == me
-            # Where death shows, a living process that was silent for long is still waiting for its answer.
-            # A lease far in the future was written before the clock was set back.
-            lapsed = lease_until is None or lease_until < now or lease_until > now + 2 * LEASE_SECONDS
-            free = holder is None or holder in dead or lapsed
-            if mine or (free and task.is_watched):
-                db.execute(
-                    "UPDATE tasks SET holder = ?, lease_until = ? WHERE submission_id = ?",
-                    (me, now + LEASE_SECONDS, task.submission_id),
-                )
-            elif holder is None or holder in dead or (lapsed and not self._engine.death_shows):
-                settled.append(doubt(task, "the server stopped before the proxy's answer was recorded", now))
-                self._store(db, settled[-1])
-        return [*settled, *self._held(db)]
-
-    def _held(self, db: Db) -> list[Task]:
-        rows = db.execute(
-            f"SELECT body FROM tasks WHERE account = ? AND status IN {any_of(WATCHED)} AND holder = ?",
-            (self._account, self._engine.holder),
-        )
-        return [_load(row) for row in rows]
-
-
-def _load(row: Sequence[Any]) -> Task:
-    task: Task = _TASK.validate_json(row[0])
-    return task
+        store(db, self._engine, task)

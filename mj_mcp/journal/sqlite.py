@@ -67,7 +67,10 @@ class Sqlite:
         self._seen_seq = rows[-1][1] if rows else self._seen_seq
         return [body for body, _, writer in rows if writer != self.holder]
 
-    def is_dead(self, holder: str) -> bool:
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """See `Engine.listen`. The file tells nobody; `changed` is cheap."""
+
+    def is_dead(self, db: Db, holder: str) -> bool:  # noqa: ARG002 - the file system tells
         """See `Engine.is_dead`."""
         return self._lock.is_dead(holder)
 

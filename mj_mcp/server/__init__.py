@@ -12,13 +12,14 @@ from typing import Any
 
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import InputRequiredResult
+from mcp_types import CallToolResult, InputRequiredResult
 from pydantic import AnyUrl
 
 from mj_mcp import __version__
+from mj_mcp.errors import LimitReached
 from mj_mcp.pictures import media_type_of
 from mj_mcp.server.identity import identify
-from mj_mcp.server.render import INSTRUCTIONS
+from mj_mcp.server.render import INSTRUCTIONS, SPENDING_TOOLS, error_result
 from mj_mcp.server.resources import add_prompts, add_resources
 from mj_mcp.server.stdio import serve_stdio
 from mj_mcp.server.tools import Face, build_tools
@@ -29,12 +30,21 @@ __all__ = ["build_server", "serve_stdio"]
 
 
 class Server(MCPServer[Face]):
-    """The SDK's server, except that a resource of bytes says what its bytes are: a template has one type for all."""
+    """The SDK's server, except for what it says of a tool that was left out, and of the type of a resource of bytes."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Face, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool; one that spends, on a server that does not offer it, says why it is not there."""
+        if name in SPENDING_TOOLS and self._tool_manager.get_tool(name) is None:
+            message = f"this server is read-only (MJ_READ_ONLY): {name} and every other tool that spends is left out"
+            return error_result(LimitReached(message))
+        return await super().call_tool(name, arguments, context)
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[Face, Any] | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
-        """Read a resource; pictures under their true MIME type."""
+        """Read a resource; pictures under their true MIME type: a template of the SDK has one type for all."""
         contents = await super().read_resource(uri, context)
         return contents if isinstance(contents, InputRequiredResult) else [_typed(item) for item in contents]
 

@@ -74,6 +74,8 @@ class CheckedTool(Tool):
 def checked(tool: Tool) -> CheckedTool:
     """Close the argument model of a tool, and strip from its schemas what no caller needs.
 
+    The schema of the results is published; that our own results keep to it is for tests to say, not for every call.
+
     The argument model is no published API of the SDK; the pin of its minor version and a test hold this.
     """
     model = tool.fn_metadata.arg_model
@@ -82,6 +84,7 @@ def checked(tool: Tool) -> CheckedTool:
     tool.parameters = lean(model.model_json_schema(by_alias=True))
     if tool.fn_metadata.output_schema is not None:
         tool.fn_metadata.output_schema = lean(tool.fn_metadata.output_schema)
+        tool.fn_metadata.output_model = None
     return cast("CheckedTool", tool)
 
 

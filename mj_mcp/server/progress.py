@@ -14,6 +14,9 @@ from mj_mcp.studio import Studio
 from mj_mcp.tasks import Status, Task
 from mj_mcp.watch import Tick
 
+GAP_SECONDS = 1.0
+"""No caller hears of its task more often than this, however often it is looked at."""
+
 MOST_BY_TIME = 95.0
 """Per cent: only the proxy can say that more is done."""
 
@@ -24,10 +27,13 @@ def ticker(ctx: Context[Any]) -> Tick | None:
     if meta.get("progress_token") is None:
         return None
     studio: Studio = ctx.request_context.lifespan_context.studio
-    shown = 0.0
+    shown, told = 0.0, float("-inf")
 
     async def tick(task: Task, place: int = 0, /) -> None:
-        nonlocal shown
+        nonlocal shown, told
+        if time.monotonic() - told < GAP_SECONDS:
+            return
+        told = time.monotonic()
         age = max(0.0, time.time() - (task.submitted_at or task.updated_at))
         remaining = studio.remaining(task)
         if remaining is not None:

@@ -51,7 +51,7 @@ NEXT_STEPS = {
     "upstream_error": "Call get_task again later: the task is kept, and nothing is lost.",
     "storage_unavailable": "Nothing was submitted. Tell the person: the server cannot write its journal "
     "(`mj-mcp doctor` says why).",
-    "limit_reached": "Tell the person: their ceiling is reached. Do not retry before it is raised or reset.",
+    "limit_reached": "Tell the person: the limit is theirs to change. Do not retry before it is raised or reset.",
     "image_unavailable": "Try once more later. If it stays so, give the person the link (get_task, images): "
     "they may be able to open it.",
 }
@@ -81,8 +81,8 @@ GET_TASK_WAIT = 25
 """Seconds that `next` proposes for the following call: what hosts of unknown patience survive."""
 
 
-def task_view(told: Told, eta: float | None, *, read_only: bool = False) -> dict[str, Any]:
-    """The structured content of one task; `eta`: seconds until it is usually done."""
+def task_view(told: Told, eta: float | None, *, read_only: bool = False, follow: int = GET_TASK_WAIT) -> dict[str, Any]:
+    """The structured content of one task. `eta`: seconds until it is usually done; `follow`: of the next wait."""
     task = told.task
     return {
         "task_id": task.task_id,
@@ -112,19 +112,25 @@ def task_view(told: Told, eta: float | None, *, read_only: bool = False) -> dict
         "updated_at": _date(task.updated_at),
         "finished_at": _date(task.finished_at),
         "eta_seconds": None if eta is None else round(eta, 1),
-        "next": _next(task, read_only=read_only),
+        "next": _next(task, read_only=read_only, follow=follow),
     }
 
 
 def task_result(
-    told: Told, eta: float | None, *, bought: bool = False, read_only: bool = False, resource_links: bool = True
+    told: Told,
+    eta: float | None,
+    *,
+    bought: bool = False,
+    read_only: bool = False,
+    resource_links: bool = True,
+    follow: int = GET_TASK_WAIT,
 ) -> CallToolResult:
     """One task as a result: text, then the sheet, then links, and the structured content.
 
     A failed task is an error of the call that bought it (`bought`), and a normal answer to anybody who asks.
     """
-    view = task_view(told, eta, read_only=read_only)
-    content: list[ContentBlock] = [TextContent(text=_task_text(told, view))]
+    view = task_view(told, eta, read_only=read_only, follow=follow)
+    content: list[ContentBlock] = [TextContent(text=_task_text(told, view, follow))]
     if told.shown is not None and told.shown.data is not None:
         content.append(ImageContent(data=told.shown.data, mime_type=told.shown.media_type or "image/webp"))
     if resource_links:
@@ -216,9 +222,9 @@ def error_result(error: MjError, *, spends: bool = True) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], structured_content=structured, is_error=True)
 
 
-def _next(task: Task, *, read_only: bool) -> list[dict[str, Any]]:
+def _next(task: Task, *, read_only: bool, follow: int) -> list[dict[str, Any]]:
     if task.is_moving:
-        return [{"tool": "get_task", "arguments": {"task_id": task.handle, "wait_seconds": GET_TASK_WAIT}}]
+        return [{"tool": "get_task", "arguments": {"task_id": task.handle, "wait_seconds": follow}}]
     if task.status is not Status.SUCCEEDED or not task.images:
         return []
     one: dict[str, Any] = {"task_id": task.handle, "index": task.images[0].index}
@@ -236,7 +242,7 @@ def _next(task: Task, *, read_only: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _task_text(told: Told, view: dict[str, Any]) -> str:
+def _task_text(told: Told, view: dict[str, Any], follow: int) -> str:
     task = told.task
     what = f"{task.kind or 'task'} {task.handle}" + (f" of {task.parent_id} #{task.index}" if task.index else "")
     lines = [f"{what[0].upper()}{what[1:]} {_STANDS[task.status]}{_how_far(task, view)}."]
@@ -248,7 +254,7 @@ def _task_text(told: Told, view: dict[str, Any]) -> str:
     lines += [f"Warning: {warning}" for warning in view["warnings"]]
     if task.is_moving:
         lines.append(
-            f'Call get_task with task_id="{task.handle}" and wait_seconds={GET_TASK_WAIT} to go on waiting. '
+            f'Call get_task with task_id="{task.handle}" and wait_seconds={follow} to go on waiting. '
             "Do not submit it again."
         )
     elif view["next"]:

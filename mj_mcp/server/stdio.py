@@ -24,6 +24,10 @@ from mcp_types import jsonrpc_message_adapter
 
 CHUNK_BYTES = 1 << 16
 
+UNREAD_BYTES = 4 << 20
+"""What a client leaves unread before nothing more is taken from it. A client that writes many requests before it reads
+the first answer must not meet a server that waits for it in turn; hence not less."""
+
 
 class _Stream:
     """What the SDK asks of either side."""
@@ -41,10 +45,11 @@ class _Stream:
 
 
 class _Incoming(_Stream):
-    """Messages, one a line, of any size. Back-pressure: nothing is read while nobody asks for the next one."""
+    """Messages, one a line, of any size. Back-pressure: nothing is read while the client leaves our answers unread."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
+        self._writer = writer
         self._lines: list[bytes] = []
         self._rest: list[bytes] = []
 
@@ -52,6 +57,12 @@ class _Incoming(_Stream):
         return self
 
     async def __anext__(self) -> SessionMessage | Exception:
+        if self._lines:
+            await asyncio.sleep(0)  # a thousand messages that came at once do not hold up those who are at work
+        try:
+            await self._writer.drain()
+        except ConnectionError:
+            raise StopAsyncIteration from None  # nobody is there to answer to
         while not self._lines:
             chunk = await self._reader.read(CHUNK_BYTES)
             if not chunk:
@@ -78,8 +89,12 @@ class _Outgoing(_Stream):
         self._writer = writer
 
     async def send(self, item: SessionMessage) -> None:
-        self._writer.write(item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
-        await self._writer.drain()
+        line = jsonrpc_message_adapter.dump_json(item.message, by_alias=True, exclude_unset=True)
+        try:
+            self._writer.write(line + b"\n")
+            await self._writer.drain()
+        except ConnectionError:
+            raise BrokenResourceError from None
 
 
 @asynccontextmanager
@@ -98,9 +113,10 @@ async def _pipes() -> AsyncIterator[tuple[_Incoming, _Outgoing]]:
     sink, protocol = await loop.connect_write_pipe(
         asyncio.streams.FlowControlMixin, os.fdopen(stdout, "wb", buffering=0)
     )
+    sink.set_write_buffer_limits(high=UNREAD_BYTES)
     writer = asyncio.StreamWriter(sink, protocol, None, loop)
     try:
-        yield _Incoming(reader), _Outgoing(writer)
+        yield _Incoming(reader, writer), _Outgoing(writer)
     finally:
         source.close()
         sink.close()

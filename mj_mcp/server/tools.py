@@ -17,10 +17,9 @@ from pydantic import BeforeValidator, Field
 from mj_mcp.errors import InvalidRequest
 from mj_mcp.prompts import RANGES, Options
 from mj_mcp.server.arguments import CheckedTool, checked
-from mj_mcp.server.hosts import wait_seconds_for
 from mj_mcp.server.identity import caller
 from mj_mcp.server.progress import ticker
-from mj_mcp.server.render import files_result, list_result, picture_result, task_result
+from mj_mcp.server.render import GET_TASK_WAIT, files_result, list_result, picture_result, task_result
 from mj_mcp.server.shapes import BriefTaskView, FilesView, PictureView, TaskListView, TaskView
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio, Told
@@ -34,24 +33,29 @@ class Face:
     studio: Studio
     settings: Settings
 
-    def wait_seconds(self, ctx: Context[Any], asked: float | None) -> float:
-        """How long this call may block: as asked, as a person set it, or as its host survives."""
-        if asked is not None:
-            return asked
-        if self.settings.wait_seconds is not None:
-            return self.settings.wait_seconds
-        client = ctx.session.client_params
-        return wait_seconds_for(client.client_info.name if client else None)
+    async def call(
+        self,
+        ctx: Context[Any],
+        asked: float | None,
+        verb: Callable[..., Awaitable[Told]],
+        *args: Any,  # noqa: ANN401 - the verb's own
+        bought: bool = True,
+        **options: Any,  # noqa: ANN401 - as above
+    ) -> CallToolResult:
+        """A verb of the studio for this caller, blocking as asked, as a person set it, or as its host survives."""
+        owner, host = caller().owner, _client_name(ctx)
+        seconds = self.settings.wait_seconds if asked is None else asked
+        if seconds is None:
+            seconds = await self.studio.patience.seconds(owner, host)
+        async with self.studio.patience.watching(owner, host):
+            told = await verb(owner, *args, wait_seconds=seconds, tick=ticker(ctx), **options)
+        return await self._result(ctx, told, bought=bought)
 
-    def bought(self, told: Told) -> CallToolResult:
-        """The answer of a tool that spends."""
-        return self._result(told, bought=True)
-
-    def recalled(self, told: Told) -> CallToolResult:
-        """The answer of a tool that asks."""
-        return self._result(told, bought=False)
-
-    def _result(self, told: Told, *, bought: bool) -> CallToolResult:
+    async def _result(self, ctx: Context[Any], told: Told, *, bought: bool) -> CallToolResult:
+        """The answer; `bought`: of a tool that spends."""
+        follow = GET_TASK_WAIT
+        if told.task.is_moving:
+            follow = min(follow, int(await self.studio.patience.seconds(caller().owner, _client_name(ctx))))
         structlog.contextvars.bind_contextvars(looks=told.looks, waited=round(told.waited, 3))
         return task_result(
             told,
@@ -59,7 +63,13 @@ class Face:
             bought=bought,
             read_only=self.settings.read_only,
             resource_links=self.settings.resource_links,
+            follow=follow,
         )
+
+
+def _client_name(ctx: Context[Any]) -> str | None:
+    client = ctx.session.client_params
+    return client.client_info.name if client else None
 
 
 Ctx = Context[Face]
@@ -146,16 +156,15 @@ async def generate_image(
         omni_reference=omni_reference,
         omni_weight=omni_weight,
     )
-    told = await face.studio.generate(
-        caller().owner,
+    return await face.call(
+        ctx,
+        wait_seconds,
+        face.studio.generate,
         prompt,
         options,
         allow_multiple=allow_multiple,
         allow_duplicate=allow_duplicate,
-        wait_seconds=face.wait_seconds(ctx, wait_seconds),
-        tick=ticker(ctx),
     )
-    return face.bought(told)
 
 
 async def upscale_image(
@@ -206,10 +215,7 @@ async def get_task(
 ) -> Annotated[CallToolResult, TaskView]:
     """How a task stands, after waiting for it if asked. Free."""
     face = ctx.request_context.lifespan_context
-    told = await face.studio.recall(
-        caller().owner, task_id, wait_seconds=wait_seconds, picture=include_image, tick=ticker(ctx)
-    )
-    return face.recalled(told)
+    return await face.call(ctx, wait_seconds, face.studio.recall, task_id, picture=include_image, bought=False)
 
 
 async def list_tasks(
@@ -259,17 +265,16 @@ async def _change(
     shorthand: bool = False,
 ) -> CallToolResult:
     face = ctx.request_context.lifespan_context
-    told = await face.studio.change(
-        caller().owner,
+    return await face.call(
+        ctx,
+        wait_seconds,
+        face.studio.change,
         kind,
         task_id,
         index,
         shorthand=shorthand,
         allow_duplicate=allow_duplicate,
-        wait_seconds=face.wait_seconds(ctx, wait_seconds),
-        tick=ticker(ctx),
     )
-    return face.bought(told)
 
 
 _LETTERS = {"U": Kind.UPSCALE, "V": Kind.VARIATION}

@@ -1,0 +1,346 @@
+"""The journal in PostgreSQL, shared by replicas on any number of machines.
+
+Owns the connections, what is tried again when they are lost, and how replicas hear of each other. What is written is
+in `sql.py`. Needs PostgreSQL 13 or newer, and sessions of its own: no pooler that shares them out by transaction.
+
+Nothing that another replica wrote is missed, in whatever order transactions commit: a row's `seq` is the id of the
+transaction that wrote it, and a look for changes takes every row that the snapshot of the look before did not show.
+Notifications only make the look come soon; a lost one loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from mj_mcp.errors import StorageUnavailable
+from mj_mcp.journal.engine import Db, Dialect, Rows
+from mj_mcp.journal.schema import MIGRATIONS, POSTGRES_TYPES, missing, typed
+
+T = TypeVar("T")
+
+WRITE_SECONDS = 5.0
+"""How long a write looks for a database that answers before the submit is refused."""
+
+READ_SECONDS = 0.6
+"""The same for a read: a call with no time to wait must still be answered within a second."""
+
+READERS = 3
+CONNECT_SECONDS = 3
+TRY_SECONDS = 0.25
+"""How often the pool is asked for a connection: each time it tries to make one."""
+
+HEARD_GAP_SECONDS = 0.1
+"""Many changes at once are heard of together."""
+
+CHANNEL = "mj_mcp_journal"
+
+MIGRATING = 0x6D6A5F6D6370
+"""The advisory lock that lets one replica at a time make the tables."""
+
+ALIVE = "hashtextextended(?, 1)"
+"""The advisory lock of a living process (`?`), beside those of the accounts, which are hashed with 0."""
+
+GONE_SECONDS = 2.0
+LOOKED_AWAY_SECONDS = 4.0
+"""Longer than the time between two sweeps."""
+
+LISTENS = sys.platform != "win32"
+"""Whether processes have a session that shows their life: the event loop of Windows cannot hold one."""
+
+DEFAULTS = {
+    "application_name": "mj-mcp",
+    "connect_timeout": str(CONNECT_SECONDS),
+    # A peer that is gone without a word is noticed within seconds, not hours.
+    "keepalives_idle": "4",
+    "keepalives_interval": "2",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "5000",
+}
+"""What a connection is given unless the URL says otherwise."""
+
+GONE = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
+
+REASONS: dict[type[psycopg.Error], str] = {
+    PoolTimeout: "the database does not answer",
+    errors.CannotConnectNow: "the database is starting or stopping",
+    errors.DiskFull: "the database's disk is full",
+    errors.ReadOnlySqlTransaction: "the database is read-only",
+    errors.QueryCanceled: "another program has kept it locked for too long",
+    errors.LockNotAvailable: "another program has kept it locked for too long",
+    errors.TooManyConnections: "the database takes no more connections",
+    errors.InsufficientPrivilege: "the database's user may not use it",
+}
+"""What a person can do something about, in words for a person."""
+
+
+class Postgres:
+    """See `mj_mcp.journal.engine.Engine`. The database is asked on first use: a start does not wait for it."""
+
+    dialect = Dialect(
+        next_seq="pg_current_xact_id()::text::bigint",
+        take_turn="SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
+        lock_row=" FOR UPDATE",
+        skip_locked=" FOR UPDATE SKIP LOCKED",
+        announce=f" RETURNING pg_notify('{CHANNEL}', writer || ' ' || submission_id)",
+    )
+    death_shows = False
+
+    def __init__(self, url: str) -> None:
+        self.holder = uuid.uuid4().hex
+        with translated():
+            self._conninfo = make_conninfo("", **{**DEFAULTS, **conninfo_to_dict(url)})
+        # One writer: what this process writes is written in the order in which it was asked for, as in SQLite.
+        self._writes = ThreadPoolExecutor(1, "journal-write")
+        self._reads = ThreadPoolExecutor(READERS, "journal-read")
+        self._pool = ConnectionPool(
+            self._conninfo,
+            kwargs={"autocommit": True},
+            configure=_configure,
+            min_size=0,
+            max_size=READERS + 1,
+            reconnect_timeout=0.01,  # it is asked again, every TRY_SECONDS
+            open=False,
+        )
+        self._opening = threading.Lock()
+        self._is_open = False
+        self._is_away = False
+        self._seen: str | None = None
+        self._missing: dict[str, tuple[float, float]] = {}
+
+    async def write(self, work: Callable[[Db], T]) -> T:
+        """See `Engine.write`."""
+        deadline = time.monotonic() + WRITE_SECONDS
+        return await asyncio.get_running_loop().run_in_executor(self._writes, self._transact, work, deadline)
+
+    async def read(self, work: Callable[[Db], T]) -> T:
+        """See `Engine.read`. Each statement stands for itself."""
+        deadline = time.monotonic() + (TRY_SECONDS if self._is_away else READ_SECONDS)
+        return await asyncio.get_running_loop().run_in_executor(self._reads, self._look, work, deadline)
+
+    def changed(self, db: Db, account: str) -> Iterable[str]:
+        """See `Engine.changed`."""
+        if self._seen is None:
+            (self._seen,) = db.execute("SELECT pg_current_snapshot()::text").fetchone()
+            return []
+        # In one statement, so that the rows and the snapshot are of one moment. After a restore into another server,
+        # a `seq` may lie ahead of every transaction there is: the upper bound leaves it alone.
+        rows = db.execute(
+            "SELECT pg_current_snapshot()::text, changed.writer, changed.body FROM (SELECT 1) AS one LEFT JOIN"
+            " (SELECT writer, body, seq FROM tasks WHERE account = ? AND seq >= ?"
+            " AND seq < pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+            " AND NOT pg_visible_in_snapshot(seq::text::xid8, ?::pg_snapshot)) AS changed ON true ORDER BY changed.seq",
+            (account, int(self._seen.partition(":")[0]), self._seen),
+        ).fetchall()
+        self._seen = rows[0][0]
+        return [body for _, writer, body in rows if writer not in {None, self.holder}]
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """See `Engine.listen`."""
+        while True:
+            with suppress(psycopg.Error):  # it is made anew; meanwhile changes are looked for all the same
+                async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as db:
+                    await db.execute(f"LISTEN {CHANNEL}")
+                    # Held as long as this session lives, it shows that this process does; shared, since the server may
+                    # not have noticed yet that the session before is over.
+                    await db.execute(f"SELECT pg_advisory_lock_shared({ALIVE})".replace("?", "%s"), (self.holder,))
+                    heard()  # of what was said while nobody listened
+                    while True:
+                        notices = [notice.payload async for notice in db.notifies(stop_after=1)]
+                        if any(not payload.startswith(self.holder) for payload in notices):
+                            heard()
+                        await asyncio.sleep(HEARD_GAP_SECONDS)
+            await asyncio.sleep(TRY_SECONDS)
+
+    def is_dead(self, db: Db, holder: str) -> bool:
+        """See `Engine.is_dead`. Its session is gone, and has not come back for a while: it may only be reconnecting."""
+        (nobody,) = db.execute(f"SELECT pg_try_advisory_xact_lock({ALIVE})", (holder,)).fetchone()
+        if not nobody:
+            self._missing.pop(holder, None)
+            return False
+        now = time.monotonic()
+        since, last = self._missing.get(holder, (now, now))
+        if now - last > LOOKED_AWAY_SECONDS:
+            since = now  # the database may have been away, and with it everybody's session
+        self._missing[holder] = since, now
+        return LISTENS and now - since >= GONE_SECONDS
+
+    async def aclose(self) -> None:
+        """See `Engine.aclose`."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writes.shutdown()
+        self._reads.shutdown()
+        self._pool.close()
+
+    def _transact(self, work: Callable[[Db], T], deadline: float) -> T:
+        with translated():
+            while True:
+                with self._connection(deadline) as db:
+                    try:
+                        xact = _begin(db)
+                        outcome = work(Session(db))
+                    except BaseException as failure:
+                        if _is_lost(db, failure):
+                            continue  # nothing was committed: once more, on another connection
+                        with suppress(psycopg.Error):
+                            db.execute("ROLLBACK")
+                        raise
+                    try:
+                        db.execute("COMMIT")
+                    except psycopg.Error as failure:
+                        if not _is_lost(db, failure):
+                            raise
+                    else:
+                        return outcome
+                if self._was_committed(xact, deadline):
+                    return outcome
+
+    def _was_committed(self, xact: str, deadline: float) -> bool:
+        """What became of a transaction whose connection was lost at its COMMIT: the database knows."""
+        while True:
+            status = self._look(
+                lambda db: db.execute("SELECT pg_xact_status(?::text::xid8)", (xact,)).fetchone()[0], deadline
+            )
+            if status != "in progress":
+                return bool(status == "committed")
+            time.sleep(0.05)
+
+    def _look(self, work: Callable[[Db], T], deadline: float) -> T:
+        with translated():
+            while True:
+                with self._connection(deadline) as db:
+                    try:
+                        return work(Session(db))
+                    except psycopg.Error as failure:
+                        if not _is_lost(db, failure):
+                            raise
+
+    @contextmanager
+    def _connection(self, deadline: float) -> Iterator[psycopg.Connection]:
+        self._open()
+        db = self._taken(deadline)
+        try:
+            yield db
+        finally:
+            self._pool.putconn(db)
+
+    def _taken(self, deadline: float) -> psycopg.Connection:
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                db = self._pool.getconn(timeout=min(left, TRY_SECONDS))
+            except PoolTimeout:
+                if left <= TRY_SECONDS:
+                    self._is_away = True
+                    raise
+            else:
+                self._is_away = False
+                return db
+
+    def _open(self) -> None:
+        with self._opening:
+            if not self._is_open:
+                # On a connection beside the pool, which would keep the reason of a failure to itself.
+                with psycopg.connect(self._conninfo, autocommit=True) as db:
+                    migrate(db)
+                self._pool.open()
+                self._is_open = True
+
+
+@contextmanager
+def connected(url: str) -> Iterator[psycopg.Connection]:
+    """A connection to the journal at `url`, migrated; for what a person does with it as a whole."""
+    with translated(), psycopg.connect(url, autocommit=True) as db:
+        migrate(db)
+        yield db
+
+
+class Session:
+    """A connection that takes `?` for a parameter, as the journal's SQL is written."""
+
+    def __init__(self, db: psycopg.Connection) -> None:
+        self._db = db
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
+        """See `Db.execute`."""
+        return self._db.execute(_statement(sql), values)
+
+
+@lru_cache(512)
+def _statement(sql: str) -> bytes:
+    return sql.replace("%", "%%").replace("?", "%s").encode()
+
+
+def _configure(db: psycopg.Connection) -> None:
+    db.execute(f"SET statement_timeout = {WRITE_SECONDS * 1000:.0f}")
+
+
+def _begin(db: psycopg.Connection) -> str:
+    """Begin a transaction, in one round trip with the question for its id."""
+    begun = db.execute("BEGIN; SELECT pg_current_xact_id()::text")
+    begun.nextset()
+    (xact,) = begun.fetchone() or ("",)
+    return str(xact)
+
+
+def _is_lost(db: psycopg.Connection, failure: BaseException) -> bool:
+    """Whether the connection is gone, and with it what was not committed; it is not used again."""
+    if isinstance(failure, GONE):
+        db.close()
+    return db.closed and isinstance(failure, psycopg.Error)
+
+
+def migrate(db: psycopg.Connection) -> None:
+    """Bring the tables up to date; several replicas may do so at once.
+
+    Raises:
+        StorageUnavailable: they were written by a newer version, or the server is too old.
+    """
+    if db.info.server_version < 130000:
+        raise StorageUnavailable(
+            f"MJ_DATABASE_URL is PostgreSQL {db.info.server_version // 10000}; it must be 13 or newer"
+        )
+    if not missing(MIGRATIONS, _applied(db)):
+        return
+    with db.transaction():
+        db.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATING,))
+        db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)")
+        for name, script in missing(MIGRATIONS, _applied(db)):
+            for statement in filter(str.strip, typed(script, POSTGRES_TYPES).split(";")):
+                db.execute(statement.encode())
+            db.execute("INSERT INTO migrations (name) VALUES (%s)", (name,))
+
+
+def _applied(db: psycopg.Connection) -> list[str]:
+    (there,) = db.execute("SELECT to_regclass('migrations')").fetchone() or (None,)
+    return [name for (name,) in db.execute("SELECT name FROM migrations ORDER BY name")] if there else []
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Whatever the database says becomes one error that says that nothing was bought."""
+    try:
+        yield
+    except psycopg.Error as failure:
+        reason = next((said for kind, said in REASONS.items() if isinstance(failure, kind)), None)
+        said = reason or str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+        raise StorageUnavailable(f"the journal cannot be used: {said}") from failure
+
+
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of is told by whoever needed the connection

