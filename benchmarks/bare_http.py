@@ -7,4 +7,5 @@ import sys
 from bare import server
 
 if __name__ == "__main__":
+    server.settings.log_level = "ERROR"  # a line per request would count against it
     server.run("streamable-http", port=int(sys.argv[1]))
