@@ -43,6 +43,7 @@ bench: $(VENV)/.installed-dev ## each benchmark, briefly
 	$(BIN)/python benchmarks/startup.py --quick
 	$(BIN)/python benchmarks/overhead.py --quick
 	$(BIN)/python benchmarks/scale.py --quick
+	$(BIN)/python benchmarks/http_load.py --quick
 	$(BIN)/python benchmarks/sheet.py --quick
 	$(BIN)/python benchmarks/cadence.py --quick
 	$(BIN)/python benchmarks/live.py --quick
