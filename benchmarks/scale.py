@@ -1,8 +1,8 @@
 """1,000 open tasks with 1,000 waiters in one server process: memory, the event loop, start-up, and finished tasks.
 
 The simulator has a process of its own, so that its work does not count as the server's. The event loop is measured
-from outside, by pings, and from inside, by a heartbeat. Never fails on a figure. Over HTTP the
-memory of a waiter is shown beside what the SDK alone needs for one: each has a connection and a request of its own.
+from outside, by pings, and from inside, by a heartbeat. Never fails on a figure. Over HTTP each waiter has
+a connection and a request of its own, so its memory is shown beside what the SDK alone needs for that.
 """
 
 from __future__ import annotations
