@@ -11,8 +11,8 @@ RUN python -m venv /opt/mj-mcp \
 
 FROM python:3.12-slim
 
-RUN groupadd --system --gid 10001 mj-mcp \
-    && useradd --system --uid 10001 --gid mj-mcp --home-dir /data --shell /usr/sbin/nologin mj-mcp \
+RUN groupadd --gid 10001 mj-mcp \
+    && useradd --no-log-init --no-create-home --uid 10001 --gid mj-mcp --home-dir /data --shell /usr/sbin/nologin mj-mcp \
     && install -d -o mj-mcp -g mj-mcp -m 0700 /data
 COPY --from=build /opt/mj-mcp /opt/mj-mcp
 

@@ -108,10 +108,11 @@ async def test_open_tasks_and_waiters_are_told_while_they_last(sim: Simulator, s
         often = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_METRIC_EXPORT_INTERVAL": "100"}
         async with spawn(sim, **often) as caller:
             bought = await caller.task("generate_image", prompt=PROMPT, wait_seconds=0)
-            waiting = asyncio.create_task(caller.task("get_task", task_id=bought["task_id"], wait_seconds=30))
-            await collector.until(lambda: _load(collector) == {"mj_mcp.tasks.open": 1, "mj_mcp.waiters": 1})
+            ask = {"task_id": bought["task_id"], "wait_seconds": 30}
+            waiting = [asyncio.create_task(caller.task("get_task", **ask)) for _ in range(2)]
+            await collector.until(lambda: _load(collector) == {"mj_mcp.tasks.open": 1, "mj_mcp.waiters": 2})
             sim.finish(bought["task_id"])
-            await waiting
+            await asyncio.gather(*waiting)
             await collector.until(lambda: _load(collector) == {"mj_mcp.tasks.open": 0, "mj_mcp.waiters": 0})
 
 
