@@ -6,6 +6,7 @@ The only room that reads the environment. Knows nothing of what the settings are
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -245,3 +246,20 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of
         variable = f"MJ_{str(first['loc'][0]).upper()}"
         what = "is not set" if first["type"] == "missing" else f"is not usable: {first['msg']}"
         raise SettingsError(f"{variable} {what}") from None
+
+
+def read_signals() -> frozenset[str]:
+    """Which of "traces" and "metrics" the standard variables of OpenTelemetry ask for; the rest of them is the SDK's.
+
+    Source: opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables.
+    """
+    read = os.environ.get
+    if read("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return frozenset()
+    shared = read("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return frozenset(
+        signal
+        for signal in ("traces", "metrics")
+        if (read(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT") or shared)
+        and read(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip() in {"otlp", ""}
+    )

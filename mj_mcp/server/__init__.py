@@ -18,6 +18,7 @@ from pydantic import AnyUrl
 
 from mj_mcp import __version__
 from mj_mcp.errors import LimitReached
+from mj_mcp.happenings import Observer, ignore
 from mj_mcp.pictures import media_type_of
 from mj_mcp.server.identity import caller, identify
 from mj_mcp.server.render import INSTRUCTIONS, SPENDING_TOOLS, error_result
@@ -60,9 +61,9 @@ def _typed(item: ReadResourceContents) -> ReadResourceContents:
     return replace(item, mime_type=found or item.mime_type)
 
 
-def build_server(studio: Studio, settings: Settings) -> MCPServer[Face]:
+def build_server(studio: Studio, settings: Settings, observe: Observer = ignore) -> MCPServer[Face]:
     """The MCP server over a studio that is open already; whoever opened it closes it."""
-    face = Face(studio, settings)
+    face = Face(studio, settings, observe)
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Face]) -> AsyncIterator[Face]:

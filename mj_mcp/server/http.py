@@ -79,14 +79,9 @@ def _health(studio: Studio) -> list[Route]:
         return JSONResponse({"live": True})
 
     async def ready(_request: Request) -> Response:
-        state = await studio.readiness()
-        good = state.journal and state.key
-        said = {
-            "ready": good,
-            "journal": "ok" if state.journal else "unavailable",
-            "key": "ok" if state.key else "refused",
-        }
-        return JSONResponse(said, status_code=200 if good else 503)
+        faults = await studio.faults()
+        said = {"ready": not faults, "journal": "ok", "key": "ok"} | faults
+        return JSONResponse(said, status_code=503 if faults else 200)
 
     return [Route("/healthz", live), Route("/readyz", ready)]
 

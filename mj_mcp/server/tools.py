@@ -15,6 +15,7 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BeforeValidator, Field
 
 from mj_mcp.errors import InvalidRequest
+from mj_mcp.happenings import Observer
 from mj_mcp.prompts import RANGES, Options
 from mj_mcp.server.arguments import CheckedTool, checked
 from mj_mcp.server.identity import caller
@@ -32,6 +33,7 @@ class Face:
 
     studio: Studio
     settings: Settings
+    observe: Observer
 
     @property
     def read_only(self) -> bool:
