@@ -29,6 +29,8 @@ SKEW_SECONDS = 60
 FETCH_SECONDS = 5.0
 MAX_BYTES = 256 * 1024
 MAX_KEYS = 100
+MAX_SUBJECT = 255
+"""Characters, by OpenID Connect Core 1.0 section 2."""
 
 FRESH_SECONDS = 600.0
 """Older keys are fetched again, so that one that the issuer gave up is not accepted for long."""
@@ -120,8 +122,8 @@ class Issuer:
 
 
 def _grant(claims: dict[str, Any]) -> Grant:
-    if not claims["sub"].strip():
-        raise NotAccepted("its subject is empty")
+    if not claims["sub"].strip() or len(claims["sub"]) > MAX_SUBJECT or not claims["sub"].isprintable():
+        raise NotAccepted("its subject is no name")
     said = claims.get("scope", claims.get("scp", ""))
     words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
     return Grant(
@@ -230,11 +232,11 @@ async def _get(client: httpx.AsyncClient, url: str) -> bytes:
 
 
 def _usable(keys: list[dict[str, Any]]) -> list[tuple[str, jwt.PyJWK]]:
-    """The keys that can check a signature; a set may hold others, for other uses."""
+    """The keys that can check a signature that we accept; a set may hold others, for other uses."""
     found = []
     for data in keys:
         kid = data.get("kid")
-        if not isinstance(kid, str) or data.get("use", "sig") != "sig" or data.get("kty") == "oct":
+        if not isinstance(kid, str) or data.get("use", "sig") != "sig":
             continue
         try:
             key = jwt.PyJWK(data)

@@ -153,7 +153,11 @@ class Settings(BaseSettings):
     @field_validator("auth_issuer")
     @classmethod
     def _safe_issuer(cls, url: str) -> str:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:  # its message would show the value
+            raise ValueError("it must be a URL") from None
         loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback))):
             raise ValueError("it must be an https:// URL (http:// only on this machine itself)")

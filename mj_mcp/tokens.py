@@ -68,12 +68,11 @@ class TokenFile:
         self._path = path
         self._signature: tuple[int, ...] | None = None
         self._read: tuple[Token, ...] | TokensError = ()
-        self._was_there = False
 
     def is_there(self) -> bool:
-        """Whether tokens are in use here. Once they were, a file that is gone lets nobody in."""
+        """Whether tokens are in use here, even if the last one was revoked."""
         self._refresh()
-        return self._was_there
+        return self._signature is not None
 
     def find(self, token: str) -> Token | None:
         """The entry of this token; None when it has none.
@@ -105,7 +104,6 @@ class TokenFile:
             log.error("token_file_unusable", reason=str(failure))  # noqa: TRY400 - the reason is the whole story
         else:
             log.info("token_file_read", tokens=len(self._read))
-        self._was_there = True
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:

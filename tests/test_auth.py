@@ -140,6 +140,7 @@ BAD: dict[str, Callable[[Authority], str | None]] = {
     "no iss": lambda issuer: f"Bearer {issuer.token(iss=None)}",
     "no aud": lambda issuer: f"Bearer {issuer.token(aud=None)}",
     "no sub": lambda issuer: f"Bearer {issuer.token(sub=None)}",
+    "a sub of two lines": lambda issuer: f"Bearer {issuer.token(sub='anna' + chr(10) + 'local')}",
     "an empty sub": lambda issuer: f"Bearer {issuer.token(sub=' ')}",
     "alg none": lambda issuer: f"Bearer {issuer.unsigned()}",
     "HS256 by the public key": lambda issuer: f"Bearer {issuer.signed_with_public_key()}",
@@ -500,7 +501,7 @@ async def test_no_token_and_no_key_shows_up_where_it_does_not_belong(
     assert all(KEY in seen.headers["authorization"] for seen in sim.requests if seen.path.startswith("/mj/"))
 
 
-# --- bad logins are slowed down
+# --- bad logins are slowed down, and the door stays closed
 
 
 class Gate:
@@ -513,10 +514,14 @@ class Gate:
         reception = Reception(TokenFile(tokens), None, "", now=lambda: self.time, sleep=self._sleep)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
+            # What no one has, no one can log or send on.
+            assert b"authorization" not in dict(scope["headers"])
+            assert scope["user"].access_token.token == ""
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": scope["user"].access_token.subject.encode()})
 
         self._app = reception.protect(app)
+        self.wants_login = reception.wants_login
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -565,6 +570,18 @@ async def test_no_more_answers_are_held_back_than_fit_in_little_memory(tmp_path:
             assert sorted(found) == [401] * FREE_FAILURES + [429] * 10
             gate.hold.set()
     assert found.count(401) == FREE_FAILURES + MAX_HELD
+
+
+async def test_a_door_once_closed_stays_closed(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.json"
+    token = add_token(file, "anna", SCOPES, now=0.0)
+    revoke_token(file, "anna")
+    gate = Gate(file)
+    assert gate.wants_login(), "the last token was revoked before the start"
+    file.unlink()
+    assert gate.wants_login(), "and now the file is gone"
+    assert await gate.status(token) == 401
+    assert not Gate(file).wants_login(), "no token was ever made"
 
 
 def test_bad_logins_are_counted_by_network_and_in_bounded_memory() -> None:

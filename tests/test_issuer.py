@@ -21,6 +21,7 @@ from mj_mcp.issuer import (
     Issuer,
     IssuerUnavailable,
     NotAccepted,
+    is_safe,
 )
 
 pytestmark = pytest.mark.anyio
@@ -205,6 +206,28 @@ async def test_a_shared_secret_among_the_keys_signs_nothing(authority: Authority
     for bad in (token, authority.token("one", kid="encrypting")):
         with pytest.raises(NotAccepted):
             await checker.check(bad)
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [
+        ("https://login.example.com/keys", True),
+        ("http://127.0.0.1:8000/keys", True),
+        ("http://[::1]/keys", True),
+        ("http://localhost/keys", True),
+        ("http://login.example.com/keys", False),
+        ("http://127.0.0.1.example.com/keys", False),
+        ("http://127.0.0.1@example.com/keys", False),
+        ("http://192.168.0.1/keys", False),
+        ("file:///etc/passwd", False),
+        ("ftp://127.0.0.1/keys", False),
+        ("https:///keys", False),
+        ("https://[", False),
+        ("", False),
+    ],
+)
+def test_keys_come_encrypted_or_from_this_machine(url: str, safe: bool) -> None:
+    assert is_safe(url) is safe
 
 
 async def test_metadata_is_found_where_either_standard_keeps_it(clock: Clock) -> None:

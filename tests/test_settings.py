@@ -102,6 +102,12 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("MJ_DATABASE_URL", f"postgresql://user:pass#{SECRET}@host/db"),
         ("MJ_DATABASE_URL", SECRET),
         ("MJ_DATA_DIR", f"{SECRET}/relative"),
+        ("MJ_HTTP_TOKENS", f"{SECRET}/relative"),
+        ("MJ_AUTH_ISSUER", f"http://{SECRET}.example.com"),
+        ("MJ_AUTH_ISSUER", f"https://user:{SECRET}@login.example.com"),
+        ("MJ_AUTH_ISSUER", f"https://login.example.com?{SECRET}"),
+        ("MJ_AUTH_ISSUER", f"https://[{SECRET}"),
+        ("MJ_AUTH_ISSUER", SECRET),
         ("MJ_OUTPUT_DIR", "."),
         ("MJ_WAIT_SECONDS", "601"),
         ("MJ_WAIT_SECONDS", "-1"),
@@ -137,6 +143,18 @@ def test_the_password_of_a_database_is_a_secret_in_every_form(monkeypatch: pytes
     settings = read_settings()
     assert set(settings.secrets) == {SECRET, "p%40ss-word", "p@ss-word", "other/one"}
     assert "ss-word" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize("audience", [None, "", "  "])
+def test_an_issuer_needs_an_audience(audience: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tokens for another service are no logins here."""
+    monkeypatch.setenv("MJ_AUTH_ISSUER", "https://login.example.com")
+    if audience is not None:
+        monkeypatch.setenv("MJ_AUTH_AUDIENCE", audience)
+    with pytest.raises(SettingsError, match=r"^MJ_AUTH_AUDIENCE is not usable: "):
+        read_settings()
+    monkeypatch.setenv("MJ_AUTH_AUDIENCE", "https://mcp.example.com/mcp")
+    assert read_settings().auth_issuer == "https://login.example.com"
 
 
 def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

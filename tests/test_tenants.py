@@ -133,7 +133,8 @@ class House:
             said = await text_of(BY_HANDLE[what](me.callers[generation], handle))
             assert "task_not_found" not in said
             self.check(me, other, said)
-            me.handles += [found for found in re.findall(r"sub_[0-9a-f]{32}", said) if found not in me.handles]
+            made = re.findall(r'sub_[0-9a-f]{32}|(?<="task_id":")\d+', said)
+            me.handles += [found for found in made if found not in me.handles]
 
     def check(self, me: Tenant, other: Tenant, said: str) -> None:
         assert other.mark not in said

@@ -244,7 +244,7 @@ class Reception:
                 "bearer_methods_supported": ["header"],
                 "resource_name": "mj-mcp",
             },
-            headers={"Cache-Control": "max-age=3600", "Access-Control-Allow-Origin": "*"},
+            headers={"Cache-Control": "max-age=3600"},
         )
 
     def _resource(self, scope: Scope) -> str:
