@@ -194,8 +194,12 @@ def test_no_answer_of_one_caller_ever_tells_of_another(serve_http: Serve, tmp_pa
                 portal.call(getattr(house, verb), *arguments)
 
         run()
-        for what in sorted(BY_HANDLE):
-            for handle in range(2):
-                portal.call(house.ask, handle, handle, what, handle)
-        assert house.foreign_asked > 2 * len(BY_HANDLE)
+        # Chance asked some of it; each thing is asked at least once by each.
+        for who in (0, 1):
+            for what in sorted(BY_HANDLE):
+                portal.call(house.ask, who, 0, what, 0)  # by task id
+                portal.call(house.ask, who, 1, what, 1)  # by submission id
+            for what in sorted(AT_LARGE):
+                portal.call(house.look_around, who, 0, what)
+        assert house.foreign_asked >= 4 * len(BY_HANDLE)
         assert "Traceback" not in served.log.read_text()
