@@ -7,6 +7,7 @@ sends by hand what the SDK's client would, so that its own work does not hide th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -41,6 +42,7 @@ class Server:
     def __init__(self, port: int, revision: str) -> None:
         self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
         self._modern = revision == "2026-07-28"
+        self._numbers = itertools.count(1)  # two requests of one number at once would hang a session
         self._headers = {
             "Accept": "application/json, text/event-stream",
             "Content-Type": "application/json",
@@ -62,7 +64,7 @@ class Server:
         if self._modern:
             params["_meta"] = META
             self._headers |= {"Mcp-Method": "tools/call", "Mcp-Name": tool}
-        text = (await self._post({"id": 1, "method": "tools/call", "params": params})).text
+        text = (await self._post({"id": next(self._numbers), "method": "tools/call", "params": params})).text
         last = text.rstrip().rpartition("data: ")[2] if text.startswith(("event:", "id:", ":")) else text
         result: dict[str, Any] = json.loads(last)["result"]
         assert not result.get("isError"), result
