@@ -9,7 +9,9 @@ JOBS ?= 4
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types tests examples bench docs snapshots clean
+NPM_DIR := $(VENV)/conformance
+
+.PHONY: demo test lint types tests examples conformance bench docs snapshots clean
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
@@ -29,13 +31,25 @@ tests: $(VENV)/.installed-dev ## with branch coverage of what runs in the tests'
 examples: $(VENV)/.installed
 	$(BIN)/python examples/agent.py
 
+conformance: $(VENV)/.installed-dev ## the official suite over HTTP; needs npm, which brings the Node that the suite needs
+	@if command -v npm >/dev/null; then \
+	  test -f $(NPM_DIR)/.done || { npm install --silent --no-audit --no-fund --prefix $(NPM_DIR) \
+	    node@22.23.3 @modelcontextprotocol/conformance@0.2.0-alpha.12 && touch $(NPM_DIR)/.done; } && \
+	  $(BIN)/python tests/conformance/run.py $(NPM_DIR); \
+	elif [ -n "$$CI" ]; then echo "conformance: npm is missing"; exit 1; \
+	else echo "conformance: skipped, since npm is missing"; fi
+
 bench: $(VENV)/.installed-dev ## each benchmark, briefly
 	$(BIN)/python benchmarks/startup.py --quick
 	$(BIN)/python benchmarks/overhead.py --quick
 	$(BIN)/python benchmarks/scale.py --quick
+	$(BIN)/python benchmarks/http_load.py --quick
 	$(BIN)/python benchmarks/sheet.py --quick
 	$(BIN)/python benchmarks/cadence.py --quick
+	$(BIN)/python benchmarks/live.py --quick
 	$(BIN)/python benchmarks/money.py --quick
+	$(BIN)/python benchmarks/money.py --quick --database postgres --processes 4
+	$(BIN)/python benchmarks/journal.py --quick
 
 docs: $(VENV)/.installed-dev ## writes the README's tables anew from the code
 	$(BIN)/python tests/readme.py

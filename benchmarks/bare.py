@@ -1,10 +1,17 @@
-"""The least that this SDK can do: a bare `MCPServer` with one tool, on the SDK's own stdio. What we are measured by."""
+"""The least that this SDK can do: a bare `MCPServer` with one tool, on the SDK's transports. What we are measured by.
+
+bare.py                                        on stdio
+bare.py serve --http --port N [--stateless]    over HTTP, as quiet as ours, and with a tool to wait in
+"""
 
 from __future__ import annotations
 
+import asyncio
+import sys
+
 from mcp.server.mcpserver import MCPServer
 
-server = MCPServer("bare")
+server = MCPServer("bare", log_level="WARNING")
 
 
 @server.tool()
@@ -13,5 +20,16 @@ def echo(text: str) -> str:
     return text
 
 
+async def wait(seconds: float) -> str:
+    """Say nothing for so long."""
+    await asyncio.sleep(seconds)
+    return "done"
+
+
 if __name__ == "__main__":
-    server.run()
+    if "--http" in sys.argv:
+        server.add_tool(wait)
+        port = int(sys.argv[sys.argv.index("--port") + 1])
+        server.run("streamable-http", port=port, stateless_http="--stateless" in sys.argv)
+    else:
+        server.run()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import random
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import count
 from pathlib import Path
 from statistics import quantiles
 
@@ -42,13 +42,15 @@ PICTURE = "https://cdn.example.com/attachments/1234567890/0987654321/a_lighthous
 
 COPY = """
 INSERT INTO tasks (account, owner, submission_id, task_id, kind, status, submitted_at, finished_at, seq, writer, body)
-WITH RECURSIVE row(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM row WHERE i < {rows})
+WITH RECURSIVE made(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM made WHERE i < {rows})
 SELECT account, 'user-' || (i % {owners}), 'sub_' || i, 'up_' || i, kind, status,
        submitted_at - ({rows} - i) * 60.0, finished_at - ({rows} - i) * 60.0, 0, '',
        replace(replace(replace(body, 'sub_first', 'sub_' || i), 'up_first', 'up_' || i),
                '"user-0"', '"user-' || (i % {owners}) || '"')
-FROM tasks, row WHERE submission_id = 'sub_first'
+FROM tasks, made WHERE submission_id = 'sub_first'
 """
+
+turns = count(1)
 
 Call = Callable[[Journal, int], Awaitable[object]]
 """One call at a journal of so many rows."""
@@ -86,7 +88,8 @@ async def submit(journal: Journal, _rows: int = 0, *, owner: str = "user-0", nam
 
 
 async def _find(journal: Journal, rows: int) -> None:
-    number = random.randrange(1, rows + 1)
+    # All over the journal, and none so soon again that the journal would still have it at hand.
+    number = next(turns) * 7919 % rows + 1
     found = await journal.find(f"up_{number}", f"user-{number % OWNERS}")
     assert found is not None
     assert found.submission_id == f"sub_{number}"
@@ -145,7 +148,7 @@ async def fill(url: str, folder: Path, rows: int) -> None:
     statement = COPY.format(rows=rows, owners=OWNERS)
     if url:
         with psycopg.connect(url, autocommit=True) as db:
-            db.execute(statement.replace("%", "%%").encode())
+            db.execute(statement.encode())
             db.execute("ANALYZE tasks")  # which the server does by itself within a minute
         return
     with contextlib.closing(sqlite3.connect(folder / "journal.db")) as file, file:

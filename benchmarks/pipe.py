@@ -49,6 +49,10 @@ class Server:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
+    def ping(self) -> None:
+        """The cheapest request that there is."""
+        self.ask("ping")
+
     def ask(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """One request and its result."""
         return self.answer(self.begin(method, params))

@@ -1,8 +1,8 @@
 """1,000 open tasks with 1,000 waiters in one server process: memory, the event loop, start-up, and finished tasks.
 
 The simulator has a process of its own, so that its work does not count as the server's. The event loop is measured
-from outside, by pings, and from inside, by a heartbeat. Never fails on a figure. A transport is a class like
-`pipe.Server`: `begin`, `answer`, `ask`, `call`, `resident_kib`, entered as a context.
+from outside, by pings, and from inside, by a heartbeat. Never fails on a figure. Over HTTP the
+memory of a waiter is shown beside what the SDK alone needs for one: each has a connection and a request of its own.
 """
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Self
 
-from pipe import HERE, OURS, Server, percentile
+import web
+from pipe import BARE, HERE, OURS, Server, percentile
 
 from mj_mcp.simulator import Simulator
 
-TRANSPORTS = {"stdio": Server}
+AnyServer = Server | web.Server
+TRANSPORTS: dict[str, Callable[[list[str], Mapping[str, str]], AnyServer]] = {
+    "stdio": Server,
+    "HTTP, 2026-07-28": partial(web.Server, protocol=web.MODERN),
+    "HTTP, older": partial(web.Server, protocol=web.OLDER),
+}
 
 MOST_KIB = 64.0
 MOST_BLOCKED_MS = 50.0
@@ -79,7 +86,7 @@ class Home:
             "MJ_ARCHIVE": "0",
         }
 
-    def server(self, transport: str = "stdio", arguments: list[str] = OURS) -> Server:
+    def server(self, transport: str = "stdio", arguments: list[str] = OURS) -> AnyServer:
         """A server process over this folder."""
         return TRANSPORTS[transport](arguments, self.env)
 
@@ -91,7 +98,7 @@ def home(proxy: Proxy) -> Iterator[Home]:
         yield Home(folder, proxy)
 
 
-def buy(server: Server, count: int) -> list[str]:
+def buy(server: AnyServer, count: int) -> list[str]:
     """So many open tasks."""
     ids: list[str] = []
     for first in range(0, count, AT_ONCE):
@@ -101,7 +108,7 @@ def buy(server: Server, count: int) -> list[str]:
     return ids
 
 
-def finished_task(server: Server, proxy: Proxy) -> str:
+def finished_task(server: AnyServer, proxy: Proxy) -> str:
     """One task that has succeeded."""
     (task_id,) = buy(server, 1)
     proxy.finish_all()
@@ -110,11 +117,11 @@ def finished_task(server: Server, proxy: Proxy) -> str:
     return task_id
 
 
-def pings(server: Server, seconds: float) -> list[float]:
+def pings(server: AnyServer, seconds: float) -> list[float]:
     """Milliseconds that the cheapest request took, asked again and again: how long the event loop was away."""
     taken, until = [], time.perf_counter() + seconds
     while (began := time.perf_counter()) < until:
-        server.ask("ping")
+        server.ping()
         taken.append((time.perf_counter() - began) * 1000)
         time.sleep(PING_SECONDS)
     return taken
@@ -129,7 +136,7 @@ def waiting(proxy: Proxy, transport: str, count: int, seconds: float) -> None:
             ids = buy(server, count)
             tasks, sent = server.resident_kib, time.perf_counter()
             numbers = [begin_to_wait(server, task_id) for task_id in ids]
-            server.ask("ping")
+            server.ping()
             taken_in, busy = time.perf_counter() - sent, pings(server, seconds)
             everybody, ended = server.resident_kib, time.perf_counter()
             proxy.finish_all()
@@ -142,9 +149,10 @@ def waiting(proxy: Proxy, transport: str, count: int, seconds: float) -> None:
         lines = [line.split() for line in Path(beats.name).read_text().splitlines()]
         blocked = [float(late) for at, late in lines if since < float(at) < until] or [0.0]
     each = (everybody - alone) / count
+    besides = "" if transport == "stdio" else f"; a bare server's waiter: {bare_kib(transport, count):.1f}"
     print(f"{count} open tasks, {count} waiters, one process over {transport}")
     print(f"  memory: {alone} KiB alone, {tasks} with the tasks, {everybody} with the waiters: ", end="")
-    print(f"{each:.1f} KiB per waiter (target {MOST_KIB:.0f})")
+    print(f"{each:.1f} KiB per waiter (target {MOST_KIB:.0f}{besides})")
     for name, taken in (("with one finished task", quiet), (f"with {count} waiters", busy)):
         figures = ", ".join(f"{label} {percentile(taken, q):.1f}" for label, q in (("p50", 0.5), ("p99", 0.99)))
         print(f"  ping {name}, ms: {figures}, worst {max(taken):.1f} of {len(taken)}")
@@ -154,10 +162,21 @@ def waiting(proxy: Proxy, transport: str, count: int, seconds: float) -> None:
     print(f"  all jobs end at once: heard after {median(heard):.1f} s in the middle, {max(heard):.1f} s at last")
 
 
-def begin_to_wait(server: Server, task_id: str) -> int:
+def begin_to_wait(server: AnyServer, task_id: str) -> int:
     """Ask for the end of a task; the number of the request."""
     arguments = {"task_id": task_id, "wait_seconds": WAIT_SECONDS, "include_image": False}
     return server.begin("tools/call", {"name": "get_task", "arguments": arguments})
+
+
+def bare_kib(transport: str, count: int) -> float:
+    """Memory per waiter of the SDK alone."""
+    with TRANSPORTS[transport](BARE, {}) as server:
+        server.call("echo", {"text": "warm"})
+        alone = server.resident_kib
+        for _ in range(count):
+            server.begin("tools/call", {"name": "wait", "arguments": {"seconds": WAIT_SECONDS}})
+        server.ping()
+        return (server.resident_kib - alone) / count
 
 
 def compared(proxy: Proxy, count: int, rounds: int) -> None:
@@ -193,7 +212,7 @@ def compared(proxy: Proxy, count: int, rounds: int) -> None:
 def main() -> None:
     """Briefly: a tenth of everything."""
     quick = "--quick" in sys.argv
-    count, seconds, rounds = (100, 4.0, 3) if quick else (1000, 30.0, 15)
+    count, seconds, rounds = (100, 2.0, 3) if quick else (1000, 30.0, 15)
     with Proxy() as proxy:
         for transport in TRANSPORTS:
             waiting(proxy, transport, count, seconds)

@@ -34,7 +34,7 @@ from mj_mcp.jobtimes import AGES, CELLS, EARLY_AGE, HARDLY, PRIORS, Finished, Pr
 MIN_GAP = 0.5  # Seconds between two looks at one task, at least.
 # Where quick ends have become too unlikely to pay for an early look at every job, this share still gets one: nothing
 # else would notice that the proxy has begun to fail at once (a failure seen late looks like a job of the usual time).
-EARLY_SHARE = 0.2
+EARLY_SHARE = 0.1
 # The account is steered to a reserve of this many jobs' looks, in about this many jobs: it lasts for a bad hour.
 RESERVE, PAYBACK = 0.5, 12.0
 CREDIT = 4.0  # Looks by which one task may run ahead of the fixed loop while the account is even.
@@ -93,16 +93,22 @@ def learn(
     `in_hand` is the account: looks that the fixed loop would have made on the finished jobs (`fixed_looks`) less
     looks made. Takes about ten milliseconds: rebuild it when a task has finished, not at every look.
     """
-    alive = still_open(history, open_ages, prior)
+    return plan_for(still_open(history, open_ages, prior), len(history), poll_seconds, in_hand)
+
+
+def plan_for(
+    alive: Sequence[float], jobs: int, poll_seconds: float, in_hand: float, *, early_share: float = EARLY_SHARE
+) -> Model:
+    """The looks for a distribution (the chance to be open at each of `AGES`) that was learned from so many jobs."""
     fixed = 1.0 + sum(interpolate(AGES, alive, poll_seconds * k) for k in range(1, int(AGES[-1] / poll_seconds)))
     # Below about four looks a job there is nothing to spend on a look that will hardly ever find anything.
-    share = EARLY_SHARE if fixed > _MANY and len(history) >= STRANGE else 0.0
+    share = early_share if fixed > _MANY and jobs >= STRANGE else 0.0
     steer = (in_hand - RESERVE * (fixed - 1)) / PAYBACK
     budget = 1 + (fixed - 1) * min(1.25, max(0.5, 1 + (steer - share) / (fixed - 1 + 1e-9)))
     points, open_at = _grid(alive)
     plan = tuple(points[k] for k in _within(budget, points, open_at))
     learned = fixed >= _FEW  # below, nearly all are done at the fixed loop's first look: nothing to save
-    allowance, longest = max(0.0, CREDIT + in_hand), poll_seconds if len(history) < STRANGE else math.inf
+    allowance, longest = max(0.0, CREDIT + in_hand), poll_seconds if jobs < STRANGE else math.inf
     return Model(tuple(points), tuple(open_at), plan, learned, share, allowance, longest, poll_seconds)
 
 

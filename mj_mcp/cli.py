@@ -22,6 +22,7 @@ import structlog
 
 from mj_mcp import __version__, logs
 from mj_mcp.cli_journal import journal
+from mj_mcp.cli_tokens import tokens
 from mj_mcp.errors import MjError
 from mj_mcp.happenings import Observer
 from mj_mcp.settings import Settings, SettingsError, read_signals
@@ -51,6 +52,9 @@ def main(context: click.Context) -> None:
 
 
 main.add_command(journal)
+
+
+main.add_command(tokens)
 
 
 @main.command()
@@ -232,19 +236,21 @@ async def _serving(settings: Settings, observe: Observer) -> None:
 async def _serving_http(settings: Settings, observe: Observer, host: str, port: int, *, stateless: bool) -> None:
     from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
     from mj_mcp.server import build_server  # noqa: PLC0415 - as above
-    from mj_mcp.server.http import http_app, listen, serve_http  # noqa: PLC0415 - stdio does not pay for it
+    from mj_mcp.server.auth import open_reception  # noqa: PLC0415 - stdio does not pay for it
+    from mj_mcp.server.http import http_app, listen, serve_http  # noqa: PLC0415 - as above
 
-    protect = None
-    try:
-        listener = listen(host, port, settings, protected=protect is not None)
-    except SettingsError as failure:
-        fail(str(failure), EXIT_SETTINGS)
-    except OSError as failure:
-        fail(f"cannot listen on {host} port {port}: {failure.strerror or failure}", 1)
-    async with open_studio(settings, observe) as studio:
-        app = http_app(build_server(studio, settings, observe), settings, studio, stateless=stateless, protect=protect)
-        _set_aside()
-        await serve_http(app, listener)
+    async with open_reception(settings) as reception:
+        try:
+            listener = listen(host, port, settings, protected=reception.wants_login())
+        except SettingsError as failure:
+            fail(str(failure), EXIT_SETTINGS)
+        except OSError as failure:
+            fail(f"cannot listen on {host} port {port}: {failure.strerror or failure}", 1)
+        async with open_studio(settings, observe) as studio:
+            server = build_server(studio, settings, observe)
+            app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect)
+            _set_aside()
+            await serve_http(app, listener, on_stop=studio.release)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

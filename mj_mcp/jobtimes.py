@@ -5,9 +5,13 @@ Owns the fit. Knows nothing of looks: `cadence.py` makes a schedule of what is l
 - Recent jobs of the kind count, recent ones more, in log-age. Kernels are pulled to the mean so that their sum keeps
   the observed spread (West 1993): at full width that is a log-normal fit, at narrow widths it follows two speeds or
   quick failures. The width is the one that predicts left-out jobs best.
-- "Today everything is slow" is one common factor, a hidden level that mostly stays and sometimes jumps; a forward
-  pass gives its distribution now. Open jobs count as "took longer than their age". What is predicted is the mixture
-  over levels, so doubt after a jump widens the looks instead of betting on the old or the new speed.
+- Two explanations are held against each other. Either jobs come evenly from one distribution, however odd its shape;
+  or there is one common factor, "today everything is slow": a hidden level that mostly stays and sometimes jumps, whose
+  distribution now a forward pass gives. To take the draws of a two-speed proxy for changes of level would blur what is
+  known of them, and to take a change for a tail would learn it late; so each is weighed by how well it predicted the
+  jobs, each job left out of its own prediction (Bayes factor). Open jobs count as "took longer than their age" in both.
+- What is predicted is the mixture over explanations and levels, so doubt after a jump widens the looks instead of
+  betting on the old or the new speed.
 - A small weight stays on "quick" and on "very late": neither a failure at once nor a straggler waits long.
 """
 
@@ -30,11 +34,14 @@ _STEP = 0.025
 _LOW = math.log(0.3)
 AGES = [math.exp(_LOW + _STEP * i) for i in range(401)]  # log-even, 0.3 s to 1 h 50
 CELLS = len(AGES)
-_LEVELS = [0.1 * k for k in range(-12, 13)]  # log of today's factor: 0.3 to 3.3, whole cells of the grid
+_LEVEL_STEP = 4
+_LEVELS = range(-48, 49, _LEVEL_STEP)  # today's factor in cells: 0.3 to 3.3
 _LEVEL_SPREAD = 0.45
 _WIDTHS = (1.0, 0.6, 0.4, 0.25, 0.15)
 HARDLY = 0.005  # chance that is as good as none
 _ENOUGH = 8  # jobs for a choice of widths
+CLEAR = 1.5  # Nats by which narrower kernels must predict better than the log-normal fit.
+_ODD = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +82,17 @@ def _density(recent: Sequence[Finished], open_ages: Sequence[float], prior: Prio
     """Chance per cell of `AGES` that the next job ends there."""
     logs = [math.log(min(AGES[-1], max(AGES[0], job.seconds - job.blind / 2))) for job in recent]
     weights = [0.5 ** (rank / HALF_LIFE) for rank in range(len(logs))][::-1]
-    # The spread between neighbours does not see a change of level, so it serves to find the changes.
-    steps = sorted(abs(b - a) for a, b in pairwise(logs))
-    near = steps[len(steps) // 2] / 0.954 if steps else 0.0
-    near = (len(steps) * near + 4 * prior.spread) / (len(steps) + 4)
-    rough = _bell(_mean(logs, weights, prior), near)
-    levels = _levels(logs, rough)[0]
-    shape = _shape([x - level for x, level in zip(logs, levels, strict=True)], weights, prior)
-    today = _today(_levels(logs, shape)[1], shape, open_ages)
-    mixed = [0.0] * CELLS
+    steady = _shape(logs, weights, prior)
+    evenly = _fit(steady, logs) + _seen_open(_survival(steady.density), open_ages, 0)
+    changing = _shape(_without_levels(logs, weights, prior), weights, prior)
+    levels, unevenly = _levels(_fits(changing, logs))
+    today, seen = _today(levels, changing.density, open_ages)
+    doubt = 1 / (1 + math.exp(min(50.0, max(-50.0, evenly - unevenly - seen))))
+    mixed = [(1 - doubt) * chance for chance in steady.density]
     for level, chance in zip(_LEVELS, today, strict=True):
-        if chance > HARDLY:
-            shift = round(level / _STEP)
-            for i in range(max(0, shift), min(CELLS, CELLS + shift)):
-                mixed[i] += chance * shape[i - shift]
+        if doubt * chance > HARDLY:
+            for i in range(max(0, level), min(CELLS, CELLS + level)):
+                mixed[i] += doubt * chance * changing.density[i - level]
     known = sum(weights)
     quick, late, early = 1 / (QUICK_ONCE_IN + known), 1 / (LATE_ONCE_IN + known), _cell(math.log(3 * EARLY_AGE))
     wide = _bell(_mean(logs, weights, prior) + 0.4, 1.0)
@@ -99,25 +103,45 @@ def _density(recent: Sequence[Finished], open_ages: Sequence[float], prior: Prio
     ]
 
 
-def _shape(logs: Sequence[float], weights: Sequence[float], prior: Prior) -> list[float]:
-    """Density of log-age at the usual level: kernels of the width that predicts left-out jobs best."""
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Density per unit of log-age in each cell, and what each job added to it: its share of `kernel` around a cell."""
+
+    density: list[float]
+    kernel: list[float]
+    shares: list[tuple[float, int]]
+
+    def own(self, job: int, cell: int) -> float:
+        """What this job itself adds to the density there: it must not bear witness for itself."""
+        share, centre = self.shares[job]
+        away = abs(cell - centre)
+        return share * self.kernel[away] if away < len(self.kernel) else 0.0
+
+
+def _shape(logs: Sequence[float], weights: Sequence[float], prior: Prior) -> _Shape:
+    """Density of log-age at one level: kernels of the width that predicts left-out jobs best."""
     total, mean = sum(weights), _mean(logs, weights, prior)
     square = sum(w * (x - mean) ** 2 for w, x in zip(weights, logs, strict=True))
     spread = math.sqrt((square + 3 * prior.spread**2) / (total + 3))
     fit = _bell(mean, spread)
-    # The log-normal fit is left only for a clear gain: 1.5 nats.
+    # The log-normal fit is left only for a clear gain.
     scores = {
-        w: _left_out(logs[-45:], mean, spread, w) - (1.5 if w < 1 else 0) for w in _WIDTHS if len(logs) >= _ENOUGH
+        w: _left_out(logs[-45:], mean, spread, w) - (CLEAR if w < 1 else 0) for w in _WIDTHS if len(logs) >= _ENOUGH
     }
     width = max(scores, key=lambda w: scores[w], default=1.0)
     if width == 1.0:
-        return fit
-    density, narrow = [2 * f for f in fit], width * spread
-    for x, w in zip(logs, weights, strict=True):
-        centre = mean + math.sqrt(1 - width * width) * (x - mean)
-        for i in range(_cell(centre - 3.5 * narrow), _cell(centre + 3.5 * narrow) + 1):
-            density[i] += w * _normal(_LOW + _STEP * i, centre, narrow)
-    return [d / (total + 2) for d in density]
+        return _Shape(fit, [], [(0.0, 0)] * len(logs))
+    narrow = max(_STEP, width * spread)
+    kernel = [_normal(_STEP * away, 0.0, narrow) for away in range(math.ceil(3.5 * narrow / _STEP))]
+    around, reach = kernel[:0:-1] + kernel, len(kernel) - 1
+    pull = math.sqrt(1 - width * width)
+    density = [2 / (total + 2) * f for f in fit]
+    shares = [(w / (total + 2), _cell(mean + pull * (x - mean))) for x, w in zip(logs, weights, strict=True)]
+    for share, centre in shares:
+        first = max(0, centre - reach)
+        for i, height in enumerate(around[first - centre + reach : CELLS - centre + reach], first):
+            density[i] += share * height
+    return _Shape(density, kernel, shares)
 
 
 def _left_out(logs: Sequence[float], mean: float, spread: float, width: float) -> float:
@@ -132,35 +156,73 @@ def _left_out(logs: Sequence[float], mean: float, spread: float, width: float) -
     return score
 
 
-def _levels(logs: Sequence[float], shape: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Each job's level in hindsight, and the chances of `_LEVELS` for the next job (forward and backward pass)."""
-    fresh = _normed([_normal(level, 0.0, _LEVEL_SPREAD) for level in _LEVELS])
-    # The constant lets one odd job pass without moving the level.
-    fits = [[shape[_cell(x - level)] + 0.02 for level in _LEVELS] for x in logs]
-    now, passed = fresh, []
+def _without_levels(logs: Sequence[float], weights: Sequence[float], prior: Prior) -> list[float]:
+    """Log-ages less the level of their time, in hindsight (forward and backward pass)."""
+    # The spread between neighbours does not see a change of level, so it serves to find the changes.
+    steps = sorted(abs(b - a) for a, b in pairwise(logs))
+    near = steps[len(steps) // 2] / 0.954 if steps else 0.0
+    near = (len(steps) * near + 4 * prior.spread) / (len(steps) + 4)
+    fits = _fits(_Shape(_bell(_mean(logs, weights, prior), near), [], [(0.0, 0)] * len(logs)), logs)
+    now, passed = _FRESH, []
     for fit in fits:
-        now = _normed([((1 - JUMP) * p + JUMP * f) * e for p, f, e in zip(now, fresh, fit, strict=True)])
+        now = _normed([p * e for p, e in zip(_moved(now), fit, strict=True)])
         passed.append(now)
-    means, back = [0.0] * len(logs), [1.0] * len(_LEVELS)
+    calm, back = list(logs), [1.0] * len(_LEVELS)
     for k in reversed(range(len(logs))):
-        means[k] = sum(
-            level * p
-            for level, p in zip(_LEVELS, _normed([p * b for p, b in zip(passed[k], back, strict=True)]), strict=True)
-        )
+        chances = _normed([p * b for p, b in zip(passed[k], back, strict=True)])
+        calm[k] -= _STEP * sum(level * p for level, p in zip(_LEVELS, chances, strict=True))
         ahead = [e * b for e, b in zip(fits[k], back, strict=True)]
-        jumped = JUMP * sum(f * a for f, a in zip(fresh, ahead, strict=True))
+        jumped = JUMP * sum(f * a for f, a in zip(_FRESH, ahead, strict=True))
         back = _normed([(1 - JUMP) * a + jumped for a in ahead])
-    return means, [(1 - JUMP) * p + JUMP * f for p, f in zip(now, fresh, strict=True)]
+    return calm
 
 
-def _today(levels: Sequence[float], shape: Sequence[float], open_ages: Sequence[float]) -> list[float]:
-    """The chances of `_LEVELS`, once every open job has said that it took longer than its age."""
+def _levels(fits: Sequence[Sequence[float]]) -> tuple[list[float], float]:
+    """The chances of `_LEVELS` for the next job, and the log-likelihood of the jobs so far (forward pass)."""
+    now, score = _FRESH, 0.0
+    for fit in fits:
+        now = [p * e for p, e in zip(_moved(now), fit, strict=True)]
+        score += math.log(sum(now))
+        now = _normed(now)
+    return _moved(now), score
+
+
+def _moved(levels: Sequence[float]) -> list[float]:
+    return [(1 - JUMP) * p + JUMP * f for p, f in zip(levels, _FRESH, strict=True)]
+
+
+def _fits(shape: _Shape, logs: Sequence[float]) -> list[list[float]]:
+    """How well each job fits each of `_LEVELS`; the constant lets one odd job pass without moving the level."""
+    padding = [0.0] * _LEVELS[-1]
+    padded, fits = padding + shape.density + padding, []
+    for k, x in enumerate(logs):
+        cell = _cell(x)
+        found = padded[cell : cell + 2 * _LEVELS[-1] + 1 : _LEVEL_STEP][::-1]
+        if shape.kernel:
+            found = [max(0.0, f - shape.own(k, cell - level)) for f, level in zip(found, _LEVELS, strict=True)]
+        fits.append([f + _ODD for f in found])
+    return fits
+
+
+def _fit(shape: _Shape, logs: Sequence[float]) -> float:
+    """Log-likelihood of the jobs where there is one level only."""
+    cells = [_cell(x) for x in logs]
+    return sum(math.log(max(0.0, shape.density[c] - shape.own(k, c)) + _ODD) for k, c in enumerate(cells))
+
+
+def _today(levels: Sequence[float], shape: Sequence[float], open_ages: Sequence[float]) -> tuple[list[float], float]:
+    """The chances of `_LEVELS` once open jobs took longer than their ages, and the log-likelihood of that."""
     alive = _survival(shape)
-    chances = list(levels)
-    for age in open_ages:
-        x = math.log(max(AGES[0], age))
-        chances = [p * (alive[_cell(x - level)] + 0.01) for p, level in zip(chances, _LEVELS, strict=True)]
-    return _normed(chances)
+    seen = [_seen_open(alive, open_ages, level) for level in _LEVELS]
+    top = max(seen)
+    chances = [p * math.exp(s - top) for p, s in zip(levels, seen, strict=True)]
+    return _normed(chances), top + math.log(sum(chances))
+
+
+def _seen_open(alive: Sequence[float], open_ages: Sequence[float], level: int) -> float:
+    """Log-likelihood that jobs are open at these ages."""
+    cells = [min(CELLS - 1, max(0, _cell(math.log(max(AGES[0], age))) - level)) for age in open_ages]
+    return sum(math.log(alive[cell] + 0.01) for cell in cells)
 
 
 def _normal(x: float, centre: float, spread: float) -> float:
@@ -172,17 +234,20 @@ def _bell(centre: float, spread: float) -> list[float]:
     return [_normal(_LOW + _STEP * i, centre, spread) for i in range(CELLS)]
 
 
+def _normed(values: Sequence[float]) -> list[float]:
+    total = sum(values)
+    return [value / total for value in values]
+
+
+_FRESH = _normed([math.exp(-0.5 * (_STEP * level / _LEVEL_SPREAD) ** 2) for level in _LEVELS])
+
+
 def _mean(logs: Sequence[float], weights: Sequence[float], prior: Prior) -> float:
     return (sum(w * x for w, x in zip(weights, logs, strict=True)) + math.log(prior.median)) / (sum(weights) + 1)
 
 
 def _cell(log_age: float) -> int:
     return min(CELLS - 1, max(0, round((log_age - _LOW) / _STEP)))
-
-
-def _normed(values: Sequence[float]) -> list[float]:
-    total = sum(values)
-    return [value / total for value in values]
 
 
 def _survival(density: Sequence[float]) -> list[float]:

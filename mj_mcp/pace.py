@@ -100,13 +100,23 @@ class Pace:
             if task.submitted_at is None or task.finished_at is None or task.looks is None or task.blind is None:
                 continue
             seconds = task.finished_at - task.submitted_at
-            if seconds > 0 and task.blind <= max(seconds / 2, self._poll_seconds * 2):
-                kind = _kind(task)
+            kind = _kind(task)
+            if seconds > 0 and task.blind <= self._blind_at_most(kind, seconds):
                 history = self._history[kind]
                 history.append((Finished(seconds, task.finished_at, min(task.blind, seconds)), task.looks))
                 history.sort(key=lambda job: job[0].at)
                 del history[:-MEMORY]
                 self._news.add(kind)
+
+    def _blind_at_most(self, kind: Kind, seconds: float) -> float:
+        """How long nobody may have looked before the end was seen at this age.
+
+        An end that the first look found by the usual time counts however blind it was: to drop those would make the
+        quick jobs, and the looks that they saved, unheard of.
+        """
+        times = sorted(job.seconds for job, _ in self._history[kind])
+        usual = times[len(times) // 2] if times else PRIORS[kind].median
+        return seconds if seconds <= usual else max(seconds / 2, self._poll_seconds * 2)
 
     def is_open(self, task: Task, age: float) -> None:
         """A task was seen open at this age: that it takes so long says something of all others."""
@@ -118,14 +128,13 @@ class Pace:
 
     def seconds_to_look(self, task: Task, following: Following, age: float, now: float) -> float:
         """Seconds from the last look to the next one. `now` is of any clock that all calls share."""
-        watched = following.watched
+        watched, gap = following.watched, fair_gap(len(self._open), LOOKS_PER_SECOND)
         if following.failures:
             backoff = min(FAILED_LOOK_SECONDS * 2.0 ** min(following.failures - 1, 16), MAX_BACKOFF_SECONDS)
-            return max(backoff, watched.retry_after or 0.0)
+            return max(backoff, watched.retry_after or 0.0, gap)
         if task.status is Status.STALLED:
-            return max(self._poll_seconds, min(STALLED_SHARE * age, STALLED_AT_MOST))
+            return max(self._poll_seconds, min(STALLED_SHARE * age, STALLED_AT_MOST), gap)
         model = self._model(_kind(task), now)
-        gap = fair_gap(len(self._open), LOOKS_PER_SECOND)
         due = next_look(model, watched, _jitter(task, watched.looks), min_gap=gap) - watched.last
         if not following.attended and is_late(model, age):
             due = max(due, self._poll_seconds * UNATTENDED_FACTOR)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from platformdirs import user_data_path, user_pictures_path
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -93,6 +93,20 @@ class Settings(BaseSettings):
     http_session_seconds: float = Field(
         1800, ge=1, le=86_400, description="How long such a session may be idle before it ends."
     )
+    http_tokens: Path | None = Field(
+        None, description="The file of `mj-mcp tokens`. Default: `tokens.json` in the data folder."
+    )
+    auth_issuer: str = Field(
+        "",
+        description="The OAuth 2.1 issuer whose JWTs `serve --http` accepts, exactly as it names itself in `iss`; its "
+        "keys are found by its metadata. Default: none.",
+    )
+    auth_audience: str = Field(
+        "",
+        validate_default=True,
+        description="What those JWTs must be for (`aud`): best this server's public URL, like "
+        "`https://mcp.example.com/mcp`. Needed with `MJ_AUTH_ISSUER`.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["json", "console", "auto"] = Field(
         "auto", description="`json` lines or `console` text on stderr; `auto` is console on a terminal, else json."
@@ -136,9 +150,29 @@ class Settings(BaseSettings):
             raise ValueError("a # in the password must be written as %23")
         return url
 
-    @field_validator("data_dir", "output_dir")
+    @field_validator("auth_issuer")
     @classmethod
-    def _same_from_everywhere(cls, path: Path) -> Path:
+    def _safe_issuer(cls, url: str) -> str:
+        parts = urlsplit(url)
+        loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+        if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback))):
+            raise ValueError("it must be an https:// URL (http:// only on this machine itself)")
+        if parts.username or "?" in url or "#" in url:
+            raise ValueError("it must not carry a user name, a query or a fragment")
+        return url
+
+    @field_validator("auth_audience")
+    @classmethod
+    def _audience_of_issuer(cls, audience: str, info: ValidationInfo) -> str:
+        if info.data.get("auth_issuer") and not audience.strip():
+            raise ValueError("it must say what the tokens of MJ_AUTH_ISSUER are for")
+        return audience
+
+    @field_validator("data_dir", "output_dir", "http_tokens")
+    @classmethod
+    def _same_from_everywhere(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return path
         path = path.expanduser()  # a host starts servers without a shell
         if not path.is_absolute():
             raise ValueError("it must be an absolute path, since a host chooses the current folder")
@@ -174,6 +208,11 @@ class Settings(BaseSettings):
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @property
+    def token_file(self) -> Path:
+        """Where the tokens of `serve --http` are kept."""
+        return self.http_tokens or self.data_dir / "tokens.json"
 
     @property
     def secrets(self) -> tuple[str, ...]:

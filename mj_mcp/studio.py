@@ -15,13 +15,10 @@ from typing import Any
 import structlog
 
 from mj_mcp.errors import (
-    ERRORS,
     InvalidRequest,
     NotReady,
     StorageUnavailable,
     TaskNotFound,
-    Unauthorized,
-    UpstreamError,
 )
 from mj_mcp.gallery import Gallery, Shown
 from mj_mcp.hosts import Patience
@@ -39,7 +36,7 @@ from mj_mcp.proxy import (
 )
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
-from mj_mcp.verdicts import raise_unless_accepted, seen
+from mj_mcp.verdicts import blindness, raise_unless_accepted, raise_when_blind, seen
 from mj_mcp.watch import Tick, Watch
 
 log = structlog.get_logger("mj_mcp.studio")
@@ -49,8 +46,6 @@ ANSWER_SECONDS = 10.0
 
 GLANCE_SECONDS = 0.7
 """How long `get_task` with `wait_seconds=0` lets a fresh look take before it answers with the last one."""
-
-FAILED_LOOKS_TOLERATED = 3
 
 READY_SECONDS = 2.0
 """How long the journal may take to show that it can be read."""
@@ -170,7 +165,7 @@ class Studio:
                 one_look=not wait_seconds,
                 tick=tick,
             )
-            self._raise_when_blind(task)
+            raise_when_blind(task, self._watch.trouble(task))
         if known is not None and UNREAD in known.warnings:
             task = warn(task, UNREAD)  # also where a look has shown more since
         if task.status is Status.REFUSED:
@@ -181,6 +176,11 @@ class Studio:
     def remaining(self, task: Task) -> float | None:
         """Seconds until an open task is usually done; None when nobody can tell."""
         return self._watch.remaining(task)
+
+    def release(self) -> None:
+        """End every wait: callers are answered with what is known, as when their time is up. Posts go on."""
+        self._watch.release()
+        self._submits.release()
 
     async def readiness(self) -> Readiness:
         """Whether a submit could work now, as far as can be told without asking the proxy."""
@@ -271,7 +271,7 @@ class Studio:
         return Told(
             task,
             duplicate=not claim.is_new,
-            notes=self._blindness(task),
+            notes=blindness(task, self._watch.trouble(task)),
             shown=shown,
             looks=looks,
             waited=wait.passed,
@@ -303,28 +303,6 @@ class Studio:
         adopted = await self._journal.adopt(merge(blank, look, now))
         self._watch.follow(adopted)
         return adopted
-
-    # ------------------------------------------------------------------------------------------ failed looks
-
-    def _raise_when_blind(self, task: Task) -> None:
-        failing = self._watch.trouble(task)
-        if failing is None or not task.is_open:
-            return
-        count, trouble = failing
-        kind = ERRORS.get(trouble.code, UpstreamError)
-        if count >= FAILED_LOOKS_TOLERATED or kind is Unauthorized:
-            raise kind(
-                f"the last {count} looks at task {task.handle} failed ({trouble.message}); the task stays open",
-                retry_after_seconds=trouble.retry_after,
-                submission_id=task.submission_id,
-            )
-
-    def _blindness(self, task: Task) -> tuple[str, ...]:
-        failing = self._watch.trouble(task)
-        if failing is None or not task.is_open:
-            return ()
-        count, trouble = failing
-        return (f"the last {count} looks at the proxy failed: {trouble.message}",)
 
 
 @dataclass(frozen=True, slots=True)

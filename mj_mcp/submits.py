@@ -95,9 +95,13 @@ class Submits:
             asked.claimed.cancel()  # which makes `_submit` withdraw, unless the claim is made
         return asked.claimed.result()
 
+    def release(self) -> None:
+        """Send the queue off: nothing that is not claimed yet is submitted any more."""
+        self._stopping = True
+
     async def drain(self, seconds: float) -> None:
         """Wait up to `seconds` for the POSTs in flight, so that their outcomes are recorded; the queue is sent off."""
-        self._stopping = True
+        self.release()
         if self._posts:
             await asyncio.wait(self._posts, timeout=seconds)
         for post in self._posts:

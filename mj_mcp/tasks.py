@@ -194,6 +194,17 @@ def stall(task: Task, warning: str, now: float) -> Task:
     return replace(move(task, _S.STALLED, now), warnings=_joined(task.warnings, (warning,)))
 
 
+def stall_if_running(task: Task, warning: str, now: float) -> Task:
+    """The same, where the task is one that runs; others stay as they are."""
+    return stall(task, warning, now) if task.status in {_S.QUEUED, _S.PROCESSING} else task
+
+
+def stall_when_idle(task: Task, patience: float, now: float) -> Task:
+    """`task`, stalled if nothing about it has changed for more than `patience` seconds."""
+    idle = now - task.updated_at
+    return stall_if_running(task, f"nothing has moved for {idle / 60:.0f} minutes", now) if idle > patience else task
+
+
 def warn(task: Task, warning: str) -> Task:
     """`task` with one more thing to know; it has not moved by that."""
     return replace(task, warnings=_joined(task.warnings, (warning,)))

@@ -5,12 +5,22 @@ Owns the step from recorded outcomes to errors. Does nothing else.
 
 from __future__ import annotations
 
-from mj_mcp.errors import ERRORS, Busy, StorageUnavailable, TaskNotFound, Unconfirmed
+from mj_mcp.errors import (
+    ERRORS,
+    Busy,
+    StorageUnavailable,
+    TaskNotFound,
+    Unauthorized,
+    Unconfirmed,
+    UpstreamError,
+)
 from mj_mcp.proxy import Look, Trouble, Unknown
 from mj_mcp.tasks import Sighting, Status, Task
 
 BUSY_SECONDS = 15.0
 """What a caller is told to wait when the proxy is busy and does not say for how long."""
+
+FAILED_LOOKS_TOLERATED = 3
 
 
 def seen(task_id: str, look: Look) -> Sighting:
@@ -43,3 +53,28 @@ def raise_unless_accepted(task: Task) -> None:
     if task.status is Status.UNCONFIRMED:
         reason = failure.message if failure else "the answer was lost"
         raise Unconfirmed(f"the submit may have been accepted and charged ({reason})", submission_id=task.submission_id)
+
+
+def raise_when_blind(task: Task, trouble: tuple[int, Trouble] | None) -> None:
+    """An open task that cannot be seen: `trouble` is how many looks have failed in a row, and how the last one did.
+
+    Raises:
+        UpstreamError, UpstreamUnreachable, Unauthorized: too many; the task stays open.
+    """
+    if trouble is None or not task.is_open:
+        return
+    count, last = trouble
+    kind = ERRORS.get(last.code, UpstreamError)
+    if count >= FAILED_LOOKS_TOLERATED or kind is Unauthorized:
+        raise kind(
+            f"the last {count} looks at task {task.handle} failed ({last.message}); the task stays open",
+            retry_after_seconds=last.retry_after,
+            submission_id=task.submission_id,
+        )
+
+
+def blindness(task: Task, trouble: tuple[int, Trouble] | None) -> tuple[str, ...]:
+    """The same as a warning, for a call that has something else to tell."""
+    if trouble is None or not task.is_open:
+        return ()
+    return (f"the last {trouble[0]} looks at the proxy failed: {trouble[1].message}",)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -23,7 +24,7 @@ from mj_mcp.jobtimes import MEMORY
 from mj_mcp.journal import Journal
 from mj_mcp.pace import GIVE_UP_SECONDS, Following, Pace
 from mj_mcp.proxy import Look, Proxy, Trouble, Unknown
-from mj_mcp.tasks import Kind, Sighting, Status, Task, give_up, merge, resume, stall
+from mj_mcp.tasks import Kind, Sighting, Status, Task, give_up, merge, resume, stall_if_running, stall_when_idle
 from mj_mcp.turns import Turns
 
 log = structlog.get_logger("mj_mcp.watch")
@@ -44,6 +45,7 @@ LAST_LOOK_SECONDS = 0.7
 """A wait ends with a look so long before its end: the answer is as fresh as it can be."""
 NEVER_LOOKED = float("-inf")
 UNKNOWN_LOOKS_TOLERATED = 5
+FORGOTTEN = "the proxy does not know this task; it may have forgotten it"
 NUDGE_GAP_SECONDS = MIN_GAP
 """A caller who asks again and again brings no more looks than this."""
 
@@ -84,6 +86,7 @@ class Watch:
         self._turns = Turns()
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
+        self._released = False
 
     def load(self) -> Load:
         """How much is held now. Each list is made in one step, so any thread may ask."""
@@ -122,6 +125,12 @@ class Watch:
         """Watch a task that was accepted this moment: its first look is as far away as any other."""
         self._begin(task, asyncio.get_running_loop().time())
 
+    def release(self) -> None:
+        """End every wait, also those to come: each is answered with what is known. Looks go on."""
+        self._released = True
+        for pulse in self._pulses.values():
+            pulse.set()
+
     def trouble(self, task: Task) -> tuple[int, Trouble] | None:
         """How many looks have failed since the last good one, and how the last one failed."""
         following = self._following.get(task.submission_id)
@@ -149,7 +158,7 @@ class Watch:
             last_look = until - LAST_LOOK_SECONDS if until - clock() > 2 * LAST_LOOK_SECONDS else None
             # Read after registering: a change between the caller's own read and this one is not missed.
             task = await self._read_anew(task)
-            while not enough(task) and (left := until - clock()) > 0:
+            while not enough(task) and (left := until - clock()) > 0 and not self._released:
                 if last_look is not None and clock() >= last_look:
                     last_look = None
                     self._nudge(sid, now=True)
@@ -301,7 +310,7 @@ class Watch:
                 following.missed(None)
                 if following.unknown < UNKNOWN_LOOKS_TOLERATED or task.status is Status.STALLED:
                     return task
-                change = self._stalling("the proxy does not know this task; it may have forgotten it")
+                change = partial(stall_if_running, warning=FORGOTTEN, now=self._now())
             case Trouble():
                 following.missed(look.retry_after)
                 following.trouble = look
@@ -329,19 +338,10 @@ class Watch:
         patience = self._pace.patience(task, age, asyncio.get_running_loop().time())
 
         def change(task: Task) -> Task:
-            merged = merge(task, sighting, now)
+            merged = stall_when_idle(merge(task, sighting, now), patience, now)
             if merged.finished_at is not None and task.finished_at is None:
                 return replace(merged, looks=looks, blind=round(blind, 3))
-            idle = now - merged.updated_at
-            if merged.status in {Status.QUEUED, Status.PROCESSING} and idle > patience:
-                return stall(merged, f"nothing has moved for {idle / 60:.0f} minutes", now)
             return merged
-
-        return change
-
-    def _stalling(self, warning: str) -> Callable[[Task], Task]:
-        def change(task: Task) -> Task:
-            return stall(task, warning, self._now()) if task.status in {Status.QUEUED, Status.PROCESSING} else task
 
         return change
 

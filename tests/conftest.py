@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,6 +18,8 @@ from typing import Any
 
 import databases
 import pytest
+from anyio import fail_after, open_process, sleep
+from anyio.abc import Process
 from databases import Database
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -87,8 +90,12 @@ class Caller:
     def logged(self, event: str | None = None) -> list[dict[str, Any]]:
         """The server's log lines so far (`spawn` only)."""
         assert self._log is not None
-        lines = [json.loads(line) for line in self._log.read_text().splitlines()]
-        return [line for line in lines if event is None or line.get("event") == event]
+        return log_lines(self._log, event)
+
+
+def log_lines(log: Path, event: str | None = None) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in lines if event is None or line.get("event") == event]
 
 
 def environment(sim_url: str, data_dir: Path, **extra: str) -> dict[str, str]:
@@ -127,6 +134,62 @@ def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
             async with client:
                 assert client.session.protocol_version == protocol
                 yield Caller(client, log, pid)
+
+    return start
+
+
+class Served:
+    """A server process that listens on HTTP, and clients of it as many as a test wants."""
+
+    def __init__(self, process: Process, url: str, log: Path) -> None:
+        self.process = process
+        self.url = url
+        self.base = url.removesuffix("/mcp")
+        self.log = log
+
+    @asynccontextmanager
+    async def connect(self, protocol: str = "2026-07-28", **client: Any) -> AsyncIterator[Caller]:
+        """A real client of this server over HTTP."""
+        mode = protocol if protocol == "2026-07-28" else "legacy"
+        async with Client(self.url, mode=mode, **client) as connected:
+            yield Caller(connected)
+
+    def logged(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Its log lines so far."""
+        return log_lines(self.log, event)
+
+    async def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
+        """Tell it to stop; its exit code."""
+        self.process.send_signal(by)
+        return await self.process.wait()
+
+
+@pytest.fixture
+def serve_http(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Served]]:
+    """`async with serve_http(sim, "--stateless", MJ_X="...") as served`: the server as a process on a free port."""
+
+    @asynccontextmanager
+    async def start(sim: Simulator, *options: str, **extra: str) -> AsyncIterator[Served]:
+        log, out = tmp_path / "http.log", tmp_path / "http.out"
+        command = [sys.executable, "-m", "mj_mcp", "serve", "--http", "--port", "0", *options]
+        with log.open("w") as stderr, out.open("w") as stdout:
+            process = await open_process(
+                command,
+                env=environment(sim.url, tmp_path, **extra),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
+        try:
+            with fail_after(30):
+                while not (started := log_lines(log, "http_listening")):  # noqa: ASYNC110 - another process writes it
+                    await sleep(0.02)
+            yield Served(process, started[0]["url"], log)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+        assert out.read_text() == ""  # the protocol has a channel of its own, and nothing is printed beside it
 
     return start
 

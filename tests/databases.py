@@ -9,7 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
@@ -32,9 +32,9 @@ class Database:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            self._server = get_server(folder, cleanup_mode="stop")
+            self._server = get_server(folder, cleanup_mode=None)
         except subprocess.SubprocessError:  # it gives a busy machine ten seconds, and finds what it started next time
-            self._server = get_server(folder, cleanup_mode="stop")
+            self._server = get_server(folder, cleanup_mode=None)
         self.url = self._server.get_uri()
         # No power is cut here; what a test kills is a process.
         self.execute("ALTER SYSTEM SET fsync = off")
@@ -106,8 +106,7 @@ class Database:
     def close(self) -> None:
         """Stop it. Its wrapper knows only the process that it started itself."""
         self.control("-m", "immediate", "stop")
-        with suppress(subprocess.SubprocessError):
-            self._server.cleanup()
+        self._server.cleanup()
 
 
 @contextmanager

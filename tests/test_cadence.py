@@ -20,7 +20,7 @@ from mj_mcp.cadence import (
     learn,
     next_look,
 )
-from mj_mcp.jobtimes import Finished
+from mj_mcp.jobtimes import Finished, interpolate
 
 seconds = st.floats(0.2, 4000)
 histories = st.lists(seconds, max_size=30).map(lambda times: [Finished(s, k) for k, s in enumerate(times)])
@@ -166,6 +166,15 @@ def test_two_speeds_leave_a_pause_between_them() -> None:
     ages = looks_of(model, 160)
     between = sum(50 < age < 90 for age in ages)
     assert between < sum(24 < age < 40 for age in ages) / 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_speeds_are_not_taken_for_changes_of_speed(seed: int) -> None:
+    rng = random.Random(seed)
+    times = [usual * math.exp(0.15 * rng.gauss(0, 1)) for usual in rng.sample([30, 90] * 40, 80)]
+    for last in (30.0, 90.0):  # whatever came last says nothing of the next
+        model = learn(jobs([*times, last, last, last]))
+        assert interpolate(model.ages, model.alive, 55) == pytest.approx(0.5, abs=0.12)
 
 
 def test_a_quick_failure_is_found_by_the_early_look_where_one_is_made() -> None:

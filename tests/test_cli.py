@@ -107,6 +107,25 @@ async def test_the_doctor_finds_all_well(unknown: str, sim: Simulator, tmp_path:
     assert (done.returncode, marks(done)) == (0, WELL)
 
 
+async def test_the_doctor_says_which_journal_it_is_and_never_its_password(
+    sim: Simulator, tmp_path: Path, database_url: str
+) -> None:
+    password = "canary-pass-90d2"
+    url = database_url.replace("postgres:@", f"postgres:{password}@")
+    assert password in url
+    for at, said in {
+        "": "ok    journal: SQLite, written and read (no tasks yet)",
+        url: f"ok    journal: PostgreSQL at {url.partition('host=')[2].partition('&')[0]}",
+        f"postgresql://me:{password}@/db?host={tmp_path}": f"FAIL  journal: PostgreSQL at {tmp_path}",
+    }.items():
+        done = await run(tmp_path, "doctor", env=environment(sim.url, tmp_path, MJ_DATABASE_URL=at))
+        (line,) = [line for line in done.stdout.splitlines() if "journal:" in line]
+        assert line.startswith(said)
+        assert password not in done.stdout + done.stderr
+        assert done.returncode == (1 if "FAIL" in said else 0)
+    assert len(sim.submits()) == 0
+
+
 async def test_the_doctor_needs_a_key(tmp_path: Path) -> None:
     done = await run(tmp_path, "doctor")
     assert (done.returncode, done.stdout) == (2, "")

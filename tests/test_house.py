@@ -56,9 +56,12 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "records": (2, {"verdicts", "errors", "tasks", "proxy", "journal"}),
     "settings": (2, set()),
     "logs": (2, set()),
+    "tokens": (1, set()),
+    "issuer": (1, set()),
     "server": (
         3,
-        {"__init__", "studio", "watch", "errors", "tasks", "prompts", "journal", "pictures", "settings", "happenings"},
+        {"__init__", "studio", "watch", "errors", "tasks", "prompts", "journal", "pictures", "settings"}
+        | {"tokens", "issuer", "happenings"},
     ),
     "app": (
         4,
@@ -71,12 +74,14 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "demo": (4, {"simulator"}),
     "terminal": (4, {"settings"}),
     "cli_journal": (4, {"__init__", "errors", "journal", "logs", "settings", "terminal"}),
+    "cli_tokens": (4, {"settings", "terminal", "tokens"}),
     "cli": (
         4,
         {
             "__init__",
             "app",
             "cli_journal",
+            "cli_tokens",
             "demo",
             "doctor",
             "errors",
@@ -94,7 +99,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "__main__": (4, {"cli"}),
 }
 
-COMMANDS = {"cli", "cli_journal"}
+COMMANDS = {"cli", "cli_journal", "cli_tokens"}
 """What a person calls."""
 
 PRINT = COMMANDS | {"terminal"}
@@ -103,7 +108,8 @@ PRINT = COMMANDS | {"terminal"}
 OUTSIDE: dict[str, set[str]] = {
     "mcp": {"server", "demo"},  # the demo is a client
     "mcp_types": {"server", "demo"},
-    "httpx": {"proxy.http"},
+    "httpx": {"proxy.http", "issuer"},  # the issuer's keys are no business of the proxy's client, which carries the key
+    "jwt": {"issuer"},
     "stamina": {"proxy.http"},
     "httpcore": {"pictures"},  # below httpx, which would log whole links and decode bodies
     "requests": set(),

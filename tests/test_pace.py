@@ -13,7 +13,15 @@ from conftest import Caller
 from lives import rows
 
 from mj_mcp.cadence import Model, learn
-from mj_mcp.pace import FAILED_LOOK_SECONDS, IDLE_SECONDS, LATE_IDLE_SECONDS, MAX_BACKOFF_SECONDS, Following, Pace
+from mj_mcp.pace import (
+    FAILED_LOOK_SECONDS,
+    IDLE_SECONDS,
+    LATE_IDLE_SECONDS,
+    LOOKS_PER_SECOND,
+    MAX_BACKOFF_SECONDS,
+    Following,
+    Pace,
+)
 from mj_mcp.simulator import Simulator
 from mj_mcp.tasks import Kind, Sighting, Status, Task
 
@@ -67,6 +75,53 @@ def test_a_task_whose_end_was_not_watched_closely_teaches_nothing(change: dict[s
     pace = Pace(5.0)
     pace.learn_from(replace(finished(number, 600), **change) for number in range(40))  # type: ignore[arg-type]
     assert pace.remaining(OPEN, 0.0, 0.0) == Pace(5.0).remaining(OPEN, 0.0, 0.0)
+
+
+def test_an_end_that_the_first_look_found_teaches_however_blind_it_was() -> None:
+    pace = taught(60)
+    before = pace.remaining(OPEN, 0.0, 0.0)
+    pace.learn_from(replace(finished(100 + number, 40, blind=40), looks=1) for number in range(40))
+    after = pace.remaining(OPEN, 0.0, 60.0)
+    assert before is not None
+    assert after is not None
+    assert after < 0.8 * before
+
+
+def test_the_looks_that_quick_ends_saved_are_spent_on_the_others() -> None:
+    def gap_after(looks: int) -> float:
+        pace = taught(60)
+        pace.learn_from(replace(finished(100 + number, 50, blind=50), looks=looks) for number in range(10))
+        following = Following(looked_at=0.0)
+        following.saw(60.0, Sighting(status=Status.PROCESSING))
+        return pace.seconds_to_look(OPEN, following, 60.0, 0.0)
+
+    assert gap_after(looks=1) < gap_after(looks=10)
+
+
+def test_an_eta_and_reported_progress_move_the_next_look() -> None:
+    def gap_after(*sightings: tuple[float, Sighting]) -> float:
+        following = Following(looked_at=0.0)
+        for age, sighting in sightings:
+            following.saw(age, sighting)
+        return taught(60).seconds_to_look(OPEN, following, sightings[-1][0], 0.0)
+
+    silent = gap_after((20.0, Sighting(status=Status.PROCESSING)), (30.0, Sighting(status=Status.PROCESSING)))
+    assert silent > 5
+    assert gap_after((30.0, Sighting(status=Status.PROCESSING, eta_seconds=2.0))) == pytest.approx(2.2, rel=0.1)
+    halves = [(age, Sighting(status=Status.PROCESSING, progress=percent)) for age, percent in ((20.0, 49), (30.0, 95))]
+    assert gap_after(*halves) < silent / 2
+
+
+def test_all_open_tasks_together_stay_below_the_ceiling_whatever_their_state() -> None:
+    pace, count = taught(30), 1000
+    for number in range(count):
+        pace.is_open(replace(OPEN, submission_id=f"sub_open_{number}"), 30.0)
+    well, failing = Following(looked_at=0.0, attended=True), Following(looked_at=0.0, attended=True)
+    well.saw(30.0, Sighting(status=Status.PROCESSING))
+    failing.missed(None)
+    stalled = replace(OPEN, status=Status.STALLED)
+    gaps = [pace.seconds_to_look(task, f, 30.0, 0.0) for task, f in ((OPEN, well), (OPEN, failing), (stalled, well))]
+    assert all(count / gap <= LOOKS_PER_SECOND for gap in gaps)
 
 
 def test_no_look_is_spent_while_a_job_cannot_be_done_yet_and_many_around_its_usual_end() -> None:

@@ -170,7 +170,7 @@ async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
         task = await bought(journal)
     broken = [*MIGRATIONS, ("0099_broken", "ALTER TABLE tasks ADD more TEXT; NONSENSE")]
     with monkeypatch.context() as patch:
-        patch.setattr("mj_mcp.journal.postgres.MIGRATIONS", broken)
+        patch.setattr("mj_mcp.journal.database.MIGRATIONS", broken)
         async with journals(database_url) as [journal]:
             with pytest.raises(StorageUnavailable, match="NONSENSE"):
                 await journal.ready()

@@ -63,6 +63,9 @@ def test_the_defaults_are_the_published_ones() -> None:
         "http_max_body_bytes": 1024**2,
         "http_max_sessions": 1000,
         "http_session_seconds": 1800.0,
+        "http_tokens": None,
+        "auth_issuer": "",
+        "auth_audience": "",
         "log_level": "info",
         "log_format": "auto",
     }
@@ -127,6 +130,13 @@ def test_a_bad_value_names_its_variable_and_is_not_shown(
     assert SECRET not in said
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_the_password_of_a_database_is_a_secret_in_every_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_DATABASE_URL", "postgresql://me:p%40ss-word@host/db?password=other%2Fone")
+    settings = read_settings()
+    assert set(settings.secrets) == {SECRET, "p%40ss-word", "p@ss-word", "other/one"}
+    assert "ss-word" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
 def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def check_file(data_dir: Path) -> tuple[int, list[str]]:
 
 def check_database(url: str) -> tuple[int, list[str]]:
     """The same for a journal in PostgreSQL, whose server looks after its own files."""
-    from mj_mcp.journal.postgres import Session, connected  # noqa: PLC0415 - the driver is an extra
+    from mj_mcp.journal.database import Session, connected  # noqa: PLC0415 - the driver is an extra
 
     with connected(url) as db, db.transaction():
         db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")  # servers may go on writing

@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 
 from mj_mcp.errors import StorageUnavailable
+from mj_mcp.journal.database import connected
 from mj_mcp.journal.files import ProcessLock, open_file, translated
 from mj_mcp.journal.keeping import BUSY_SECONDS, sqlite_file
-from mj_mcp.journal.postgres import connected
 from mj_mcp.journal.schema import MIGRATIONS
 
 

@@ -16,27 +16,25 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal.engine import Db, Dialect, Rows
-from mj_mcp.journal.schema import MIGRATIONS, POSTGRES_TYPES, missing, typed
+from mj_mcp.journal.database import Session, migrate, translated
+from mj_mcp.journal.engine import Db, Dialect
 
 T = TypeVar("T")
 
 WRITE_SECONDS = 5.0
 """How long a write looks for a database that answers before the submit is refused."""
 
-READ_SECONDS = 0.6
+READ_SECONDS = 0.75
 """The same for a read: a call with no time to wait must still be answered within a second."""
 
 READERS = 3
@@ -48,9 +46,6 @@ HEARD_GAP_SECONDS = 0.1
 """Many changes at once are heard of together."""
 
 CHANNEL = "mj_mcp_journal"
-
-MIGRATING = 0x6D6A5F6D6370
-"""The advisory lock that lets one replica at a time make the tables."""
 
 ALIVE = "hashtextextended(?, 1)"
 """The advisory lock of a living process (`?`), beside those of the accounts, which are hashed with 0."""
@@ -74,18 +69,6 @@ DEFAULTS = {
 """What a connection is given unless the URL says otherwise."""
 
 GONE = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
-
-REASONS: dict[type[psycopg.Error], str] = {
-    PoolTimeout: "the database does not answer",
-    errors.CannotConnectNow: "the database is starting or stopping",
-    errors.DiskFull: "the database's disk is full",
-    errors.ReadOnlySqlTransaction: "the database is read-only",
-    errors.QueryCanceled: "another program has kept it locked for too long",
-    errors.LockNotAvailable: "another program has kept it locked for too long",
-    errors.TooManyConnections: "the database takes no more connections",
-    errors.InsufficientPrivilege: "the database's user may not use it",
-}
-"""What a person can do something about, in words for a person."""
 
 
 class Postgres:
@@ -129,8 +112,7 @@ class Postgres:
 
     async def read(self, work: Callable[[Db], T]) -> T:
         """See `Engine.read`. Each statement stands for itself."""
-        deadline = time.monotonic() + (TRY_SECONDS if self._is_away else READ_SECONDS)
-        return await asyncio.get_running_loop().run_in_executor(self._reads, self._look, work, deadline)
+        return await asyncio.get_running_loop().run_in_executor(self._reads, self._read, work)
 
     def changed(self, db: Db, account: str) -> Iterable[str]:
         """See `Engine.changed`."""
@@ -221,6 +203,12 @@ class Postgres:
                 return bool(status == "committed")
             time.sleep(0.05)
 
+    def _read(self, work: Callable[[Db], T]) -> T:
+        with translated():
+            self._open()
+            # The time counts from here: readers have a connection each, so nobody has waited for another.
+            return self._look(work, time.monotonic() + (TRY_SECONDS if self._is_away else READ_SECONDS))
+
     def _look(self, work: Callable[[Db], T], deadline: float) -> T:
         with translated():
             while True:
@@ -263,30 +251,6 @@ class Postgres:
                 self._is_open = True
 
 
-@contextmanager
-def connected(url: str) -> Iterator[psycopg.Connection]:
-    """A connection to the journal at `url`, migrated; for what a person does with it as a whole."""
-    with translated(), psycopg.connect(url, autocommit=True) as db:
-        migrate(db)
-        yield db
-
-
-class Session:
-    """A connection that takes `?` for a parameter, as the journal's SQL is written."""
-
-    def __init__(self, db: psycopg.Connection) -> None:
-        self._db = db
-
-    def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
-        """See `Db.execute`."""
-        return self._db.execute(_statement(sql), values)
-
-
-@lru_cache(512)
-def _statement(sql: str) -> bytes:
-    return sql.replace("%", "%%").replace("?", "%s").encode()
-
-
 def _configure(db: psycopg.Connection) -> None:
     db.execute(f"SET statement_timeout = {WRITE_SECONDS * 1000:.0f}")
 
@@ -304,43 +268,6 @@ def _is_lost(db: psycopg.Connection, failure: BaseException) -> bool:
     if isinstance(failure, GONE):
         db.close()
     return db.closed and isinstance(failure, psycopg.Error)
-
-
-def migrate(db: psycopg.Connection) -> None:
-    """Bring the tables up to date; several replicas may do so at once.
-
-    Raises:
-        StorageUnavailable: they were written by a newer version, or the server is too old.
-    """
-    if db.info.server_version < 130000:
-        raise StorageUnavailable(
-            f"MJ_DATABASE_URL is PostgreSQL {db.info.server_version // 10000}; it must be 13 or newer"
-        )
-    if not missing(MIGRATIONS, _applied(db)):
-        return
-    with db.transaction():
-        db.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATING,))
-        db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)")
-        for name, script in missing(MIGRATIONS, _applied(db)):
-            for statement in filter(str.strip, typed(script, POSTGRES_TYPES).split(";")):
-                db.execute(statement.encode())
-            db.execute("INSERT INTO migrations (name) VALUES (%s)", (name,))
-
-
-def _applied(db: psycopg.Connection) -> list[str]:
-    (there,) = db.execute("SELECT to_regclass('migrations')").fetchone() or (None,)
-    return [name for (name,) in db.execute("SELECT name FROM migrations ORDER BY name")] if there else []
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Whatever the database says becomes one error that says that nothing was bought."""
-    try:
-        yield
-    except psycopg.Error as failure:
-        reason = next((said for kind, said in REASONS.items() if isinstance(failure, kind)), None)
-        said = reason or str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
-        raise StorageUnavailable(f"the journal cannot be used: {said}") from failure
 
 
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of is told by whoever needed the connection

@@ -13,13 +13,14 @@ from typing import Any
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CallToolResult, InputRequiredResult
+from mcp_types import Tool as MCPTool
 from pydantic import AnyUrl
 
 from mj_mcp import __version__
 from mj_mcp.errors import LimitReached
 from mj_mcp.happenings import Observer, ignore
 from mj_mcp.pictures import media_type_of
-from mj_mcp.server.identity import identify
+from mj_mcp.server.identity import caller, identify
 from mj_mcp.server.render import INSTRUCTIONS, SPENDING_TOOLS, error_result
 from mj_mcp.server.resources import add_prompts, add_resources
 from mj_mcp.server.stdio import serve_stdio
@@ -31,7 +32,12 @@ __all__ = ["build_server", "serve_stdio"]
 
 
 class Server(MCPServer[Face]):
-    """The SDK's server, except for what it says of a tool that was left out, and of the type of a resource of bytes."""
+    """The SDK's server, except for what it shows to whom, what it says of a tool left out, and the type of bytes."""
+
+    async def list_tools(self) -> list[MCPTool]:
+        """The tools that the caller may use."""
+        tools = await super().list_tools()
+        return tools if caller().may_spend else [tool for tool in tools if tool.name not in SPENDING_TOOLS]
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Face, Any] | None = None

@@ -17,9 +17,11 @@ from mcp_types import CallToolResult
 from opentelemetry.trace import get_current_span
 from pydantic import ValidationError
 
-from mj_mcp.errors import InvalidRequest, MjError, UnknownArgument
+from mj_mcp.errors import InvalidRequest, LimitReached, MjError, UnknownArgument
 from mj_mcp.happenings import Called
+from mj_mcp.server.identity import caller
 from mj_mcp.server.render import SPENDING_TOOLS, error_result
+from mj_mcp.tokens import SPEND
 
 log = structlog.get_logger("mj_mcp.tools")
 
@@ -46,13 +48,15 @@ class CheckedTool(Tool):
                 raise
             finally:
                 facts, seconds = _facts(result), time.perf_counter() - began
-                log.info("tool_call", outcome=outcome, ms=round(seconds * 1000, 1), **facts)
+                log.info("tool_call", owner=caller().owner, outcome=outcome, ms=round(seconds * 1000, 1), **facts)
                 observe = context.request_context.lifespan_context.observe
                 observe(Called(self.name, outcome, facts.get("code"), seconds))
                 structlog.contextvars.unbind_contextvars("looks", "waited")
             return result
 
     async def _answer(self, arguments: dict[str, Any], context: Any, convert_result: bool) -> Any:  # noqa: ANN401 - as above
+        if self.name in SPENDING_TOOLS and not caller().may_spend:
+            return error_result(LimitReached(f"this login may look, not buy: it lacks the scope {SPEND}"))
         try:
             return await super().run(arguments, context, convert_result=convert_result)
         except ToolError as failure:

@@ -78,4 +78,4 @@ def _is_page_of(origin: str, host: str) -> bool:
 
 def _refuse(status: int, why: str, **given: str) -> Response:
     log.warning("http_refused", status=status, **{name: text[:SHOWN_CHARACTERS] for name, text in given.items()})
-    return PlainTextResponse(f"{status}: {why}\n", status_code=status, headers={"Connection": "close"})
+    return PlainTextResponse(f"{status}: {why}\n", status_code=status)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,8 +30,11 @@ from mj_mcp.studio import Studio
 
 log = structlog.get_logger("mj_mcp.http")
 
-GRACE_SECONDS = 1
+ANSWER_SECONDS = 1.0
 """How long a stop lets the calls in flight answer. Posts to the proxy outlast it: the studio waits for those."""
+
+GRACE_SECONDS = 2
+"""How long a stop lets connections close; what is open then is cut."""
 
 BACKLOG = 2048
 
@@ -98,7 +102,11 @@ def listen(host: str, port: int, settings: Settings, *, protected: bool) -> sock
     family, *_, address = found[0]
     if not ipaddress.ip_address(address[0]).is_loopback:
         _refuse_unless_closed(host, settings, protected=protected)
-    return socket.create_server((address[0], port), family=family, backlog=BACKLOG)
+    listener = socket.create_server((address[0], port), family=family, backlog=BACKLOG)
+    # asyncio sets this only where a socket names its protocol, which this one does not; without it the end of every
+    # answer waits 40 ms for an acknowledgement. What is accepted takes it over.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _refuse_unless_closed(host: str, settings: Settings, *, protected: bool) -> None:
@@ -122,8 +130,11 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-async def serve_http(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until cancelled; then accept nothing more, give calls in flight a second, and end the sessions."""
+async def serve_http(app: ASGIApp, listener: socket.socket, *, on_stop: Callable[[], None]) -> None:
+    """Serve until cancelled; then accept nothing more, let calls in flight answer, and end the sessions.
+
+    `on_stop` is called first, and ends the waits: their callers get an answer instead of a broken connection.
+    """
     uvicorn_server = _Uvicorn(
         uvicorn.Config(
             app,
@@ -143,4 +154,11 @@ async def serve_http(app: ASGIApp, listener: socket.socket) -> None:
         await asyncio.shield(serving)
     finally:
         uvicorn_server.should_exit = True
+        on_stop()
+        # The streams on which older clients listen never end by themselves, and the word that ends them ends those
+        # with an answer, too: that has to be out by then.
+        closing = asyncio.get_running_loop().call_later(
+            ANSWER_SECONDS, uvicorn_server.handle_exit, signal.SIGTERM, None
+        )
         await serving
+        closing.cancel()

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.context import CallNext, ServerRequestContext
 
 from mj_mcp.tasks import LOCAL_OWNER
-
-READ, SPEND = "mj:read", "mj:spend"
+from mj_mcp.tokens import SCOPES, SPEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,13 @@ class Identity:
     owner: str
     scopes: frozenset[str]
 
+    @property
+    def may_spend(self) -> bool:
+        """Whether it may buy; every caller may look, or it would not have come in."""
+        return SPEND in self.scopes
 
-LOCAL = Identity(LOCAL_OWNER, frozenset({READ, SPEND}))
+
+LOCAL = Identity(LOCAL_OWNER, frozenset(SCOPES))
 """The person at this machine: on stdio, and over HTTP where nobody has to log in."""
 
 _CALLER: ContextVar[Identity] = ContextVar("caller", default=LOCAL)
@@ -41,9 +46,17 @@ async def identify(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> 
     user = ctx.request.scope.get("user") if ctx.request is not None else None
     if not isinstance(user, AuthenticatedUser):
         return await call_next(ctx)
-    token = user.access_token
-    before = _CALLER.set(Identity(token.subject or token.client_id, frozenset(token.scopes)))
+    before = _CALLER.set(Identity(_owner(user.access_token), frozenset(user.access_token.scopes)))
     try:
         return await call_next(ctx)
     finally:
         _CALLER.reset(before)
+
+
+def _owner(token: AccessToken) -> str:
+    """Whose tasks the token's holder sees: an issuer's subject, or the name of a token, so that a new one keeps them.
+
+    An issuer is a URL, so the two kinds never meet, and neither is ever `local`.
+    """
+    _client, issuer, subject = principal_components(token)
+    return f"{issuer}#{subject}" if issuer else f"token:{subject}"

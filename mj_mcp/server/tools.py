@@ -35,6 +35,11 @@ class Face:
     settings: Settings
     observe: Observer
 
+    @property
+    def read_only(self) -> bool:
+        """Whether the caller is offered nothing that spends."""
+        return self.settings.read_only or not caller().may_spend
+
     async def call(
         self,
         ctx: Context[Any],
@@ -63,7 +68,7 @@ class Face:
             told,
             self.studio.remaining(told.task),
             bought=bought,
-            read_only=self.settings.read_only,
+            read_only=self.read_only,
             resource_links=self.settings.resource_links,
             follow=follow,
         )
@@ -229,7 +234,7 @@ async def list_tasks(
     """The tasks of this account, newest first, also those that finished while nobody waited. Free."""
     face = ctx.request_context.lifespan_context
     page = await face.studio.list_tasks(caller().owner, Status(status) if status else None, limit, cursor)
-    return list_result(page, face.studio.remaining, read_only=face.settings.read_only)
+    return list_result(page, face.studio.remaining, read_only=face.read_only)
 
 
 async def view_image(

@@ -1,0 +1,95 @@
+"""A PostgreSQL database as a place for the journal: its tables made, its errors in words, its parameters as `?`.
+
+Owns what a single connection needs to know. Which connections there are, and when, is in `postgres.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg_pool import PoolTimeout
+
+from mj_mcp.errors import StorageUnavailable
+from mj_mcp.journal.engine import Rows
+from mj_mcp.journal.schema import MIGRATIONS, POSTGRES_TYPES, missing, typed
+
+MIGRATING = 0x6D6A5F6D6370
+"""The advisory lock that lets one replica at a time make the tables."""
+
+REASONS: dict[type[psycopg.Error], str] = {
+    PoolTimeout: "the database does not answer",
+    errors.CannotConnectNow: "the database is starting or stopping",
+    errors.DiskFull: "the database's disk is full",
+    errors.ReadOnlySqlTransaction: "the database is read-only",
+    errors.QueryCanceled: "another program has kept it locked for too long",
+    errors.LockNotAvailable: "another program has kept it locked for too long",
+    errors.TooManyConnections: "the database takes no more connections",
+    errors.InsufficientPrivilege: "the database's user may not use it",
+}
+"""What a person can do something about, in words for a person."""
+
+
+@contextmanager
+def connected(url: str) -> Iterator[psycopg.Connection]:
+    """A connection to the journal at `url`, migrated; for what a person does with it as a whole."""
+    with translated(), psycopg.connect(url, autocommit=True) as db:
+        migrate(db)
+        yield db
+
+
+class Session:
+    """A connection that takes `?` for a parameter, as the journal's SQL is written."""
+
+    def __init__(self, db: psycopg.Connection) -> None:
+        self._db = db
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
+        """See `Db.execute`."""
+        return self._db.execute(_statement(sql), values)
+
+
+@lru_cache(512)
+def _statement(sql: str) -> bytes:
+    return sql.replace("%", "%%").replace("?", "%s").encode()
+
+
+def migrate(db: psycopg.Connection) -> None:
+    """Bring the tables up to date; several replicas may do so at once.
+
+    Raises:
+        StorageUnavailable: they were written by a newer version, or the server is too old.
+    """
+    if db.info.server_version < 130000:
+        raise StorageUnavailable(
+            f"MJ_DATABASE_URL is PostgreSQL {db.info.server_version // 10000}; it must be 13 or newer"
+        )
+    if not missing(MIGRATIONS, _applied(db)):
+        return
+    with db.transaction():
+        db.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATING,))
+        db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)")
+        for name, script in missing(MIGRATIONS, _applied(db)):
+            for statement in filter(str.strip, typed(script, POSTGRES_TYPES).split(";")):
+                db.execute(statement.encode())
+            db.execute("INSERT INTO migrations (name) VALUES (%s)", (name,))
+
+
+def _applied(db: psycopg.Connection) -> list[str]:
+    (there,) = db.execute("SELECT to_regclass('migrations')").fetchone() or (None,)
+    return [name for (name,) in db.execute("SELECT name FROM migrations ORDER BY name")] if there else []
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Whatever the database says becomes one error that says that nothing was bought."""
+    try:
+        yield
+    except psycopg.Error as failure:
+        reason = next((said for kind, said in REASONS.items() if isinstance(failure, kind)), None)
+        said = reason or str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+        raise StorageUnavailable(f"the journal cannot be used: {said}") from failure
