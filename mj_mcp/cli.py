@@ -237,18 +237,21 @@ async def _serving_http(settings: Settings, observe: Observer, host: str, port: 
     from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
     from mj_mcp.server import build_server  # noqa: PLC0415 - as above
     from mj_mcp.server.auth import open_reception  # noqa: PLC0415 - stdio does not pay for it
+    from mj_mcp.server.files import Links, signing_secret  # noqa: PLC0415 - as above
     from mj_mcp.server.http import http_app, listen, serve_http  # noqa: PLC0415 - as above
 
     async with open_reception(settings) as reception:
         try:
+            secret = signing_secret(settings)
             listener = listen(host, port, settings, protected=reception.wants_login())
         except SettingsError as failure:
             fail(str(failure), EXIT_SETTINGS)
         except OSError as failure:
             fail(f"cannot listen on {host} port {port}: {failure.strerror or failure}", 1)
         async with open_studio(settings, observe) as studio:
-            server = build_server(studio, settings, observe)
-            app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect)
+            links = Links(secret, studio)
+            server = build_server(studio, settings, observe, link=links.link)
+            app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect, files=links.route)
             _set_aside()
             await serve_http(app, listener, on_stop=studio.release)
 

@@ -86,6 +86,11 @@ class Settings(BaseSettings):
         description="Web pages that may use `serve --http` from a browser, by origin (`https://app.example.com`), "
         "separated by commas. Default: none but its own.",
     )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Signs the links to pictures that `serve --http` gives; at least 32 characters, the same for all "
+        "servers that share a database. Default: one of the data folder's own.",
+    )
     http_max_body_bytes: int = Field(1024**2, ge=1024, description="The ceiling of one HTTP request, in bytes.")
     http_max_sessions: int = Field(
         1000, ge=1, le=100_000, description="Sessions of older HTTP clients at once; the next one is refused."
@@ -191,6 +196,13 @@ class Settings(BaseSettings):
             else value
         )
 
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < 32:
+            raise ValueError("it must have at least 32 characters")
+        return key
+
     @field_validator("http_allowed_hosts")
     @classmethod
     def _names(cls, hosts: frozenset[str]) -> frozenset[str]:
@@ -221,7 +233,8 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What no text that leaves this process may hold."""
-        return (self.api_key.get_secret_value(), *passwords_in(self.database_url.get_secret_value()))
+        key = [self.secret_key.get_secret_value()] if self.secret_key else []
+        return (self.api_key.get_secret_value(), *key, *passwords_in(self.database_url.get_secret_value()))
 
     @property
     def account(self) -> str:
