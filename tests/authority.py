@@ -29,6 +29,11 @@ def key_pair(name: str) -> Any:  # one of cryptography's private keys
     return rsa.generate_private_key(65537, 2048) if name.startswith("rsa") else ec.generate_private_key(ec.SECP256R1())
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that gave up on an answer is a case of some tests."""
+
+
 class Authority:
     """Signs with the keys that it knows by name, and publishes those it is told to."""
 
@@ -54,7 +59,7 @@ class Authority:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
