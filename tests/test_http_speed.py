@@ -9,7 +9,9 @@ from mj_mcp.server.http import listen
 from mj_mcp.settings import Settings
 
 
-def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_first_half(settings_for: Callable[..., Settings]):
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_first_half(
+    settings_for: Callable[..., Settings],
+) -> None:
     with (
         listen("127.0.0.1", 0, settings_for("http://127.0.0.1:9"), protected=False) as listener,
         socket.create_connection(listener.getsockname()),
