@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from mj_mcp.gallery import Gallery
+from mj_mcp.happenings import Ended, Observer, Opened, ignore
 from mj_mcp.journal import Journal, Limits, open_journal
 from mj_mcp.logs import redactor
 from mj_mcp.pictures import Archive, Darkroom, PictureClient
@@ -20,6 +21,7 @@ from mj_mcp.records import Records
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
 from mj_mcp.submits import Submits
+from mj_mcp.tasks import Task
 from mj_mcp.watch import Watch
 
 GRACE_SECONDS = 20.0
@@ -27,8 +29,8 @@ GRACE_SECONDS = 20.0
 
 
 @asynccontextmanager
-async def open_studio(settings: Settings) -> AsyncIterator[Studio]:
-    """A studio that works, until the block ends."""
+async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIterator[Studio]:
+    """A studio that works, until the block ends; `observe` is told of what operators count."""
     async with AsyncExitStack() as stack:
         journal, proxy = await stack.enter_async_context(_open_edges(settings))
         gallery = Gallery(
@@ -40,7 +42,13 @@ async def open_studio(settings: Settings) -> AsyncIterator[Studio]:
             output_dir=settings.output_dir,
         )
         stack.push_async_callback(gallery.aclose)
-        watch = Watch(journal, proxy, poll_seconds=settings.poll_seconds, now=time.time, on_success=gallery.keep)
+
+        def on_end(task: Task) -> None:
+            observe(Ended(task))
+            gallery.keep(task)
+
+        watch = Watch(journal, proxy, poll_seconds=settings.poll_seconds, now=time.time, on_end=on_end)
+        observe(Opened(watch.load))
         stack.push_async_callback(_stop, asyncio.create_task(watch.run()))
         stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
         limits = Limits(
@@ -49,7 +57,7 @@ async def open_studio(settings: Settings) -> AsyncIterator[Studio]:
             settings.max_open_tasks_per_user,
             settings.daily_task_limit_per_user,
         )
-        submits = Submits(journal, proxy, watch, limits=limits, now=time.time)
+        submits = Submits(journal, proxy, watch, limits=limits, now=time.time, observe=observe)
         stack.push_async_callback(submits.drain, GRACE_SECONDS)
         yield Studio(journal, proxy, watch, submits, gallery, now=time.time)
 

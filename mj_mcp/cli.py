@@ -24,8 +24,10 @@ from mj_mcp import __version__, logs
 from mj_mcp.cli_journal import journal
 from mj_mcp.cli_tokens import tokens
 from mj_mcp.errors import MjError
-from mj_mcp.settings import Settings, SettingsError
+from mj_mcp.happenings import Observer
+from mj_mcp.settings import Settings, SettingsError, read_signals
 from mj_mcp.tasks import Status, Task
+from mj_mcp.telemetry import exporting
 from mj_mcp.terminal import EXIT_SETTINGS, fail, settings_or_exit
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ main.add_command(tokens)
 def serve(over_http: bool, host: str, port: int, stateless: bool) -> None:
     """Serve over stdio (what a host starts), or over HTTP."""
     if over_http:
-        _serve(lambda settings: _serving_http(settings, host, port, stateless=stateless))
+        _serve(lambda settings, observe: _serving_http(settings, observe, host, port, stateless=stateless))
     else:
         _serve(_serving)
 
@@ -194,10 +196,12 @@ def _as_row(task: Task) -> str:
     return f"{when}  {task.status:12} {task.kind or '-':9}  {task.owner:12}  {task.handle:36}  {prompt[:60]}"
 
 
-def _serve(serving: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
+def _serve(serving: Callable[[Settings, Observer], Coroutine[Any, Any, None]]) -> None:
     settings = settings_or_exit()
+    _set_up(settings)
     try:
-        _run(serving(settings))
+        with exporting(read_signals()) as observe:
+            _run(serving(settings, observe))
     except MjError as failure:  # before anything is served
         fail(failure.message, 1)
 
@@ -219,34 +223,35 @@ def _set_aside() -> None:
     log.debug("serving", frozen=gc.get_freeze_count())
 
 
-async def _serving(settings: Settings) -> None:
-    _set_up(settings)
+async def _serving(settings: Settings, observe: Observer) -> None:
     from mj_mcp.app import open_studio  # noqa: PLC0415 - the settings are checked before anything heavy is imported
     from mj_mcp.server import build_server, serve_stdio  # noqa: PLC0415 - as above
 
-    async with open_studio(settings) as studio:
-        server = build_server(studio, settings)
+    async with open_studio(settings, observe) as studio:
+        server = build_server(studio, settings, observe)
         _set_aside()
         await serve_stdio(server)
 
 
-async def _serving_http(settings: Settings, host: str, port: int, *, stateless: bool) -> None:
-    _set_up(settings)
+async def _serving_http(settings: Settings, observe: Observer, host: str, port: int, *, stateless: bool) -> None:
     from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
     from mj_mcp.server import build_server  # noqa: PLC0415 - as above
     from mj_mcp.server.auth import open_reception  # noqa: PLC0415 - stdio does not pay for it
+    from mj_mcp.server.files import Links, signing_secret  # noqa: PLC0415 - as above
     from mj_mcp.server.http import http_app, listen, serve_http  # noqa: PLC0415 - as above
 
     async with open_reception(settings) as reception:
         try:
+            secret = signing_secret(settings)
             listener = listen(host, port, settings, protected=reception.wants_login())
         except SettingsError as failure:
             fail(str(failure), EXIT_SETTINGS)
         except OSError as failure:
             fail(f"cannot listen on {host} port {port}: {failure.strerror or failure}", 1)
-        async with open_studio(settings) as studio:
-            server = build_server(studio, settings)
-            app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect)
+        async with open_studio(settings, observe) as studio:
+            links = Links(secret, studio)
+            server = build_server(studio, settings, observe, link=links.link)
+            app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect, files=links.route)
             _set_aside()
             await serve_http(app, listener, on_stop=studio.release)
 

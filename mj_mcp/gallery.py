@@ -81,8 +81,8 @@ class Gallery:
     # ------------------------------------------------------------------------------------------------ verbs
 
     def keep(self, task: Task) -> None:
-        """A task has succeeded: fetch and archive its originals now, whether or not anybody waits."""
-        if self._archive is not None and task.images:
+        """A task is over: fetch and archive its originals now, if it has any, whether or not anybody waits."""
+        if self._archive is not None and task.images and task.status is Status.SUCCEEDED:
             self._job(task)
 
     async def catch_up(self) -> None:

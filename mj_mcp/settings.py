@@ -6,6 +6,7 @@ The only room that reads the environment. Knows nothing of what the settings are
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -84,6 +85,11 @@ class Settings(BaseSettings):
         frozenset(),
         description="Web pages that may use `serve --http` from a browser, by origin (`https://app.example.com`), "
         "separated by commas. Default: none but its own.",
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Signs the links to pictures that `serve --http` gives; at least 32 characters, the same for all "
+        "servers that share a database. Default: one of the data folder's own.",
     )
     http_max_body_bytes: int = Field(1024**2, ge=1024, description="The ceiling of one HTTP request, in bytes.")
     http_max_sessions: int = Field(
@@ -186,6 +192,13 @@ class Settings(BaseSettings):
             else value
         )
 
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < 32:
+            raise ValueError("it must have at least 32 characters")
+        return key
+
     @field_validator("http_allowed_hosts")
     @classmethod
     def _names(cls, hosts: frozenset[str]) -> frozenset[str]:
@@ -216,7 +229,8 @@ class Settings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What no text that leaves this process may hold."""
-        return (self.api_key.get_secret_value(), *passwords_in(self.database_url.get_secret_value()))
+        key = [self.secret_key.get_secret_value()] if self.secret_key else []
+        return (self.api_key.get_secret_value(), *key, *passwords_in(self.database_url.get_secret_value()))
 
     @property
     def account(self) -> str:
@@ -245,3 +259,20 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of
         variable = f"MJ_{str(first['loc'][0]).upper()}"
         what = "is not set" if first["type"] == "missing" else f"is not usable: {first['msg']}"
         raise SettingsError(f"{variable} {what}") from None
+
+
+def read_signals() -> frozenset[str]:
+    """Which of "traces" and "metrics" the standard variables of OpenTelemetry ask for; the rest of them is the SDK's.
+
+    Source: opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables.
+    """
+    read = os.environ.get
+    if read("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return frozenset()
+    shared = read("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return frozenset(
+        signal
+        for signal in ("traces", "metrics")
+        if (read(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT") or shared)
+        and read(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip() in {"otlp", ""}
+    )

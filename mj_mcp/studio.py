@@ -63,14 +63,6 @@ class Told:
     waited: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether a submit could work now: the journal can be read, and the key is not known to be refused."""
-
-    journal: bool
-    key: bool
-
-
 class Studio:
     """Everything a caller can ask for. `owner` is the caller's identity; one's tasks are nobody else's."""
 
@@ -182,16 +174,16 @@ class Studio:
         self._watch.release()
         self._submits.release()
 
-    async def readiness(self) -> Readiness:
-        """Whether a submit could work now, as far as can be told without asking the proxy."""
+    async def faults(self) -> dict[str, str]:
+        """Which parts would fail a submit now, and how; as far as can be told without asking the proxy."""
+        found = {"key": "refused"} if self._proxy.refuses_key() else {}
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._journal.page(LOCAL_OWNER, None, 1, None)
-            journal = True
         except (StorageUnavailable, TimeoutError) as failure:
             log.warning("not_ready", reason=str(failure) or "the journal did not answer in time")
-            journal = False
-        return Readiness(journal, key=not self._proxy.refuses_key())
+            found["journal"] = "unavailable"
+        return found
 
     async def list_tasks(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
         """The owner's tasks, newest first."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from mj_mcp.errors import Busy, MjError, PromptRefused, StorageUnavailable, Unauthorized
+from mj_mcp.happenings import Observer, Submitted, ignore
 from mj_mcp.journal import Claim, Journal, Limits
 from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Submit
 from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, doubt, refuse
@@ -44,14 +45,22 @@ class Submits:
     """Every submit of this process, from the claim to its recorded outcome."""
 
     def __init__(
-        self, journal: Journal, proxy: Proxy, watch: Watch, *, limits: Limits, now: Callable[[], float]
+        self,
+        journal: Journal,
+        proxy: Proxy,
+        watch: Watch,
+        *,
+        limits: Limits,
+        now: Callable[[], float],
+        observe: Observer = ignore,
     ) -> None:
-        """`now` gives seconds since the epoch."""
+        """`now` gives seconds since the epoch; `observe` is told of every outcome."""
         self._journal = journal
         self._proxy = proxy
         self._watch = watch
         self._limits = limits
         self._now = now
+        self._observe = observe
         self._posts: set[asyncio.Task[None]] = set()
         self._failed = 0
         self._pause: tuple[float, type[MjError], str] | None = None
@@ -194,6 +203,7 @@ class Submits:
             status=settled.status,
             code=settled.failure.code if settled.failure else None,
         )
+        self._observe(Submitted(settled))
         if settled.is_watched:
             self._watch.follow(settled)
         self._watch.publish(settled)

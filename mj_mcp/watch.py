@@ -19,6 +19,7 @@ import structlog
 
 from mj_mcp.cadence import MIN_GAP
 from mj_mcp.errors import StorageUnavailable, Unauthorized
+from mj_mcp.happenings import Load
 from mj_mcp.jobtimes import MEMORY
 from mj_mcp.journal import Journal
 from mj_mcp.pace import GIVE_UP_SECONDS, Following, Pace
@@ -71,17 +72,12 @@ class Watch:
         *,
         poll_seconds: float,
         now: Callable[[], float],
-        on_success: Callable[[Task], None],
+        on_end: Callable[[Task], None],
     ) -> None:
-        """`now` gives seconds since the epoch; waits are timed by the event loop's own clock.
-
-        `on_success` is called with every task that was seen to succeed here, before anybody hears of it.
-        """
-        self._journal = journal
-        self._proxy = proxy
+        """`now`: seconds since the epoch. `on_end` is called with each task whose end is seen, before anybody hears."""
+        self._journal, self._proxy = journal, proxy
+        self._now, self._on_end = now, on_end
         self._pace = Pace(poll_seconds)
-        self._now = now
-        self._on_success = on_success
         self._following: dict[str, _Following] = {}
         self._known: dict[str, Task] = {}
         self._pulses: dict[str, asyncio.Event] = {}
@@ -91,6 +87,10 @@ class Watch:
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._released = False
+
+    def load(self) -> Load:
+        """How much is held now. Each list is made in one step, so any thread may ask."""
+        return Load(len(self._following), sum(list(self._waiters.values())))
 
     def remaining(self, task: Task) -> float | None:
         """Seconds until such a job is usually done; None when nothing is known, or it is later than any known."""
@@ -264,8 +264,8 @@ class Watch:
                 following.looked_at = asyncio.get_running_loop().time()
                 self._looks[sid] += 1
                 task = await self._note(self._known.get(sid, task), look, following)
-                if task.status is Status.SUCCEEDED and not following.unrecorded:
-                    self._on_success(task)
+                if not task.is_open and not following.unrecorded:
+                    self._on_end(task)
                 self.publish(task)
         except Exception:
             log.exception("watcher_failed", task_id=task.task_id)

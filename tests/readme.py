@@ -39,7 +39,7 @@ def tools_table() -> str:
     """Every tool: what it does and takes, and whether it spends."""
     spending = {verb.__name__ for verb, _ in SPENDING}
     rows = []
-    for tool in build_tools(read_only=False):
+    for tool in build_tools(spends=True, saves=True):
         required = tool.parameters.get("required", [])
         names = [f"`{name}`" if name in required else f"`{name}?`" for name in tool.parameters["properties"]]
         costs = "yes" if tool.name in spending else "no"

@@ -22,6 +22,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
     "tasks": (0, set()),
     "prompts": (0, {"errors"}),
+    "happenings": (0, {"tasks"}),
     "proxy": (1, {"__init__", "errors", "tasks"}),
     "journal": (1, {"errors", "tasks"}),
     "pictures": (1, {"errors"}),
@@ -29,9 +30,9 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "cadence": (2, {"jobtimes"}),
     "pace": (2, {"cadence", "jobtimes", "tasks"}),
     "turns": (2, {"pace"}),
-    "watch": (2, {"turns", "pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
+    "watch": (2, {"happenings", "turns", "pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
     "hosts": (2, {"errors", "journal"}),
-    "submits": (2, {"watch", "errors", "tasks", "proxy", "journal"}),
+    "submits": (2, {"happenings", "watch", "errors", "tasks", "proxy", "journal"}),
     "originals": (2, {"errors", "tasks", "proxy", "journal", "pictures"}),
     "gallery": (2, {"originals", "errors", "tasks", "proxy", "journal", "pictures"}),
     "studio": (
@@ -60,13 +61,15 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "server": (
         3,
         {"__init__", "studio", "watch", "errors", "tasks", "prompts", "journal", "pictures", "settings"}
-        | {"tokens", "issuer"},
+        | {"tokens", "issuer", "happenings"},
     ),
     "app": (
         4,
-        {"studio", "submits", "watch", "gallery", "records", "proxy", "journal", "pictures", "settings", "logs"},
+        {"studio", "submits", "watch", "gallery", "records", "proxy", "journal", "pictures", "settings", "logs"}
+        | {"happenings", "tasks"},
     ),
     "doctor": (4, {"errors", "proxy", "journal", "settings", "logs"}),
+    "telemetry": (4, {"__init__", "happenings", "tasks"}),
     "simulator": (4, set()),
     "demo": (4, {"simulator"}),
     "terminal": (4, {"settings"}),
@@ -82,12 +85,14 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
             "demo",
             "doctor",
             "errors",
+            "happenings",
             "logs",
             "server",
             "settings",
             "simulator",
             "records",
             "tasks",
+            "telemetry",
             "terminal",
         },
     ),
@@ -122,6 +127,7 @@ OUTSIDE: dict[str, set[str]] = {
     "click": COMMANDS,
     "platformdirs": {"settings"},
     "pydantic_settings": {"settings"},
+    "opentelemetry": {"proxy.http", "server", "telemetry"},
     "subprocess": set(),
     "importlib": set(),
     "starlette": {"server"},
@@ -131,7 +137,7 @@ OUTSIDE: dict[str, set[str]] = {
 NO_IO = {"asyncio", "io", "logging", "os", "pathlib", "shutil", "structlog", "tempfile", "threading", "time"}
 """What floor 0 and the cadence must not import, beside all that is in `OUTSIDE`."""
 
-PURE = {"errors", "tasks", "prompts", "cadence", "jobtimes"}
+PURE = {"errors", "tasks", "prompts", "happenings", "cadence", "jobtimes"}
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 40

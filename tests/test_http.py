@@ -176,7 +176,7 @@ async def serving(settings: Settings, *, stateless: bool) -> AsyncIterator[str]:
 
 
 async def test_sessions_are_bounded_and_end_when_they_are_idle(sim: Simulator, serve_http: Serve) -> None:
-    limits = {"MJ_HTTP_MAX_SESSIONS": "2", "MJ_HTTP_SESSION_SECONDS": "1"}
+    limits = {"MJ_HTTP_MAX_SESSIONS": "2", "MJ_HTTP_SESSION_SECONDS": "2"}
     async with serve_http(sim, **limits) as served, by_hand(served) as client:
         first, second, third = [await open_session(client) for _ in range(3)]
         assert [answer.status_code for answer in (first, second, third)] == [200, 200, 503]
@@ -187,7 +187,7 @@ async def test_sessions_are_bounded_and_end_when_they_are_idle(sim: Simulator, s
         with anyio.fail_after(PATIENCE):
             while (await open_session(client)).status_code == 503:  # noqa: ASYNC110 - another process ends them
                 await anyio.sleep(0.1)
-        assert await ping(client, session) == 404
+        assert await ping(client, second.headers["Mcp-Session-Id"]) == 404
         assert session not in served.log.read_text()
 
 

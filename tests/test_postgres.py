@@ -330,6 +330,18 @@ async def test_everything_goes_on_after_the_database_was_restarted(
             assert await progress(journal, task) == counted
 
 
+async def test_sessions_that_were_cut_are_made_anew_and_no_caller_notices(
+    database: Database, database_url: str
+) -> None:
+    async with journals(database_url) as [journal]:
+        task = await bought(journal)
+        for turn in range(1, 4):
+            assert database.terminate("application_name = 'mj-mcp'") >= 1
+            assert (await journal.update(task.submission_id, one_more)).progress == turn
+        assert database.terminate("application_name = 'mj-mcp'") >= 1
+        assert await journal.find(task.submission_id, None) == replace(task, progress=3)
+
+
 async def progress(journal: SqlJournal, task: Task) -> int:
     while True:
         found = await journal.find(task.submission_id, None)

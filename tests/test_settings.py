@@ -53,6 +53,7 @@ def test_the_defaults_are_the_published_ones() -> None:
         "daily_task_limit": None,
         "max_open_tasks_per_user": None,
         "daily_task_limit_per_user": None,
+        "secret_key": None,
         "read_only": False,
         "archive": True,
         "archive_max_bytes": 5 * 1024**3,

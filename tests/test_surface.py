@@ -132,7 +132,7 @@ async def test_no_input_schema_lets_an_unknown_argument_pass(tools: dict[str, di
 
 def test_the_sdks_argument_model_is_still_where_we_close_it() -> None:
     """`fn_metadata.arg_model` is no published API: what it forbids is what a call really refuses."""
-    for tool in build_tools(read_only=False):
+    for tool in build_tools(spends=True, saves=True):
         assert tool.fn_metadata.arg_model.model_config["extra"] == "forbid"
         with pytest.raises(ValueError, match=r"extra_forbidden|not permitted"):
             tool.fn_metadata.validate_arguments({"no_such_argument": 1})

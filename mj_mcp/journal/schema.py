@@ -75,6 +75,11 @@ MIGRATIONS: list[tuple[str, str]] = [
         CREATE INDEX cuts_host ON cuts (account, owner, host, number);
         """,
     ),
+    (
+        # What sweeps and limits ask for: the few open rows, without a walk through all that are finished.
+        "0004_states",
+        "CREATE INDEX tasks_state ON tasks (account, status)",
+    ),
 ]
 """Applied in order, each once. A name is never reused; a journal with a name we do not know is newer than we are."""
 

@@ -239,7 +239,10 @@ class SqlJournal:
         if self._used:
             with suppress(StorageUnavailable):  # the leases end by themselves
                 await self._write(
-                    lambda db: db.execute("UPDATE tasks SET holder = NULL WHERE holder = ?", (self._engine.holder,))
+                    lambda db: db.execute(
+                        f"UPDATE tasks SET holder = NULL WHERE account = ? AND status IN {any_of(OPEN)} AND holder = ?",
+                        (self._account, self._engine.holder),
+                    )
                 )
             self._used = False
         await self._engine.aclose()

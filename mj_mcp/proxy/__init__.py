@@ -9,7 +9,7 @@ import asyncio
 
 from mj_mcp.errors import Unauthorized
 from mj_mcp.proxy.http import Call, Http
-from mj_mcp.proxy.requests import Submit, change, check_task_id, fetch_path, imagine, simple_change
+from mj_mcp.proxy.requests import FETCH, Submit, change, check_task_id, fetch_path, imagine, simple_change
 from mj_mcp.proxy.text import Redact
 from mj_mcp.proxy.wire import (
     Accepted,
@@ -75,7 +75,7 @@ class Proxy:
         Raises:
             InvalidRequest: `task_id` could change the URL.
         """
-        answer = await self._http.request(Call(method="GET", path=fetch_path(task_id), seconds=seconds))
+        answer = await self._http.request(Call(method="GET", path=fetch_path(task_id), route=FETCH, seconds=seconds))
         look = read_look(answer, self._redact)
         self._note_key(look.code if isinstance(look, Trouble) else None, look)
         return look

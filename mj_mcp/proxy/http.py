@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -16,10 +17,12 @@ from typing import Any, Literal
 import httpx
 import stamina
 import structlog
+from opentelemetry.trace import Span, SpanKind, StatusCode, get_tracer
 
 from mj_mcp import __version__
 
 log = structlog.get_logger("mj_mcp.proxy")
+tracer = get_tracer("mj_mcp")
 
 MAX_BODY_BYTES = 1 << 20
 """An answer of this API is a few KiB; a larger one is not from this API."""
@@ -44,12 +47,14 @@ class Answer:
 class Call:
     """One request: where, what, and how many seconds it may take in all.
 
-    `code_of` finds the code in an answer's body, for the log line.
+    `route` is the path as a span is named, where the path itself holds an id. `code_of` finds the code in an answer's
+    body, for the log line.
     """
 
     method: Literal["GET", "POST"]
     path: str
     seconds: float
+    route: str | None = None
     json: dict[str, Any] | None = None
     code_of: Callable[[Answer], int | None] = lambda _answer: None
 
@@ -130,19 +135,19 @@ class Http:
     async def _logged(self, call: Call, attempt: int) -> Answer | NoAnswer:
         began = time.perf_counter()
         outcome: Answer | NoAnswer | None = None
-        try:
-            outcome = await self._exchange(call)
-        finally:
-            log.info(
-                "upstream_request",
-                method=call.method,
-                path=call.path,
-                status=outcome.status if isinstance(outcome, Answer) else None,
-                code=call.code_of(outcome) if isinstance(outcome, Answer) else None,
-                failure=outcome.reason if isinstance(outcome, NoAnswer) else None if outcome else "cut off",
-                attempt=attempt,
-                ms=round((time.perf_counter() - began) * 1000, 1),
-            )
+        with _span(call) as span:
+            try:
+                outcome = await self._exchange(call)
+            finally:
+                facts = {
+                    "status": outcome.status if isinstance(outcome, Answer) else None,
+                    "code": call.code_of(outcome) if isinstance(outcome, Answer) else None,
+                    "failure": outcome.reason if isinstance(outcome, NoAnswer) else None if outcome else "cut off",
+                    "attempt": attempt,
+                }
+                _tell(span, facts)
+                ms = round((time.perf_counter() - began) * 1000, 1)
+                log.info("upstream_request", method=call.method, path=call.path, **facts, ms=ms)
         if isinstance(outcome, NoAnswer) and not outcome.sent:
             raise _NeverLeft(outcome.reason)
         return outcome
@@ -181,6 +186,36 @@ class Http:
                 trust_env=False,  # the key goes to the configured host and through nobody else
             )
         return self._clients[keep_alive]
+
+
+def _span(call: Call) -> AbstractContextManager[Span]:
+    """One attempt in a trace: below the tool call that it is made for, also in a task of its own."""
+    route = call.route or call.path
+    attributes = {"http.request.method": call.method, "url.template": route}
+    if call_id := structlog.contextvars.get_contextvars().get("call_id"):
+        attributes["mj_mcp.call_id"] = call_id
+    return tracer.start_as_current_span(
+        f"{call.method} {route}",
+        kind=SpanKind.CLIENT,
+        attributes=attributes,
+        record_exception=False,  # what went wrong is in the table of failures, in words without a link
+        set_status_on_exception=False,
+    )
+
+
+SPAN_ATTRIBUTES = {
+    "status": "http.response.status_code",
+    "code": "mj_mcp.proxy_code",
+    "failure": "error.type",
+    "attempt": "mj_mcp.attempt",
+}
+"""What the log calls it, and what a span does (the names of HTTP are those of OpenTelemetry)."""
+
+
+def _tell(span: Span, facts: dict[str, Any]) -> None:
+    span.set_attributes({SPAN_ATTRIBUTES[name]: fact for name, fact in facts.items() if fact is not None})
+    if facts["failure"] is not None or (facts["status"] or 0) >= 400:
+        span.set_status(StatusCode.ERROR)
 
 
 def _look_up(failure: Exception) -> tuple[Fate, str]:

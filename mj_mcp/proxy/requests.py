@@ -48,9 +48,12 @@ def simple_change(kind: Kind, task_id: str, index: int | None) -> Submit:
     return Submit("/mj/submit/simple-change", {"content": content})
 
 
+FETCH = "/mj/task/{id}/fetch"
+
+
 def fetch_path(task_id: str) -> str:
     """GET /mj/task/{id}/fetch."""
-    return f"/mj/task/{quote(check_task_id(task_id), safe='')}/fetch"
+    return FETCH.format(id=quote(check_task_id(task_id), safe=""))
 
 
 def check_task_id(task_id: str) -> str:

@@ -5,7 +5,7 @@ Owns how the studio looks to an MCP client. Knows nothing of how anything is don
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,14 +18,16 @@ from pydantic import AnyUrl
 
 from mj_mcp import __version__
 from mj_mcp.errors import LimitReached
+from mj_mcp.happenings import Observer, ignore
 from mj_mcp.pictures import media_type_of
 from mj_mcp.server.identity import caller, identify
-from mj_mcp.server.render import INSTRUCTIONS, SPENDING_TOOLS, error_result
+from mj_mcp.server.render import SPENDING_TOOLS, error_result, instructions
 from mj_mcp.server.resources import add_prompts, add_resources
 from mj_mcp.server.stdio import serve_stdio
 from mj_mcp.server.tools import Face, build_tools
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
+from mj_mcp.tasks import Image, Task
 
 __all__ = ["build_server", "serve_stdio"]
 
@@ -60,9 +62,20 @@ def _typed(item: ReadResourceContents) -> ReadResourceContents:
     return replace(item, mime_type=found or item.mime_type)
 
 
-def build_server(studio: Studio, settings: Settings) -> MCPServer[Face]:
-    """The MCP server over a studio that is open already; whoever opened it closes it."""
-    face = Face(studio, settings)
+def build_server(
+    studio: Studio,
+    settings: Settings,
+    observe: Observer = ignore,
+    *,
+    link: Callable[[Task, Image], str] | None = None,
+) -> MCPServer[Face]:
+    """The MCP server over a studio that is open already; whoever opened it closes it.
+
+    `link` gives URLs of pictures to callers on other machines. Files are saved for those only where a person said to.
+    """
+    saves = link is None or "output_dir" in settings.model_fields_set
+    tools = build_tools(spends=not settings.read_only, saves=saves)
+    face = Face(studio, settings, observe, frozenset(tool.name for tool in tools), link)
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Face]) -> AsyncIterator[Face]:
@@ -72,9 +85,9 @@ def build_server(studio: Studio, settings: Settings) -> MCPServer[Face]:
         "mj-mcp",
         title="Midjourney",
         description="Midjourney pictures through a Midjourney Proxy.",
-        instructions=INSTRUCTIONS,
+        instructions=instructions(saves=saves),
         version=__version__,
-        tools=[*build_tools(read_only=settings.read_only)],
+        tools=[*tools],
         lifespan=lifespan,
     )
     server.middleware.append(identify)

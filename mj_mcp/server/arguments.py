@@ -14,9 +14,11 @@ import structlog
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
+from opentelemetry.trace import get_current_span
 from pydantic import ValidationError
 
 from mj_mcp.errors import InvalidRequest, LimitReached, MjError, UnknownArgument
+from mj_mcp.happenings import Called
 from mj_mcp.server.identity import caller
 from mj_mcp.server.render import SPENDING_TOOLS, error_result
 from mj_mcp.tokens import SPEND
@@ -33,7 +35,9 @@ class CheckedTool(Tool):
     async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:  # noqa: ANN401 - the SDK's signature
         """Check, call, log."""
         began = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(call_id=uuid.uuid4().hex[:12], tool=self.name):
+        call_id = uuid.uuid4().hex[:12]
+        get_current_span().set_attribute("mj_mcp.call_id", call_id)
+        with structlog.contextvars.bound_contextvars(call_id=call_id, tool=self.name):
             outcome = "cancelled"
             result: Any = None
             try:
@@ -43,9 +47,10 @@ class CheckedTool(Tool):
                 outcome = "crashed"
                 raise
             finally:
-                facts = _facts(result)
-                ms = round((time.perf_counter() - began) * 1000, 1)
-                log.info("tool_call", owner=caller().owner, outcome=outcome, ms=ms, **facts)
+                facts, seconds = _facts(result), time.perf_counter() - began
+                log.info("tool_call", owner=caller().owner, outcome=outcome, ms=round(seconds * 1000, 1), **facts)
+                observe = context.request_context.lifespan_context.observe
+                observe(Called(self.name, outcome, facts.get("code"), seconds))
                 structlog.contextvars.unbind_contextvars("looks", "waited")
             return result
 

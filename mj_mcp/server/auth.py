@@ -47,6 +47,9 @@ FREE_FAILURES = 5
 FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS = 0.25, 8.0
 FORGET_SECONDS = 600.0
 MAX_ADDRESSES = 4096
+MAX_ADDRESS_CHARACTERS = 45
+"""Of the longest way to write an IPv6 address."""
+
 MAX_HELD = 64
 """Refusals held back at once; more are answered 429 instead of kept in memory."""
 
@@ -91,11 +94,11 @@ class Failures:
 
 
 def _network(address: str) -> str:
-    """One IPv6 client has a whole /64 to choose from."""
+    """One IPv6 client has a whole /64 to choose from; what is no address is whatever a forwarded header says."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
-        return address
+        return "unknown"
     return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
 
 
@@ -204,7 +207,7 @@ class Reception:
 
     async def _refuse(self, scope: Scope, refusal: Refusal) -> Response:
         """The answer, held back where bad logins have come too often from this address."""
-        address = (scope.get("client") or ("unknown",))[0]
+        address = (scope.get("client") or ("unknown",))[0][:MAX_ADDRESS_CHARACTERS]
         delay = self._failures.note(address) if refusal.error == "invalid_token" else 0.0
         log.warning("login_refused", status=refusal.status, reason=refusal.why, address=address, held=delay)
         if delay:

@@ -21,7 +21,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp
 
 from mj_mcp.server.door import Door
@@ -46,6 +46,7 @@ def http_app(
     *,
     stateless: bool = False,
     protect: Callable[[ASGIApp], ASGIApp] | None = None,
+    files: Route | None = None,
 ) -> Starlette:
     """The ASGI application over a server and a studio that are there already.
 
@@ -55,6 +56,7 @@ def http_app(
         studio: whether it is ready is told at `/readyz`.
         stateless: keep no sessions for clients of the older generation, as several replicas must.
         protect: wraps what needs a caller who is known. Requests that it sees have passed the door.
+        files: serves pictures to whoever has a link; behind the door, but beside `protect`.
     """
     inner = server.streamable_http_app(
         streamable_http_path="/mcp",
@@ -67,9 +69,13 @@ def http_app(
     )
     protected = protect(inner) if protect else inner
     return Starlette(
-        routes=[*_health(studio), Mount("/", Door(protected, settings))],
+        routes=[*_health(studio), Mount("/", Door(_beside(files, protected), settings))],
         lifespan=lambda _app: server.session_manager.run(),
     )
+
+
+def _beside(files: Route | None, app: ASGIApp) -> ASGIApp:
+    return Router([files, Mount("/", app)]) if files else app
 
 
 def _health(studio: Studio) -> list[Route]:
@@ -79,14 +85,9 @@ def _health(studio: Studio) -> list[Route]:
         return JSONResponse({"live": True})
 
     async def ready(_request: Request) -> Response:
-        state = await studio.readiness()
-        good = state.journal and state.key
-        said = {
-            "ready": good,
-            "journal": "ok" if state.journal else "unavailable",
-            "key": "ok" if state.key else "refused",
-        }
-        return JSONResponse(said, status_code=200 if good else 503)
+        faults = await studio.faults()
+        said = {"ready": not faults, "journal": "ok", "key": "ok"} | faults
+        return JSONResponse(said, status_code=503 if faults else 200)
 
     return [Route("/healthz", live), Route("/readyz", ready)]
 

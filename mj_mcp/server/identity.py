@@ -6,12 +6,13 @@ Owns the step from a request's credential to an identity. Knows nothing of how a
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.context import CallNext, ServerRequestContext
+from starlette.requests import Request
 
 from mj_mcp.tasks import LOCAL_OWNER
 from mj_mcp.tokens import SCOPES, SPEND
@@ -23,6 +24,8 @@ class Identity:
 
     owner: str
     scopes: frozenset[str]
+    origin: str | None = None
+    """The address by which it reached this server over HTTP, with a slash at its end; None on stdio."""
 
     @property
     def may_spend(self) -> bool:
@@ -43,14 +46,20 @@ def caller() -> Identity:
 
 async def identify(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Any:  # noqa: ANN401 - the SDK's signature
     """Middleware: each message is its sender's, also in a session, whose task began with another message."""
-    user = ctx.request.scope.get("user") if ctx.request is not None else None
-    if not isinstance(user, AuthenticatedUser):
+    if ctx.request is None:
         return await call_next(ctx)
-    before = _CALLER.set(Identity(_owner(user.access_token), frozenset(user.access_token.scopes)))
+    before = _CALLER.set(_identity(ctx.request))
     try:
         return await call_next(ctx)
     finally:
         _CALLER.reset(before)
+
+
+def _identity(request: Request) -> Identity:
+    user, origin = request.scope.get("user"), str(request.base_url)
+    if not isinstance(user, AuthenticatedUser):
+        return replace(LOCAL, origin=origin)
+    return Identity(_owner(user.access_token), frozenset(user.access_token.scopes), origin)
 
 
 def _owner(token: AccessToken) -> str:

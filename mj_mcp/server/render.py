@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,20 +19,27 @@ from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.studio import Told
 from mj_mcp.tasks import Image, Kind, Status, Task
 
-SPENDING_TOOLS = ("generate_image", "upscale_image", "vary_image", "reroll", "simple_change")
+SPENDING_TOOLS = frozenset({"generate_image", "upscale_image", "vary_image", "reroll", "simple_change"})
 
-INSTRUCTIONS = """\
+_INSTRUCTIONS = """\
 Midjourney pictures. Each generate_image, upscale_image, vary_image, reroll and simple_change costs the person money \
 and takes 30 to 180 seconds.
 - A call may come back before the picture is done, with a task_id: call get_task with that id and wait_seconds, again \
 and again, until its status is succeeded or failed. Never submit the same request again to get a result.
-- A result shows the pictures on one sheet, numbered. view_image shows one of them large; save_images saves the \
-originals and says where.
+- A result shows the pictures on one sheet, numbered. view_image shows one of them large; {originals}.
 - A grid has pictures numbered 1 to 4 (left to right, top to bottom). Ask the person which one they mean, or choose, \
 and pass it as index to upscale_image (one large picture) or vary_image (four similar ones). reroll makes the grid anew.
 - status unconfirmed means that the submit may have been charged. Do not repeat it: tell the person, who can look into \
 the proxy's records.
 - Every result lists in `next` what can be called with it."""
+
+
+def instructions(*, saves: bool) -> str:
+    """What a model is told of the whole server; `saves`: it saves files that the person can reach."""
+    kept = (
+        "save_images saves the originals and says where" if saves else "the person opens the originals by their links"
+    )
+    return _INSTRUCTIONS.format(originals=kept)
 
 
 NEXT_STEPS = {
@@ -81,8 +89,22 @@ GET_TASK_WAIT = 25
 """Seconds that `next` proposes for the following call: what hosts of unknown patience survive."""
 
 
-def task_view(told: Told, eta: float | None, *, read_only: bool = False, follow: int = GET_TASK_WAIT) -> dict[str, Any]:
-    """The structured content of one task. `eta`: seconds until it is usually done; `follow`: of the next wait."""
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How one caller is told of tasks: what is proposed, and where pictures are said to be.
+
+    `tools` are those that the caller has; `follow` is how many seconds the next call should wait. `link` gives a URL of
+    this server for a picture, to a caller on another machine, where our paths say nothing.
+    """
+
+    tools: frozenset[str]
+    follow: int = GET_TASK_WAIT
+    resource_links: bool = True
+    link: Callable[[Task, Image], str] | None = None
+
+
+def task_view(told: Told, eta: float | None, manner: Manner) -> dict[str, Any]:
+    """The structured content of one task. `eta`: seconds until it is usually done."""
     task = told.task
     return {
         "task_id": task.task_id,
@@ -97,11 +119,11 @@ def task_view(told: Told, eta: float | None, *, read_only: bool = False, follow:
         "images": [
             {
                 "index": image.index,
-                "url": image.url,
+                "url": manner.link(task, image) if manner.link else image.url,
                 "media_type": image.media_type,
                 "width": image.width,
                 "height": image.height,
-                "path": image.path,
+                "path": None if manner.link else image.path,
             }
             for image in task.images
         ],
@@ -112,28 +134,20 @@ def task_view(told: Told, eta: float | None, *, read_only: bool = False, follow:
         "updated_at": _date(task.updated_at),
         "finished_at": _date(task.finished_at),
         "eta_seconds": None if eta is None else round(eta, 1),
-        "next": _next(task, read_only=read_only, follow=follow),
+        "next": _next(task, manner),
     }
 
 
-def task_result(
-    told: Told,
-    eta: float | None,
-    *,
-    bought: bool = False,
-    read_only: bool = False,
-    resource_links: bool = True,
-    follow: int = GET_TASK_WAIT,
-) -> CallToolResult:
+def task_result(told: Told, eta: float | None, manner: Manner, *, bought: bool = False) -> CallToolResult:
     """One task as a result: text, then the sheet, then links, and the structured content.
 
     A failed task is an error of the call that bought it (`bought`), and a normal answer to anybody who asks.
     """
-    view = task_view(told, eta, read_only=read_only, follow=follow)
-    content: list[ContentBlock] = [TextContent(text=_task_text(told, view, follow))]
+    view = task_view(told, eta, manner)
+    content: list[ContentBlock] = [TextContent(text=_task_text(told, view, manner))]
     if told.shown is not None and told.shown.data is not None:
         content.append(ImageContent(data=told.shown.data, mime_type=told.shown.media_type or "image/webp"))
-    if resource_links:
+    if manner.resource_links:
         content += [_link(told.task, image) for image in told.task.images]
     failed = bought and told.task.status is Status.FAILED
     return CallToolResult(content=content, structured_content=view, is_error=failed)
@@ -187,9 +201,9 @@ def files_result(task: Task, files: list[SavedFile]) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
 
 
-def list_result(page: Page, remaining: Callable[[Task], float | None], *, read_only: bool = False) -> CallToolResult:
+def list_result(page: Page, remaining: Callable[[Task], float | None], manner: Manner) -> CallToolResult:
     """A page of tasks: one line each, no pictures."""
-    views = [task_view(Told(task), remaining(task), read_only=read_only) for task in page.tasks]
+    views = [task_view(Told(task), remaining(task), manner) for task in page.tasks]
     lines = [
         f"{task.handle}  {task.status}  {task.kind or 'task'}  {_shortened(task.prompt)}".rstrip()
         for task in page.tasks
@@ -222,27 +236,26 @@ def error_result(error: MjError, *, spends: bool = True) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], structured_content=structured, is_error=True)
 
 
-def _next(task: Task, *, read_only: bool, follow: int) -> list[dict[str, Any]]:
+def _next(task: Task, manner: Manner) -> list[dict[str, Any]]:
     if task.is_moving:
-        return [{"tool": "get_task", "arguments": {"task_id": task.handle, "wait_seconds": follow}}]
+        return [{"tool": "get_task", "arguments": {"task_id": task.handle, "wait_seconds": manner.follow}}]
     if task.status is not Status.SUCCEEDED or not task.images:
         return []
     one: dict[str, Any] = {"task_id": task.handle, "index": task.images[0].index}
-    keep = [
+    calls = [
         {"tool": "view_image", "arguments": one},
         {"tool": "save_images", "arguments": {"task_id": task.handle}},
     ]
-    if read_only or task.kind is Kind.UPSCALE:
-        return keep
-    return [
-        *keep,
-        {"tool": "upscale_image", "arguments": one},
-        {"tool": "vary_image", "arguments": one},
-        {"tool": "reroll", "arguments": {"task_id": task.handle}},
-    ]
+    if task.kind is not Kind.UPSCALE:
+        calls += [
+            {"tool": "upscale_image", "arguments": one},
+            {"tool": "vary_image", "arguments": one},
+            {"tool": "reroll", "arguments": {"task_id": task.handle}},
+        ]
+    return [call for call in calls if call["tool"] in manner.tools]
 
 
-def _task_text(told: Told, view: dict[str, Any], follow: int) -> str:
+def _task_text(told: Told, view: dict[str, Any], manner: Manner) -> str:
     task = told.task
     what = f"{task.kind or 'task'} {task.handle}" + (f" of {task.parent_id} #{task.index}" if task.index else "")
     lines = [f"{what[0].upper()}{what[1:]} {_STANDS[task.status]}{_how_far(task, view)}."]
@@ -250,11 +263,11 @@ def _task_text(told: Told, view: dict[str, Any], follow: int) -> str:
         lines.append("An identical request was open already: this is it, and nothing new was submitted.")
     if task.failure and task.status is Status.FAILED:
         lines.append(f"The proxy says: {task.failure.message}")
-    lines += [f"Picture {image.index}: {image.path or image.url}" for image in task.images]
+    lines += [f"Picture {image['index']}: {image['path'] or image['url']}" for image in view["images"]]
     lines += [f"Warning: {warning}" for warning in view["warnings"]]
     if task.is_moving:
         lines.append(
-            f'Call get_task with task_id="{task.handle}" and wait_seconds={follow} to go on waiting. '
+            f'Call get_task with task_id="{task.handle}" and wait_seconds={manner.follow} to go on waiting. '
             "Do not submit it again."
         )
     elif view["next"]:
@@ -263,8 +276,11 @@ def _task_text(told: Told, view: dict[str, Any], follow: int) -> str:
 
 
 def _advice(view: dict[str, Any]) -> str:
-    free = "view_image shows one picture large, save_images saves the originals; both are free."
-    if all(call["tool"] not in SPENDING_TOOLS for call in view["next"]):
+    offered = {call["tool"] for call in view["next"]}
+    free = "view_image shows one picture large; it is free."
+    if "save_images" in offered:
+        free = "view_image shows one picture large, save_images saves the originals; both are free."
+    if offered.isdisjoint(SPENDING_TOOLS):
         return free
     return f"Choose a picture by its index: {free} upscale_image, vary_image and reroll cost money."
 

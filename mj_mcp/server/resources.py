@@ -28,9 +28,7 @@ def add_resources(server: MCPServer[Face], face: Face) -> None:
     async def recent_tasks() -> str:
         """The newest tasks of this account."""
         page = await face.studio.list_tasks(caller().owner, None, RECENT, None)
-        return _json(
-            [task_view(Told(task), face.studio.remaining(task), read_only=face.read_only) for task in page.tasks]
-        )
+        return _json([task_view(Told(task), face.studio.remaining(task), face.manner()) for task in page.tasks])
 
     @server.resource("mj://tasks/{task_id}", title="A task", mime_type="application/json")
     async def one_task(task_id: str) -> str:
@@ -39,7 +37,7 @@ def add_resources(server: MCPServer[Face], face: Face) -> None:
             told = await face.studio.recall(caller().owner, task_id)
         except TaskNotFound as failure:
             raise ResourceNotFoundError(failure.message) from failure
-        return _json(task_view(told, face.studio.remaining(told.task), read_only=face.read_only))
+        return _json(task_view(told, face.studio.remaining(told.task), face.manner()))
 
     @server.resource("mj://tasks/{task_id}/images/{index}", title="An original picture", mime_type="image/png")
     async def original(task_id: str, index: str) -> bytes:

@@ -15,15 +15,24 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BeforeValidator, Field
 
 from mj_mcp.errors import InvalidRequest
+from mj_mcp.happenings import Observer
 from mj_mcp.prompts import RANGES, Options
 from mj_mcp.server.arguments import CheckedTool, checked
 from mj_mcp.server.identity import caller
 from mj_mcp.server.progress import ticker
-from mj_mcp.server.render import GET_TASK_WAIT, files_result, list_result, picture_result, task_result
+from mj_mcp.server.render import (
+    GET_TASK_WAIT,
+    SPENDING_TOOLS,
+    Manner,
+    files_result,
+    list_result,
+    picture_result,
+    task_result,
+)
 from mj_mcp.server.shapes import BriefTaskView, FilesView, PictureView, TaskListView, TaskView
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio, Told
-from mj_mcp.tasks import TASKS, Kind, Status
+from mj_mcp.tasks import TASKS, Image, Kind, Status, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +41,14 @@ class Face:
 
     studio: Studio
     settings: Settings
+    observe: Observer
+    tools: frozenset[str]
+    link: Callable[[Task, Image], str] | None = None
 
-    @property
-    def read_only(self) -> bool:
-        """Whether the caller is offered nothing that spends."""
-        return self.settings.read_only or not caller().may_spend
+    def manner(self, follow: int = GET_TASK_WAIT) -> Manner:
+        """How the caller is told of tasks; `follow`: how many seconds its next call should wait."""
+        tools = self.tools if caller().may_spend else self.tools - SPENDING_TOOLS
+        return Manner(tools, follow, self.settings.resource_links, self.link)
 
     async def call(
         self,
@@ -62,14 +74,7 @@ class Face:
         if told.task.is_moving:
             follow = min(follow, int(await self.studio.patience.seconds(caller().owner, _client_name(ctx))))
         structlog.contextvars.bind_contextvars(looks=told.looks, waited=round(told.waited, 3))
-        return task_result(
-            told,
-            self.studio.remaining(told.task),
-            bought=bought,
-            read_only=self.read_only,
-            resource_links=self.settings.resource_links,
-            follow=follow,
-        )
+        return task_result(told, self.studio.remaining(told.task), self.manner(follow), bought=bought)
 
 
 def _client_name(ctx: Context[Any]) -> str | None:
@@ -232,7 +237,7 @@ async def list_tasks(
     """The tasks of this account, newest first, also those that finished while nobody waited. Free."""
     face = ctx.request_context.lifespan_context
     page = await face.studio.list_tasks(caller().owner, Status(status) if status else None, limit, cursor)
-    return list_result(page, face.studio.remaining, read_only=face.read_only)
+    return list_result(page, face.studio.remaining, face.manner())
 
 
 async def view_image(
@@ -317,10 +322,12 @@ READING: list[tuple[_Verb, str]] = [
 SAVING: list[tuple[_Verb, str]] = [(save_images, "Save images")]
 
 
-def build_tools(*, read_only: bool) -> list[CheckedTool]:
-    """Every tool of the server; without those that spend when `read_only`."""
-    chosen = [(verb, title, _READS) for verb, title in READING] + [(verb, title, _SAVES) for verb, title in SAVING]
-    if not read_only:
+def build_tools(*, spends: bool, saves: bool) -> list[CheckedTool]:
+    """Every tool of the server; without those that spend, or that save files, where it does not do so."""
+    chosen = [(verb, title, _READS) for verb, title in READING]
+    if saves:
+        chosen += [(verb, title, _SAVES) for verb, title in SAVING]
+    if spends:
         chosen = [(verb, title, _SPENDS) for verb, title in SPENDING] + chosen
     return [
         checked(CheckedTool.from_function(verb, title=title, annotations=annotations))

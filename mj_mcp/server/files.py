@@ -1,0 +1,110 @@
+"""Links to pictures over HTTP: short-lived, signed, and good for one picture of one owner's task.
+
+Owns the signature and the route behind it. A caller over HTTP is on another machine: a path here is of no use there,
+and the proxy's own links die. A link carries no login, since whoever opens it in a browser has none to show: it is
+the permission. Knows nothing of how a picture is fetched or kept.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+
+import jwt
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from mj_mcp.errors import MjError
+from mj_mcp.server.identity import caller
+from mj_mcp.settings import Settings, SettingsError
+from mj_mcp.studio import Studio
+from mj_mcp.tasks import Image, Task
+
+LIFETIME_SECONDS = 3600
+"""How long a link is good. Every `get_task` gives a new one."""
+
+_ALGORITHM, _PURPOSE = "HS256", "mj-mcp/files"
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Content-Disposition": "inline",
+    "Cache-Control": f"private, max-age={LIFETIME_SECONDS}",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Links:
+    """Makes the links of this server and answers them."""
+
+    def __init__(self, secret: str, studio: Studio) -> None:
+        """`secret` signs; servers that share it answer each other's links."""
+        self._secret = secret
+        self._studio = studio
+        self.route = Route("/files/{signed}", self._serve)
+
+    def link(self, task: Task, image: Image) -> str:
+        """A URL for this picture, at the address by which the caller reached this server."""
+        good_for = {
+            "aud": _PURPOSE,
+            "exp": int(time.time()) + LIFETIME_SECONDS,
+            "sub": task.owner,
+            "task": task.submission_id,
+            "index": image.index,
+        }
+        return f"{caller().origin}files/{jwt.encode(good_for, self._secret, _ALGORITHM)}"
+
+    async def _serve(self, request: Request) -> Response:
+        try:
+            good_for = jwt.decode(
+                request.path_params["signed"],
+                self._secret,
+                [_ALGORITHM],
+                audience=_PURPOSE,
+                options={"require": ["exp", "sub", "aud"]},
+            )
+        except jwt.ExpiredSignatureError:
+            return _plain(410, "This link has expired; get_task gives a new one.")
+        except jwt.InvalidTokenError:
+            return _plain(404, "There is nothing here.")
+        try:
+            picture = await self._studio.original(good_for["sub"], good_for["task"], good_for["index"])
+        except MjError as failure:
+            return _plain(404, failure.message)
+        return Response(picture.data, media_type=picture.info.media_type, headers=HEADERS)
+
+
+def _plain(status: int, line: str) -> Response:
+    return PlainTextResponse(line + "\n", status_code=status, headers={**HEADERS, "Cache-Control": "no-store"})
+
+
+def signing_secret(settings: Settings) -> str:
+    """The secret that signs: as set, or one of this data folder's own, made at the first start (mode 0600).
+
+    Raises:
+        SettingsError: replicas share the journal, so they must share a secret that a person sets.
+    """
+    if settings.secret_key is not None:
+        return settings.secret_key.get_secret_value()
+    if settings.database_url.get_secret_value():
+        raise SettingsError(
+            "MJ_SECRET_KEY is not set: servers that share a database must sign links with the same secret, of at least"
+            " 32 characters"
+        )
+    return _own_secret(settings.data_dir / "secret.key")
+
+
+def _own_secret(path: Path) -> str:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    fresh.touch(mode=0o600)
+    fresh.write_text(secrets.token_urlsafe(48))
+    try:
+        path.hardlink_to(fresh)  # whole or not at all, and never over one that is there
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+    return path.read_text()

@@ -1,0 +1,123 @@
+"""Pictures for callers on other machines: links of this server, signed, for one picture and one owner, for an hour."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import jwt
+import pytest
+from conftest import PROTOCOLS, Served
+
+from mj_mcp.server.files import LIFETIME_SECONDS, signing_secret
+from mj_mcp.settings import Settings, SettingsError
+from mj_mcp.simulator import Simulator
+
+pytestmark = pytest.mark.anyio
+
+Serve = Callable[..., AbstractAsyncContextManager[Served]]
+SECRET = "canary-secret-for-links-0123456789abcdef"
+
+
+@asynccontextmanager
+async def finished(sim: Simulator, serve_http: Serve, protocol: str, **env: str) -> AsyncIterator[dict[str, Any]]:
+    """A server with one finished task, as its caller is told of it."""
+    env = {"MJ_SECRET_KEY": SECRET, "MJ_OUTPUT_DIR": "", **env}
+    async with serve_http(sim, **env) as served, served.connect(protocol) as caller:
+        task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
+        sim.finish(task["task_id"])
+        told = await caller.task("get_task", task_id=task["task_id"], wait_seconds=20)
+        told["tools"] = {tool.name for tool in (await caller.client.list_tools()).tools}
+        yield told
+
+
+def signed(**changed: Any) -> str:
+    good_for = {"aud": "mj-mcp/files", "exp": int(time.time()) + 60, "sub": "local", "task": "sub_x", "index": 1}
+    return jwt.encode(good_for | changed, changed.pop("secret", SECRET), changed.pop("algorithm", "HS256"))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_caller_on_another_machine_gets_links_that_open(
+    protocol: str, sim: Simulator, serve_http: Serve
+) -> None:
+    async with finished(sim, serve_http, protocol) as task, httpx.AsyncClient(trust_env=False) as browser:
+        assert "save_images" not in task["tools"]
+        assert "save_images" not in {call["tool"] for call in task["next"]}
+        assert [image["path"] for image in task["images"]] == [None] * 4
+        for image in task["images"]:
+            opened = await browser.get(image["url"])
+            assert opened.status_code == 200
+            assert opened.headers["content-type"] == image["media_type"] == "image/png"
+            assert opened.headers["x-content-type-options"] == "nosniff"
+            assert opened.content.startswith(b"\x89PNG")
+        looks = len(sim.requests)
+        assert (await browser.head(task["images"][0]["url"])).status_code == 200
+        assert len(sim.requests) == looks, "it comes from the archive"
+
+
+async def test_a_server_that_a_person_gave_a_folder_saves_there(
+    sim: Simulator, serve_http: Serve, tmp_path: Path
+) -> None:
+    async with finished(sim, serve_http, PROTOCOLS[0], MJ_OUTPUT_DIR=str(tmp_path / "shared")) as task:
+        assert "save_images" in task["tools"]
+        assert "save_images" in {call["tool"] for call in task["next"]}
+
+
+async def test_what_is_not_signed_for_this_picture_opens_nothing(sim: Simulator, serve_http: Serve) -> None:
+    async with finished(sim, serve_http, PROTOCOLS[0]) as task, httpx.AsyncClient(trust_env=False) as browser:
+        parts = urlsplit(task["images"][0]["url"])
+        here, link = f"{parts.scheme}://{parts.netloc}", parts.path
+        mine = {"task": task["submission_id"]}
+        assert (await browser.get(f"{here}/files/{signed(**mine)}")).status_code == 200
+        for wrong in (
+            link[:-2] + ("AA" if link[-2:] != "AA" else "BB"),
+            f"/files/{signed(**mine, secret='x' * 40)}",
+            f"/files/{signed(**mine, aud='another purpose')}",
+            f"/files/{signed(**mine, sub='token:bob')}",
+            f"/files/{signed(**mine, index=5)}",
+            f"/files/{jwt.encode(mine | {'sub': 'local', 'index': 1}, '', 'none')}",
+            "/files/",
+            "/files",
+            "/files/../files/x",
+        ):
+            answer = await browser.get(here + wrong)
+            assert answer.status_code in {401, 404}, wrong
+            assert b"PNG" not in answer.content
+        old = await browser.get(f"{here}/files/{signed(**mine, exp=int(time.time()) - 1)}")
+        assert (old.status_code, "get_task" in old.text) == (410, True)
+        strange = await browser.get(here + link, headers={"Host": "evil.example"})
+        assert strange.status_code == 421
+
+
+def test_a_link_is_short_lived() -> None:
+    assert LIFETIME_SECONDS <= 3600
+
+
+SettingsFor = Callable[..., Settings]
+
+
+def test_servers_of_one_data_folder_sign_alike_with_a_secret_that_nobody_else_reads(
+    settings_for: SettingsFor, tmp_path: Path
+) -> None:
+    settings = settings_for("http://127.0.0.1:9")
+    assert signing_secret(settings) == signing_secret(settings)
+    assert len(signing_secret(settings)) >= 32
+    (kept,) = (tmp_path / "data").glob("secret.key*")
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_servers_that_share_a_database_need_a_secret_that_a_person_sets(settings_for: SettingsFor) -> None:
+    url = "postgresql://mj@127.0.0.1/mj"
+    with pytest.raises(SettingsError, match="MJ_SECRET_KEY"):
+        signing_secret(settings_for("http://127.0.0.1:9", MJ_DATABASE_URL=url))
+    assert signing_secret(settings_for("http://127.0.0.1:9", MJ_DATABASE_URL=url, MJ_SECRET_KEY=SECRET)) == SECRET
+
+
+def test_a_short_secret_is_refused(settings_for: SettingsFor) -> None:
+    with pytest.raises(SettingsError, match="32 characters"):
+        settings_for("http://127.0.0.1:9", MJ_SECRET_KEY="short")
