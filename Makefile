@@ -42,7 +42,6 @@ conformance: $(VENV)/.installed-dev ## the official suite over HTTP; needs npm, 
 bench: $(VENV)/.installed-dev ## each benchmark, briefly
 	$(BIN)/python benchmarks/startup.py --quick
 	$(BIN)/python benchmarks/overhead.py --quick
-	$(BIN)/python benchmarks/over_http.py --quick
 	$(BIN)/python benchmarks/scale.py --quick
 	$(BIN)/python benchmarks/http_load.py --quick
 	$(BIN)/python benchmarks/sheet.py --quick

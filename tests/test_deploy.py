@@ -31,7 +31,7 @@ BIN = Path(sys.executable).parent
 PATIENCE = 30.0
 
 DEPLOYMENT = ["Dockerfile", "deploy/compose.yaml", "deploy/mj-mcp.service", "docs/deploy.md"]
-OTHERS = {"MJ_SITE", "MJ_SECRET_KEY", "MJ_AUTH_ISSUER"}
+OTHERS = {"MJ_SITE"}
 """Names that begin like a setting and are none. One that has become a setting leaves this list."""
 
 _WATCH_WRITES = """

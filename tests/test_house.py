@@ -109,7 +109,7 @@ OUTSIDE: dict[str, set[str]] = {
     "mcp": {"server", "demo"},  # the demo is a client
     "mcp_types": {"server", "demo"},
     "httpx": {"proxy.http", "issuer"},  # the issuer's keys are no business of the proxy's client, which carries the key
-    "jwt": {"issuer"},
+    "jwt": {"issuer", "server.files"},
     "stamina": {"proxy.http"},
     "httpcore": {"pictures"},  # below httpx, which would log whole links and decode bodies
     "requests": set(),
