@@ -107,9 +107,7 @@ def table(traces: Sequence[Trace], seeds: range, pool: multiprocessing.pool.Pool
 def main() -> int:
     """Print the tables; 1 where a trace made more looks than the fixed loop, or was slower when warm."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="one run of every third trace; judges nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="one run of every third trace; judges nothing")
     parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0, help="of the first run")
     parser.add_argument("--only", default="", help="traces whose name holds this")

@@ -242,8 +242,8 @@ async def _serving_http(settings: Settings, observe: Observer, host: str, port: 
 
     async with open_reception(settings) as reception:
         try:
-            secret = signing_secret(settings)
             listener = listen(host, port, settings, protected=reception.wants_login())
+            secret = signing_secret(settings)
         except SettingsError as failure:
             fail(str(failure), EXIT_SETTINGS)
         except OSError as failure:
