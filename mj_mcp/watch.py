@@ -230,11 +230,11 @@ class Watch:
             self._pace.learn_from(await self._journal.finished(kind, MEMORY))
 
     async def _sweep(self) -> None:
-        followed = set(self._following)
+        followed = set(self._following)  # who of these is gone further down has ended: `held` may be older than that
         for task in await self._journal.changes():
             self.publish(task)
         held = {task.submission_id: task for task in await self._journal.tend(self._now())}
-        for task in [task for sid, task in held.items() if sid not in self._following]:
+        for task in [task for sid, task in held.items() if sid not in followed and sid not in self._following]:
             await asyncio.sleep(0)  # a thousand of them hold nobody up
             if task.is_watched:
                 self._begin(task, NEVER_LOOKED)

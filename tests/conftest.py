@@ -166,11 +166,14 @@ class Served:
 
 @pytest.fixture
 def serve_http(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Served]]:
-    """`async with serve_http(sim, "--stateless", MJ_X="...") as served`: the server as a process on a free port."""
+    """`async with serve_http(sim, "--stateless", MJ_X="...") as served`: the server as a process on a free port.
+
+    Several at once need a `name` each.
+    """
 
     @asynccontextmanager
-    async def start(sim: Simulator, *options: str, **extra: str) -> AsyncIterator[Served]:
-        log, out = tmp_path / "http.log", tmp_path / "http.out"
+    async def start(sim: Simulator, *options: str, name: str = "http", **extra: str) -> AsyncIterator[Served]:
+        log, out = tmp_path / f"{name}.log", tmp_path / f"{name}.out"
         command = [sys.executable, "-m", "mj_mcp", "serve", "--http", "--port", "0", *options]
         with log.open("w") as stderr, out.open("w") as stdout:
             process = await open_process(

@@ -281,6 +281,14 @@ async def test_a_replica_whose_session_was_cut_keeps_its_tasks(database: Databas
         assert not await looked_after(ours, task, 2.5)
 
 
+async def test_what_a_dead_replica_left_is_shared_out_and_nobody_gets_what_another_got(database_url: str) -> None:
+    async with journals(database_url, 4) as [theirs, *ours]:
+        left = [(await bought(theirs)).submission_id for _ in range(40)]
+        await asyncio.gather(*(journal.ready() for journal in ours))
+        taken = await asyncio.gather(*(journal.tend(NOON + 60) for journal in ours))
+        assert sorted(task.submission_id for tasks in taken for task in tasks) == sorted(left)
+
+
 # --- the database goes away
 
 
