@@ -14,6 +14,7 @@ from mj_mcp.gallery import Gallery
 from mj_mcp.happenings import Ended, Observer, Opened, ignore
 from mj_mcp.journal import Journal, Limits, open_journal
 from mj_mcp.logs import redactor
+from mj_mcp.news import News
 from mj_mcp.pictures import Archive, Darkroom, PictureClient
 from mj_mcp.proxy import Proxy
 from mj_mcp.proxy.http import Http
@@ -33,6 +34,7 @@ async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIt
     """A studio that works, until the block ends; `observe` is told of what operators count."""
     async with AsyncExitStack() as stack:
         journal, proxy = await stack.enter_async_context(_open_edges(settings))
+        news = News()
         gallery = Gallery(
             journal,
             proxy,
@@ -40,6 +42,7 @@ async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIt
             darkroom=await stack.enter_async_context(Darkroom()),
             archive=Archive(settings.data_dir / "archive", settings.archive_max_bytes) if settings.archive else None,
             output_dir=settings.output_dir,
+            tell=news.tell,
         )
         stack.push_async_callback(gallery.aclose)
 
@@ -47,7 +50,7 @@ async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIt
             observe(Ended(task))
             gallery.keep(task)
 
-        watch = Watch(journal, proxy, poll_seconds=settings.poll_seconds, now=time.time, on_end=on_end)
+        watch = Watch(journal, proxy, poll_seconds=settings.poll_seconds, now=time.time, on_end=on_end, tell=news.tell)
         observe(Opened(watch.load))
         stack.push_async_callback(_stop, asyncio.create_task(watch.run()))
         stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
@@ -59,7 +62,7 @@ async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIt
         )
         submits = Submits(journal, proxy, watch, limits=limits, now=time.time, observe=observe)
         stack.push_async_callback(submits.drain, GRACE_SECONDS)
-        yield Studio(journal, proxy, watch, submits, gallery, now=time.time)
+        yield Studio(journal, proxy, watch, submits, gallery, news=news, now=time.time)
 
 
 @asynccontextmanager

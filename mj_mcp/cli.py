@@ -250,7 +250,7 @@ async def _serving_http(settings: Settings, observe: Observer, host: str, port: 
             fail(f"cannot listen on {host} port {port}: {failure.strerror or failure}", 1)
         async with open_studio(settings, observe) as studio:
             links = Links(secret, studio)
-            server = build_server(studio, settings, observe, link=links.link)
+            server = build_server(studio, settings, observe, link=links.link, sessions=not stateless)
             app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect, files=links.route)
             _set_aside()
             await serve_http(app, listener, on_stop=studio.release)

@@ -20,6 +20,7 @@ import structlog
 
 from mj_mcp.errors import ImageUnavailable, MjError, StorageUnavailable
 from mj_mcp.journal import Journal
+from mj_mcp.news import Reader
 from mj_mcp.originals import Originals, Picture, image_of
 from mj_mcp.pictures import (
     Archive,
@@ -68,9 +69,10 @@ class Gallery:
         darkroom: Darkroom,
         archive: Archive | None,
         output_dir: Path,
+        tell: Reader,
     ) -> None:
-        """Nothing is fetched before a task finishes or somebody asks."""
-        self._originals = Originals(journal, proxy, client=client, darkroom=darkroom, archive=archive)
+        """Nothing is fetched before a task finishes or somebody asks. `tell` hears of tasks that were measured."""
+        self._originals = Originals(journal, proxy, client=client, darkroom=darkroom, archive=archive, tell=tell)
         self._journal = journal
         self._darkroom = darkroom
         self._archive = archive

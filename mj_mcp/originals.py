@@ -19,6 +19,7 @@ import structlog
 
 from mj_mcp.errors import ImageUnavailable, InvalidRequest, NotReady, StorageUnavailable
 from mj_mcp.journal import Journal
+from mj_mcp.news import Reader
 from mj_mcp.pictures import Archive, Darkroom, LinkExpired, PictureClient, PictureInfo
 from mj_mcp.proxy import Look, Proxy
 from mj_mcp.tasks import Image, Sighting, Task, merge
@@ -42,14 +43,22 @@ class Originals:
     """The full-size pictures of finished tasks. `archive` is None where they are not kept."""
 
     def __init__(
-        self, journal: Journal, proxy: Proxy, *, client: PictureClient, darkroom: Darkroom, archive: Archive | None
+        self,
+        journal: Journal,
+        proxy: Proxy,
+        *,
+        client: PictureClient,
+        darkroom: Darkroom,
+        archive: Archive | None,
+        tell: Reader,
     ) -> None:
-        """Nothing is fetched before somebody asks."""
+        """Nothing is fetched before somebody asks. `tell` hears of each task of which something was learned."""
         self._journal = journal
         self._proxy = proxy
         self._client = client
         self._darkroom = darkroom
         self._archive = archive
+        self._tell = tell
         self._looks: dict[str, asyncio.Task[Look]] = {}
 
     async def picture(self, task: Task, image: Image) -> Picture:
@@ -80,7 +89,7 @@ class Originals:
     async def record(self, task: Task, change: Callable[[Task], Task]) -> None:
         """Write down what was learned. Pictures are shown, and saved, also when the journal cannot be written."""
         try:
-            await self._journal.update(task.submission_id, change)
+            self._tell(await self._journal.update(task.submission_id, change))
         except StorageUnavailable as failure:
             log.warning("pictures_not_recorded", task_id=task.task_id, reason=failure.message)
 

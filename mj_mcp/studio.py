@@ -23,6 +23,7 @@ from mj_mcp.errors import (
 from mj_mcp.gallery import Gallery, Shown
 from mj_mcp.hosts import Patience
 from mj_mcp.journal import UNREAD, Journal, Page
+from mj_mcp.news import News, Tick
 from mj_mcp.originals import Picture, present
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.prompts import Options, compile_prompt
@@ -37,7 +38,7 @@ from mj_mcp.proxy import (
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
 from mj_mcp.verdicts import blindness, raise_unless_accepted, raise_when_blind, seen
-from mj_mcp.watch import Tick, Watch
+from mj_mcp.watch import Watch
 
 log = structlog.get_logger("mj_mcp.studio")
 
@@ -74,11 +75,13 @@ class Studio:
         submits: Submits,
         gallery: Gallery,
         *,
+        news: News,
         now: Callable[[], float],
     ) -> None:
-        """`now` gives seconds since the epoch."""
+        """`now` gives seconds since the epoch; who follows `news` hears of every change of a task."""
         self._journal = journal
         self.patience = Patience(journal)
+        self.news = news
         self._proxy = proxy
         self._watch = watch
         self._submits = submits
@@ -294,6 +297,7 @@ class Studio:
         )
         adopted = await self._journal.adopt(merge(blank, look, now))
         self._watch.follow(adopted)
+        self._watch.publish(adopted)
         return adopted
 
 

@@ -22,9 +22,10 @@ import structlog
 from mj_mcp.errors import Busy, MjError, PromptRefused, StorageUnavailable, Unauthorized
 from mj_mcp.happenings import Observer, Submitted, ignore
 from mj_mcp.journal import Claim, Journal, Limits
+from mj_mcp.news import Tick
 from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Submit
 from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, doubt, refuse
-from mj_mcp.watch import TICK_SECONDS, Tick, Watch
+from mj_mcp.watch import TICK_SECONDS, Watch
 
 log = structlog.get_logger("mj_mcp.submits")
 
@@ -125,6 +126,7 @@ class Submits:
             return
         asked.claimed.set_result(claim)
         if claim.is_new:
+            self._watch.publish(claim.task)
             outcome = await self._post(asked.request)
             self._learn(outcome)
             await self._record(asked.task, outcome)

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 import structlog
 
@@ -22,18 +21,13 @@ from mj_mcp.errors import StorageUnavailable, Unauthorized
 from mj_mcp.happenings import Load
 from mj_mcp.jobtimes import MEMORY
 from mj_mcp.journal import Journal
+from mj_mcp.news import Reader, Tick
 from mj_mcp.pace import GIVE_UP_SECONDS, Following, Pace
 from mj_mcp.proxy import Look, Proxy, Trouble, Unknown
 from mj_mcp.tasks import Kind, Sighting, Status, Task, give_up, merge, resume, stall_if_running, stall_when_idle
 from mj_mcp.turns import Turns
 
 log = structlog.get_logger("mj_mcp.watch")
-
-
-class Tick(Protocol):
-    """Told about once a second of the task as last seen, and of its place in the queue while it waits in one."""
-
-    def __call__(self, task: Task, place: int = 0, /) -> Awaitable[None]: ...  # noqa: D102 - said above
 
 
 SWEEP_SECONDS = 0.5
@@ -72,11 +66,12 @@ class Watch:
         *,
         poll_seconds: float,
         now: Callable[[], float],
-        on_end: Callable[[Task], None],
+        on_end: Reader,
+        tell: Reader,
     ) -> None:
-        """`now`: seconds since the epoch. `on_end` is called with each task whose end is seen, before anybody hears."""
+        """`now`: Unix time. `on_end` hears of each end that is seen here, before anybody; `tell` of every change."""
         self._journal, self._proxy = journal, proxy
-        self._now, self._on_end = now, on_end
+        self._now, self._on_end, self._tell = now, on_end, tell
         self._pace = Pace(poll_seconds)
         self._following: dict[str, _Following] = {}
         self._known: dict[str, Task] = {}
@@ -111,8 +106,8 @@ class Watch:
                     async with asyncio.timeout(SWEEP_SECONDS if busy else IDLE_SWEEP_SECONDS):
                         await self._wake.wait()
 
-    def publish(self, task: Task) -> None:
-        """Tell everybody in this process who waits for `task`; begin to watch it if it was just accepted."""
+    def publish(self, task: Task, *, news: bool = True) -> None:
+        """Tell all here who wait for `task`, and of `news` the readers; begin to watch it if it was just accepted."""
         sid = task.submission_id
         if self._waiters[sid] or sid in self._following:
             self._known[sid] = task
@@ -120,6 +115,8 @@ class Watch:
             pulse.set()
         if task.is_watched and sid not in self._following and self._group is not None:
             self._wake.set()
+        if news:
+            self._tell(task)
 
     def follow(self, task: Task) -> None:
         """Watch a task that was accepted this moment: its first look is as far away as any other."""
@@ -263,10 +260,11 @@ class Watch:
                     look = await self._proxy.look(task.task_id or "")
                 following.looked_at = asyncio.get_running_loop().time()
                 self._looks[sid] += 1
-                task = await self._note(self._known.get(sid, task), look, following)
+                before = self._known.get(sid, task)
+                task = await self._note(before, look, following)
                 if not task.is_open and not following.unrecorded:
                     self._on_end(task)
-                self.publish(task)
+                self.publish(task, news=task is not before)
         except Exception:
             log.exception("watcher_failed", task_id=task.task_id)
             await asyncio.sleep(MIN_GAP)

@@ -23,6 +23,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "tasks": (0, set()),
     "prompts": (0, {"errors"}),
     "happenings": (0, {"tasks"}),
+    "news": (0, {"tasks"}),
     "proxy": (1, {"__init__", "errors", "tasks"}),
     "journal": (1, {"errors", "tasks"}),
     "pictures": (1, {"errors"}),
@@ -30,15 +31,16 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "cadence": (2, {"jobtimes"}),
     "pace": (2, {"cadence", "jobtimes", "tasks"}),
     "turns": (2, {"pace"}),
-    "watch": (2, {"happenings", "turns", "pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
+    "watch": (2, {"happenings", "news", "turns", "pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
     "hosts": (2, {"errors", "journal"}),
-    "submits": (2, {"happenings", "watch", "errors", "tasks", "proxy", "journal"}),
-    "originals": (2, {"errors", "tasks", "proxy", "journal", "pictures"}),
-    "gallery": (2, {"originals", "errors", "tasks", "proxy", "journal", "pictures"}),
+    "submits": (2, {"happenings", "news", "watch", "errors", "tasks", "proxy", "journal"}),
+    "originals": (2, {"news", "errors", "tasks", "proxy", "journal", "pictures"}),
+    "gallery": (2, {"originals", "news", "errors", "tasks", "proxy", "journal", "pictures"}),
     "studio": (
         2,
         {
             "submits",
+            "news",
             "watch",
             "hosts",
             "gallery",
@@ -60,13 +62,13 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "issuer": (1, set()),
     "server": (
         3,
-        {"__init__", "studio", "watch", "errors", "tasks", "prompts", "journal", "pictures", "settings"}
+        {"__init__", "studio", "news", "errors", "tasks", "prompts", "journal", "pictures", "settings"}
         | {"tokens", "issuer", "happenings"},
     ),
     "app": (
         4,
         {"studio", "submits", "watch", "gallery", "records", "proxy", "journal", "pictures", "settings", "logs"}
-        | {"happenings", "tasks"},
+        | {"happenings", "news", "tasks"},
     ),
     "doctor": (4, {"errors", "proxy", "journal", "settings", "logs"}),
     "telemetry": (4, {"__init__", "happenings", "tasks"}),
@@ -137,7 +139,7 @@ OUTSIDE: dict[str, set[str]] = {
 NO_IO = {"asyncio", "io", "logging", "os", "pathlib", "shutil", "structlog", "tempfile", "threading", "time"}
 """What floor 0 and the cadence must not import, beside all that is in `OUTSIDE`."""
 
-PURE = {"errors", "tasks", "prompts", "happenings", "cadence", "jobtimes"}
+PURE = {"errors", "tasks", "prompts", "happenings", "news", "cadence", "jobtimes"}
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 40

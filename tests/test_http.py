@@ -162,7 +162,7 @@ async def test_a_call_blocks_for_as_long_as_its_host_survives(
 async def serving(settings: Settings, *, stateless: bool) -> AsyncIterator[str]:
     """The server in this process, on a free port."""
     async with open_studio(settings) as studio:
-        app = http_app(build_server(studio, settings), settings, studio, stateless=stateless)
+        app = http_app(build_server(studio, settings, sessions=not stateless), settings, studio, stateless=stateless)
         listener = listen("127.0.0.1", 0, settings, protected=False)
         running = asyncio.create_task(serve(app, listener, on_stop=studio.release))
         try:

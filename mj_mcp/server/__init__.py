@@ -24,6 +24,7 @@ from mj_mcp.server.identity import caller, identify
 from mj_mcp.server.render import SPENDING_TOOLS, error_result, instructions
 from mj_mcp.server.resources import add_prompts, add_resources
 from mj_mcp.server.stdio import serve_stdio
+from mj_mcp.server.subscriptions import Bus, serve_older
 from mj_mcp.server.tools import Face, build_tools
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
@@ -68,10 +69,12 @@ def build_server(
     observe: Observer = ignore,
     *,
     link: Callable[[Task, Image], str] | None = None,
+    sessions: bool = True,
 ) -> MCPServer[Face]:
     """The MCP server over a studio that is open already; whoever opened it closes it.
 
     `link` gives URLs of pictures to callers on other machines. Files are saved for those only where a person said to.
+    Without `sessions`, clients of the older generation cannot be told of changes, and are not offered it.
     """
     saves = link is None or "output_dir" in settings.model_fields_set
     tools = build_tools(spends=not settings.read_only, saves=saves)
@@ -81,6 +84,8 @@ def build_server(
     async def lifespan(_server: MCPServer[Face]) -> AsyncIterator[Face]:
         yield face
 
+    bus = Bus()
+    studio.news.follow(bus.tell)
     server = Server(
         "mj-mcp",
         title="Midjourney",
@@ -89,8 +94,11 @@ def build_server(
         version=__version__,
         tools=[*tools],
         lifespan=lifespan,
+        subscriptions=bus,
     )
     server.middleware.append(identify)
     add_resources(server, face)
     add_prompts(server, face)
+    if sessions:
+        serve_older(server._lowlevel_server, bus)  # noqa: SLF001 - the SDK has no public way to serve older subscribers
     return server

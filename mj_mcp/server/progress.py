@@ -10,9 +10,9 @@ from typing import Any
 
 from mcp.server.mcpserver import Context
 
+from mj_mcp.news import Tick
 from mj_mcp.studio import Studio
 from mj_mcp.tasks import Status, Task
-from mj_mcp.watch import Tick
 
 GAP_SECONDS = 1.0
 """No caller hears of its task more often than this, however often it is looked at."""

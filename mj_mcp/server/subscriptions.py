@@ -1,0 +1,128 @@
+"""Who listens to `mj://tasks` and `mj://tasks/{task_id}`, and how they are told that one of them changed.
+
+Owns the open streams of this process, in both generations of the protocol. Over several replicas it needs nothing of
+its own: each of them hears of every change, whichever saw it, through the journal that they share (`news.py`), and
+tells those who listen to it. Knows nothing of how a change is found out.
+
+A caller hears of its own tasks only. Nobody is asked whether a task is there before it is listened to, so somebody
+else's is like one that does not exist: nothing ever comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from anyio import BrokenResourceError, ClosedResourceError
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import ResourceUpdated, ServerEvent
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
+
+from mj_mcp.server.identity import caller
+from mj_mcp.tasks import Task
+
+MAX_URIS = 1_000
+"""What one connection of the older generation may listen to."""
+
+_LISTENABLE = re.compile(r"mj://tasks(/[^/\s]{1,128})?")
+
+Listener = Callable[[ServerEvent], None]
+
+
+class Bus:
+    """The SDK's `SubscriptionBus`, in which each listener belongs to the caller who opened it."""
+
+    def __init__(self) -> None:
+        """Nobody listens yet."""
+        self._listeners: dict[object, tuple[str, Listener]] = {}
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Tell `listener` of the caller's tasks until what is returned is called."""
+        token = object()
+        self._listeners[token] = (caller().owner, listener)
+        return lambda: self._forget(token)
+
+    def tell(self, task: Task) -> None:
+        """`task` has changed: its owner's listeners hear of each URI under which it is read."""
+        listeners = [listener for owner, listener in self._listeners.values() if owner == task.owner]
+        for handle in filter(None, (task.task_id, task.submission_id)) if listeners else ():
+            self._deliver(listeners, ResourceUpdated(f"mj://tasks/{handle}"))
+        self._deliver(listeners, ResourceUpdated("mj://tasks"))
+
+    async def publish(self, event: ServerEvent) -> None:
+        """What a call itself announces through the SDK is for its caller."""
+        self._deliver([listener for owner, listener in self._listeners.values() if owner == caller().owner], event)
+
+    def _deliver(self, listeners: list[Listener], event: ServerEvent) -> None:
+        for listener in listeners:
+            listener(event)
+
+    def _forget(self, token: object) -> None:
+        self._listeners.pop(token, None)
+
+
+class _Subscriber:
+    """A connection of the older generation: what it listens to, and what of that it has yet to be told."""
+
+    def __init__(self, session: ServerSession, bus: Bus) -> None:
+        self.uris: set[str] = set()
+        self._session = session
+        self._changed: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._leave = bus.subscribe(self._hear)
+        self._telling = asyncio.create_task(self._tell())
+
+    async def aclose(self) -> None:
+        """The connection is gone."""
+        self._leave()
+        self._telling.cancel()
+        await asyncio.gather(self._telling, return_exceptions=True)
+
+    def _hear(self, event: ServerEvent) -> None:
+        if isinstance(event, ResourceUpdated) and event.uri in self.uris:
+            self._changed[event.uri] = None
+            self._wake.set()
+
+    async def _tell(self) -> None:
+        """One word for each URI, however often it changed while a slow client was told of the last."""
+        with suppress(BrokenResourceError, ClosedResourceError):
+            while await self._wake.wait():
+                self._wake.clear()
+                while self._changed:
+                    uri = next(iter(self._changed))
+                    del self._changed[uri]
+                    await self._session.send_resource_updated(uri)
+
+
+def serve_older(server: Server[Any], bus: Bus) -> None:
+    """Serve `resources/subscribe` and `resources/unsubscribe`; the SDK's face serves `subscriptions/listen` alone."""
+
+    async def subscribe(ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
+        if not _LISTENABLE.fullmatch(params.uri):
+            raise MCPError(INVALID_PARAMS, f"uri: mj://tasks and mj://tasks/{{task_id}} change, not {params.uri[:200]}")
+        connection = ctx.session._connection  # noqa: SLF001 - the SDK has no public way to a connection's end
+        subscriber = connection.state.get(_SUBSCRIBER)
+        if subscriber is None:
+            subscriber = connection.state[_SUBSCRIBER] = _Subscriber(ctx.session, bus)
+            connection.exit_stack.push_async_callback(subscriber.aclose)
+        if len(subscriber.uris) >= MAX_URIS and params.uri not in subscriber.uris:
+            raise MCPError(INVALID_PARAMS, f"uri: a connection may listen to {MAX_URIS} at once, and this one does")
+        subscriber.uris.add(params.uri)
+        return EmptyResult()
+
+    async def unsubscribe(ctx: ServerRequestContext[Any, Any], params: UnsubscribeRequestParams) -> EmptyResult:
+        if subscriber := ctx.session._connection.state.get(_SUBSCRIBER):  # noqa: SLF001 - as above
+            subscriber.uris.discard(params.uri)
+        return EmptyResult()
+
+    server.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
+    server.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)
+
+
+_SUBSCRIBER = "mj_mcp.subscriber"

@@ -1,0 +1,319 @@
+"""Whoever listens to a task is told when it changes: in both generations, over each transport, whoever saw it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from conftest import PROTOCOLS, Caller, Served, environment
+from lives import PATIENCE, live
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.client.subscriptions import SubscriptionLost
+from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import ResourceUpdatedNotification
+
+from mj_mcp.app import open_studio
+from mj_mcp.server import build_server
+from mj_mcp.settings import Settings
+from mj_mcp.simulator import Simulator
+from mj_mcp.tokens import SCOPES, add_token
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX"),
+    pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed"),
+]
+
+Serve = Callable[..., AbstractAsyncContextManager[Served]]
+
+MODERN, OLDER = PROTOCOLS
+
+STOP_SECONDS = 10.0
+
+
+class Listener(Caller):
+    """A real client, and the URIs of which it has been told, in order."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self.heard: list[str] = []
+        self._news = anyio.Event()
+
+    def hear(self, uri: str) -> None:
+        self.heard.append(uri)
+        self._news.set()
+
+    async def until(self, uri: str, times: int = 1) -> None:
+        """Wait until it has been told of `uri` so often."""
+        with anyio.fail_after(PATIENCE):
+            while self.heard.count(uri) < times:
+                self._news = anyio.Event()
+                await self._news.wait()
+
+    async def read(self, uri: str) -> Any:
+        return json.loads((await self.client.read_resource(uri)).contents[0].text)  # type: ignore[union-attr]
+
+    @asynccontextmanager
+    async def listen(self, *uris: str) -> AsyncIterator[None]:
+        """Listen, as its generation does."""
+        if self.client.session.protocol_version != MODERN:
+            for uri in uris:
+                await self.client.subscribe_resource(uri)
+            yield
+            return
+        async with self.client.listen(resource_subscriptions=uris) as stream, anyio.create_task_group() as group:
+
+            async def follow() -> None:
+                async for event in stream:
+                    self.hear(event.uri)  # type: ignore[union-attr]
+
+            group.start_soon(follow)
+            yield
+            group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def client_of(target: Any, protocol: str) -> AsyncIterator[Listener]:
+    """A client of `target`, which is whatever the SDK's client takes."""
+    found: list[Listener] = []
+
+    async def on_message(message: object) -> None:
+        if protocol != MODERN and isinstance(message, ResourceUpdatedNotification):
+            found[0].hear(message.params.uri)
+
+    mode = "auto" if protocol == MODERN else "legacy"
+    async with Client(target, mode=mode, message_handler=on_message) as client:
+        found.append(Listener(client))
+        yield found[0]
+
+
+@asynccontextmanager
+async def over_stdio(sim: Simulator, home: Path, protocol: str, **extra: str) -> AsyncIterator[Listener]:
+    env = environment(sim.url, home, **extra)
+    parameters = StdioServerParameters(command=sys.executable, args=["-m", "mj_mcp"], env=env)
+    with (home / "listener.log").open("a") as errlog:
+        async with client_of(stdio_client(parameters, errlog=errlog), protocol) as listener:
+            yield listener
+
+
+@asynccontextmanager
+async def over_http(served: Served, protocol: str, token: str | None = None) -> AsyncIterator[Listener]:
+    """Once it is there, an older client also reads what its session is told: its stream has been opened."""
+    opened = anyio.Event()
+
+    async def note(answer: Any) -> None:
+        if answer.request.method == "GET":
+            opened.set()
+
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with create_mcp_http_client(headers=headers) as http:
+        http.event_hooks = {"response": [note]}
+        async with client_of(streamable_http_client(served.url, http_client=http), protocol) as listener:
+            if protocol != MODERN:
+                with anyio.fail_after(PATIENCE):
+                    await opened.wait()
+            yield listener
+
+
+async def hears_a_whole_job(listener: Listener, sim: Simulator) -> None:
+    task = await listener.task("generate_image", prompt="a mug", wait_seconds=0)
+    uri, by_submission = f"mj://tasks/{task['task_id']}", f"mj://tasks/{task['submission_id']}"
+    async with listener.listen(uri, by_submission, "mj://tasks"):
+        sim.process(task["task_id"], progress=40)
+        await listener.until(uri)
+        assert (await listener.read(uri))["progress"] == 40
+        each = {name: listener.heard.count(name) for name in (uri, by_submission, "mj://tasks")}
+        sim.finish(task["task_id"])
+        for name, heard in each.items():
+            await listener.until(name, heard + 1)
+        assert (await listener.read(uri))["status"] == "succeeded"
+        assert [one["status"] for one in await listener.read("mj://tasks")] == ["succeeded"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_who_listens_on_stdio_hears_that_a_task_moved_and_that_it_ended(
+    protocol: str, sim: Simulator, tmp_path: Path
+) -> None:
+    async with over_stdio(sim, tmp_path, protocol) as listener:
+        await hears_a_whole_job(listener, sim)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_who_listens_over_http_hears_that_a_task_moved_and_that_it_ended(
+    protocol: str, sim: Simulator, serve_http: Serve
+) -> None:
+    async with serve_http(sim) as served, over_http(served, protocol) as listener:
+        await hears_a_whole_job(listener, sim)
+
+
+@asynccontextmanager
+async def in_process(settings: Settings, protocol: str) -> AsyncIterator[Listener]:
+    async with open_studio(settings) as studio, client_of(build_server(studio, settings), protocol) as listener:
+        yield listener
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_new_task_is_news_of_the_list_and_a_look_that_shows_nothing_is_none(
+    protocol: str, sim: Simulator, settings_for: Callable[..., Settings]
+) -> None:
+    settings = settings_for(sim.url, MJ_ARCHIVE="0", MJ_POLL_SECONDS="0.5")
+    async with in_process(settings, protocol) as listener, listener.listen("mj://tasks"):
+        task = await listener.task("generate_image", prompt="a mug", wait_seconds=0)
+        await listener.until("mj://tasks")
+        task_id = task["task_id"]
+        async with listener.listen(f"mj://tasks/{task_id}"):
+            await listener.task("get_task", task_id=task_id, wait_seconds=1.5)  # what its first look shows is news, too
+            heard, looks = len(listener.heard), len(sim.looks(task_id))
+            await sim.until(lambda: len(sim.looks(task_id)) >= looks + 3, timeout=PATIENCE)
+            assert len(listener.heard) == heard
+            sim.finish(task_id)
+            await listener.until("mj://tasks", listener.heard.count("mj://tasks") + 1)
+        assert sorted(listener.heard[heard:]) == ["mj://tasks", f"mj://tasks/{task_id}"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_another_s_task_is_listened_to_like_one_that_does_not_exist(
+    protocol: str, sim: Simulator, serve_http: Serve, tmp_path: Path
+) -> None:
+    anna_s, ben_s = (add_token(tmp_path / "data" / "tokens.json", name, SCOPES, now=0.0) for name in ("anna", "ben"))
+    async with (
+        serve_http(sim) as served,
+        over_http(served, protocol, anna_s) as anna,
+        over_http(served, protocol, ben_s) as ben,
+    ):
+        task = await anna.task("generate_image", prompt="hers", wait_seconds=0)
+        uri, by_submission = f"mj://tasks/{task['task_id']}", f"mj://tasks/{task['submission_id']}"
+        async with (
+            anna.listen(uri, "mj://tasks"),
+            ben.listen(uri, by_submission, "mj://tasks/of-nobody", "mj://tasks"),
+        ):
+            sim.finish(task["task_id"])
+            await anna.until(uri)
+            await anna.until("mj://tasks")
+            await ben.client.list_tools()
+            assert ben.heard == []
+            await ben.task("generate_image", prompt="his", wait_seconds=0)
+            await ben.until("mj://tasks")  # he does listen
+            assert set(ben.heard) == {"mj://tasks"}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_who_listens_hears_what_another_process_saw_and_hears_on_when_that_one_dies(
+    protocol: str, sim: Simulator, tmp_path: Path
+) -> None:
+    async with over_stdio(sim, tmp_path, protocol) as listener:
+        with anyio.fail_after(2 * PATIENCE):
+            async with live(sim, tmp_path, "buyer") as buyer:
+                task = await buyer.task("generate_image", prompt="a mug", wait_seconds=0)
+                uri = f"mj://tasks/{task['task_id']}"
+                async with listener.listen(uri):
+                    sim.process(task["task_id"], progress=40)
+                    await listener.until(uri)
+                    assert (await listener.read(uri))["progress"] == 40
+                    buyer.kill()
+                    heard = listener.heard.count(uri)
+                    sim.finish(task["task_id"])
+                    await listener.until(uri, heard + 1)
+                    assert (await listener.read(uri))["status"] == "succeeded"
+
+
+async def test_an_older_client_that_has_unsubscribed_is_told_no_more(
+    sim: Simulator, settings_for: Callable[..., Settings]
+) -> None:
+    async with in_process(settings_for(sim.url, MJ_ARCHIVE="0"), OLDER) as listener:
+        task = await listener.task("generate_image", prompt="a mug", wait_seconds=0)
+        uri = f"mj://tasks/{task['task_id']}"
+        await listener.client.unsubscribe_resource(uri)  # what was never subscribed to
+        async with listener.listen(uri, "mj://tasks"):
+            await listener.client.unsubscribe_resource(uri)
+            sim.finish(task["task_id"])
+            await listener.until("mj://tasks")
+            await listener.client.list_tools()
+            assert uri not in listener.heard
+
+
+@pytest.mark.parametrize("uri", ["mj://task", "mj://tasks/", "mj://tasks/1/images/1", "mj://tasks/a b", "test://x"])
+async def test_an_older_client_is_told_which_uris_change(
+    uri: str, sim: Simulator, settings_for: Callable[..., Settings]
+) -> None:
+    async with in_process(settings_for(sim.url), OLDER) as listener:
+        with pytest.raises(MCPError, match=r"uri: mj://tasks and mj://tasks/\{task_id\} change, not ") as refused:
+            await listener.client.subscribe_resource(uri)
+        assert uri in str(refused.value)
+
+
+async def test_an_older_connection_listens_to_so_many_uris_and_no_more(
+    sim: Simulator, settings_for: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mj_mcp.server.subscriptions.MAX_URIS", 2)
+    async with in_process(settings_for(sim.url), OLDER) as listener:
+        for uri in ("mj://tasks/1", "mj://tasks", "mj://tasks"):
+            await listener.client.subscribe_resource(uri)
+        with pytest.raises(MCPError, match="may listen to 2 at once"):
+            await listener.client.subscribe_resource("mj://tasks/2")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_nothing_is_kept_of_a_listener_that_has_left(
+    protocol: str, sim: Simulator, settings_for: Callable[..., Settings]
+) -> None:
+    settings = settings_for(sim.url)
+    async with open_studio(settings) as studio:
+        server = build_server(studio, settings)
+        listeners = server._subscriptions._listeners  # type: ignore[attr-defined]
+        async with client_of(server, protocol) as listener, listener.listen("mj://tasks"):
+            assert len(listeners) == 1
+        with anyio.fail_after(PATIENCE):
+            while listeners:  # noqa: ASYNC110 - the SDK's own clean-up
+                await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_subscriptions_are_offered_to_both_generations(
+    protocol: str, sim: Simulator, settings_for: Callable[..., Settings]
+) -> None:
+    async with in_process(settings_for(sim.url), protocol) as listener:
+        assert offers_subscriptions(listener)
+
+
+async def test_without_sessions_they_are_offered_only_to_those_who_can_be_told(
+    sim: Simulator, serve_http: Serve
+) -> None:
+    async with serve_http(sim, "--stateless") as served:
+        async with client_of(served.url, MODERN) as listener:
+            assert offers_subscriptions(listener)
+            await hears_a_whole_job(listener, sim)
+        async with client_of(served.url, OLDER) as listener:
+            assert not offers_subscriptions(listener)
+            with pytest.raises(MCPError, match="Method not found"):
+                await listener.client.subscribe_resource("mj://tasks")
+
+
+def offers_subscriptions(listener: Listener) -> bool:
+    capabilities = listener.client.server_capabilities
+    assert capabilities.resources is not None
+    return bool(capabilities.resources.subscribe)
+
+
+async def test_a_stop_waits_for_nobody_who_listens(sim: Simulator, serve_http: Serve) -> None:
+    async with (
+        serve_http(sim) as served,
+        over_http(served, OLDER) as older,
+        older.listen("mj://tasks"),
+        over_http(served, MODERN) as listener,
+        listener.client.listen(resource_subscriptions=["mj://tasks"]) as stream,
+    ):
+        with anyio.fail_after(STOP_SECONDS):
+            assert await served.stop(signal.SIGTERM) == 0
+            with pytest.raises(SubscriptionLost):
+                await anext(aiter(stream))
