@@ -25,8 +25,8 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-tests: $(VENV)/.installed-dev ## with branch coverage of what runs in the tests' own processes; what is skipped is named
-	$(BIN)/python -m pytest -rs -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=90
+tests: $(VENV)/.installed-dev ## with branch coverage of the tests' own processes (servers that they spawn count for nothing); skips are named
+	$(BIN)/python -m pytest -rs -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 examples: $(VENV)/.installed
 	$(BIN)/python examples/agent.py
