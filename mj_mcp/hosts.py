@@ -115,7 +115,7 @@ class Patience:
 
     async def _learn(self, owner: str, host: str, cut: Cut) -> None:
         await asyncio.sleep(LEARN_AFTER_SECONDS)
-        self._cuts.setdefault((owner, host), []).append(cut)
         log.info("host_cut", host=host, seconds=round(cut.seconds, 1))
         with suppress(StorageUnavailable):
             await self._journal.note_cut(owner, host, cut)
+            self._cuts.pop((owner, host), None)  # read anew, with what was known before

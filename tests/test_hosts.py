@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing, suppress
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from conftest import PROTOCOLS, Caller
 from mcp.shared.exceptions import MCPError
 
+from mj_mcp.app import open_studio
 from mj_mcp.hosts import (
     DEFAULT_WAIT_SECONDS,
     HOST_WAIT_SECONDS,
@@ -20,6 +24,7 @@ from mj_mcp.hosts import (
     wait_seconds_for,
 )
 from mj_mcp.journal import Cut
+from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
 
 pytestmark = pytest.mark.anyio
@@ -112,3 +117,25 @@ async def test_a_host_that_leaves_teaches_nothing(sim: Simulator, spawn: Connect
         caller.stop()
     with closing(sqlite3.connect(tmp_path / "data" / "journal.db")) as db:
         assert db.execute("SELECT count(*) FROM cuts").fetchone() == (0,)
+
+
+async def test_a_new_cut_does_not_hide_what_was_known_before(
+    sim: Simulator, settings_for: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mj_mcp.hosts.LEARN_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr("mj_mcp.hosts.LEAST_CUT_SECONDS", 0.0)
+    async with open_studio(settings_for(sim.url)) as studio:
+        patience, shortest = studio.patience, 1e-6
+        await patience._journal.note_cut("ann", "agent", Cut(shortest, time.time()))
+
+        async def call() -> None:
+            async with patience.watching("ann", "agent"):
+                await asyncio.get_running_loop().create_future()
+
+        waiting = asyncio.create_task(call())
+        await anyio.lowlevel.checkpoint()
+        waiting.cancel()
+        await asyncio.gather(waiting, *patience._learning, return_exceptions=True)
+        await asyncio.gather(*patience._learning)
+        assert len(await patience._journal.cuts("ann", "agent")) == 2
+        assert await patience.seconds("ann", "agent") == 0.8 * shortest

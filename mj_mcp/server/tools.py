@@ -72,7 +72,8 @@ class Face:
         """The answer; `bought`: of a tool that spends."""
         follow = GET_TASK_WAIT
         if told.task.is_moving:
-            follow = min(follow, int(await self.studio.patience.seconds(caller().owner, _client_name(ctx))))
+            budget = await self.studio.patience.seconds(caller().owner, _client_name(ctx))
+            follow = max(1, min(follow, int(budget)))  # a call that does not wait would be made again and again
         structlog.contextvars.bind_contextvars(looks=told.looks, waited=round(told.waited, 3))
         return task_result(told, self.studio.remaining(told.task), self.manner(follow), bought=bought)
 
