@@ -243,11 +243,16 @@ async def _serving_http(settings: Settings, observe: Observer, host: str, port: 
     async with open_reception(settings) as reception:
         try:
             listener = listen(host, port, settings, protected=reception.wants_login())
-            secret = signing_secret(settings)
         except SettingsError as failure:
             fail(str(failure), EXIT_SETTINGS)
         except OSError as failure:
             fail(f"cannot listen on {host} port {port}: {failure.strerror or failure}", 1)
+        try:
+            secret = signing_secret(settings)
+        except SettingsError as failure:
+            fail(str(failure), EXIT_SETTINGS)
+        except OSError as failure:
+            fail(f"cannot write to {settings.data_dir}: {failure.strerror or failure}", 1)
         async with open_studio(settings, observe) as studio:
             links = Links(secret, studio)
             server = build_server(studio, settings, observe, link=links.link, sessions=not stateless)

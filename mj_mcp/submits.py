@@ -133,7 +133,7 @@ class Submits:
 
     async def _claim(self, asked: _Asked) -> Claim | None:
         """The claim, as soon as there is a place for it; None when the caller leaves the queue."""
-        while True:
+        while not self._stopping:
             claim = await self._journal.claim(
                 asked.task,
                 _request_key(asked.task, asked.request),
@@ -144,13 +144,13 @@ class Submits:
             if isinstance(claim, Claim):
                 return claim
             asked.place = claim.position
-            if not self._stopping:
-                await asyncio.wait({asked.claimed}, timeout=QUEUE_PACE_SECONDS)
-            if asked.claimed.done() or self._stopping:
+            await asyncio.wait({asked.claimed}, timeout=QUEUE_PACE_SECONDS)
+            if asked.claimed.done():
                 await self._journal.leave(asked.task.submission_id)
-                if asked.claimed.done():
-                    return None
-                raise Busy("this server is stopping, so nothing was submitted")
+                return None
+        if asked.place:
+            await self._journal.leave(asked.task.submission_id)
+        raise Busy("this server is stopping, so nothing was submitted")
 
     async def _post(self, request: Submit) -> Accepted | Refused | Doubtful:
         try:
