@@ -9,7 +9,7 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -128,11 +128,7 @@ class Settings(BaseSettings):
     @field_validator("base_url")
     @classmethod
     def _plain_url(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            _ = parts.port
-        except ValueError:  # its message would show the value
-            raise ValueError("it must be a URL") from None
+        parts = _parts(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("it must begin with http:// or https:// and name a host")
         if parts.username or parts.query or parts.fragment:
@@ -142,11 +138,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _postgresql_url(cls, url: SecretStr) -> SecretStr:
-        try:
-            parts = urlsplit(url.get_secret_value())
-            _ = parts.port
-        except ValueError:  # its message would show the value
-            raise ValueError("it must be a URL") from None
+        parts = _parts(url.get_secret_value())
         if not url.get_secret_value():
             return url
         if parts.scheme not in {"postgresql", "postgres"} or not (parts.hostname or "host=" in parts.query):
@@ -158,11 +150,7 @@ class Settings(BaseSettings):
     @field_validator("auth_issuer")
     @classmethod
     def _safe_issuer(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            _ = parts.port
-        except ValueError:  # its message would show the value
-            raise ValueError("it must be a URL") from None
+        parts = _parts(url)
         loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback))):
             raise ValueError("it must be an https:// URL (http:// only on this machine itself)")
@@ -241,6 +229,15 @@ class Settings(BaseSettings):
         """Names the account without telling the key: tasks of two accounts never mix."""
         text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # its message would show the value
+        raise ValueError("it must be a URL") from None
+    return parts
 
 
 def passwords_in(url: str) -> tuple[str, ...]:

@@ -35,6 +35,18 @@ KEY = "test-key-canary-5f1b"
 PROTOCOLS = ["2026-07-28", "2025-06-18"]
 """The sessionless generation, and an older handshake."""
 
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "by-hand", "version": "1"},
+    },
+}
+"""The older handshake, as a client that is written by hand sends it."""
+
 
 @pytest.fixture
 def anyio_backend() -> str:

@@ -19,7 +19,7 @@ import anyio
 import httpx
 import pytest
 from authority import AUDIENCE, METADATA, Authority, forged
-from conftest import KEY, Caller, Served
+from conftest import INITIALIZE, KEY, Caller, Served
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
@@ -415,18 +415,6 @@ async def by_hand(served: Served, token: str | None = None) -> AsyncIterator[htt
         headers["Authorization"] = f"Bearer {token}"
     async with httpx.AsyncClient(trust_env=False, base_url=served.base, headers=headers, timeout=20) as client:
         yield client
-
-
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "by-hand", "version": "1"},
-    },
-}
 
 
 async def test_the_session_of_another_is_as_one_that_does_not_exist(

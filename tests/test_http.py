@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from conftest import KEY, Caller, Served, environment
+from conftest import INITIALIZE, KEY, Caller, Served, environment
 from lives import rows
 from mcp import Client
 from mcp_types import CallToolResult, Implementation
@@ -57,16 +57,6 @@ META = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 LIST_TOOLS = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}})
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "by-hand", "version": "1"},
-    },
-}
 
 
 @asynccontextmanager

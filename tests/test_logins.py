@@ -21,7 +21,7 @@ import httpx
 import jwt
 import pytest
 from authority import AUDIENCE, Authority, forged, key_pair
-from conftest import KEY, Served
+from conftest import INITIALIZE, KEY, Served
 
 from mj_mcp.server.auth import FREE_FAILURES
 from mj_mcp.simulator import Simulator
@@ -36,16 +36,6 @@ Serve = Callable[..., AbstractAsyncContextManager[Served]]
 PATIENCE = 20.0
 
 ASKING = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {},
-        "clientInfo": {"name": "by-hand", "version": "1"},
-    },
-}
 
 
 @pytest.fixture

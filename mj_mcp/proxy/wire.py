@@ -81,7 +81,6 @@ DOUBTFUL_STATUSES = frozenset({408, 425, 499})
 """4xx that a gateway sends on behalf of a server that may still be working."""
 
 CLIENT_ERRORS = range(400, 500)
-SERVER_ERRORS = range(500, 600)
 
 
 def read_submit(answer: Answer | NoAnswer, redact: Redact) -> Accepted | Refused | Doubtful:
