@@ -48,6 +48,9 @@ ANSWER_SECONDS = 10.0
 GLANCE_SECONDS = 0.7
 """How long `get_task` with `wait_seconds=0` lets a fresh look take before it answers with the last one."""
 
+SHEET_SECONDS = 0.5
+"""How long beyond its time a call may wait for the sheet: what is left of a second is for a busy machine."""
+
 READY_SECONDS = 2.0
 """How long the journal may take to show that it can be read."""
 
@@ -225,7 +228,7 @@ class Studio:
         """The task's sheet, in what is left of the call's time; and the task with what was measured for it."""
         if task.status is not Status.SUCCEEDED:
             return task, None
-        left = wait.until + GLANCE_SECONDS - asyncio.get_running_loop().time()
+        left = wait.until + SHEET_SECONDS - asyncio.get_running_loop().time()
         shown = await self._gallery.show(task, max(left, 0.0))
         if any(image.media_type is None for image in task.images):
             measured = await self._journal.find(task.submission_id, task.owner)

@@ -30,10 +30,10 @@ from mj_mcp.studio import Studio
 
 log = structlog.get_logger("mj_mcp.http")
 
-ANSWER_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
 """How long a stop lets the calls in flight answer. Posts to the proxy outlast it: the studio waits for those."""
 
-GRACE_SECONDS = 2
+GRACE_SECONDS = 3
 """How long a stop lets connections close; what is open then is cut."""
 
 BACKLOG = 2048
