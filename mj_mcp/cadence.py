@@ -36,7 +36,7 @@ MIN_GAP = 0.5  # Seconds between two looks at one task, at least.
 # else would notice that the proxy has begun to fail at once (a failure seen late looks like a job of the usual time).
 EARLY_SHARE = 0.1
 # The account is steered to a reserve of this many jobs' looks, in about this many jobs: it lasts for a bad hour.
-RESERVE, PAYBACK = 0.6, 10.0
+RESERVE, PAYBACK = 0.8, 10.0
 # Looks by which one task may run ahead of the fixed loop while the account is even. Less would spoil the plan whenever
 # the account is in the red; half of it does before the plan is worth much.
 CREDIT = 8.0
@@ -47,7 +47,7 @@ _POINTS = 260
 _TAIL = 0.8  # chance to be open below which the tail begins
 _TRUSTED = 5.0  # seconds
 _NEAR, _LAST_STEP = 3.0, 85.0  # seconds to a reported finish worth waiting in one go; per cent of the last step
-_FEW, _MANY = 2.0, 4.0  # looks of the fixed loop at a job: too few to plan with, enough to spend one early
+_FEW, _MANY = 2.5, 4.0  # looks of the fixed loop at a job: too few to plan with, enough to spend one early
 
 
 @dataclass(frozen=True, slots=True)
