@@ -56,7 +56,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
-    """A simulator whose jobs move only when the test says so. Its pictures are small: large ones have tests of theirs."""
+    """A simulator whose jobs move only when the test says so. Its pictures are small: size has tests of its own."""
     async with Simulator(key=KEY, job_seconds=None, image_edge=IMAGE_EDGE) as simulator:
         yield simulator
 

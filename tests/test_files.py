@@ -41,6 +41,11 @@ def signed(**changed: Any) -> str:
     return jwt.encode(good_for | changed, changed.pop("secret", SECRET), changed.pop("algorithm", "HS256"))
 
 
+def endless(**mine: Any) -> str:
+    """Well signed, and good for ever."""
+    return jwt.encode({"aud": "mj-mcp/files", "sub": "local", "index": 1, **mine}, SECRET, "HS256")
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_caller_on_another_machine_gets_links_that_open(
     protocol: str, sim: Simulator, serve_http: Serve
@@ -49,12 +54,17 @@ async def test_a_caller_on_another_machine_gets_links_that_open(
         assert "save_images" not in task["tools"]
         assert "save_images" not in {call["tool"] for call in task["next"]}
         assert [image["path"] for image in task["images"]] == [None] * 4
+        opens: set[bytes] = set()
         for image in task["images"]:
             opened = await browser.get(image["url"])
             assert opened.status_code == 200
             assert opened.headers["content-type"] == image["media_type"] == "image/png"
             assert opened.headers["x-content-type-options"] == "nosniff"
             assert opened.content.startswith(b"\x89PNG")
+            opens.add(opened.content)
+            good_for = jwt.decode(image["url"].rsplit("/", 1)[1], SECRET, ["HS256"], audience="mj-mcp/files")
+            assert good_for["exp"] <= time.time() + LIFETIME_SECONDS
+        assert len(opens) == 4, "each link is that of its picture"
         looks = len(sim.requests)
         assert (await browser.head(task["images"][0]["url"])).status_code == 200
         assert len(sim.requests) == looks, "it comes from the archive"
@@ -81,6 +91,7 @@ async def test_what_is_not_signed_for_this_picture_opens_nothing(sim: Simulator,
             f"/files/{signed(**mine, sub='token:bob')}",
             f"/files/{signed(**mine, index=5)}",
             f"/files/{jwt.encode(mine | {'sub': 'local', 'index': 1}, '', 'none')}",
+            f"/files/{endless(**mine)}",
             "/files/",
             "/files",
             "/files/../files/x",
