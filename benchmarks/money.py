@@ -584,9 +584,7 @@ async def main() -> int:
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite", help="where the journal is")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     wanted = parser.parse_args()
-    kills, shared, tasks = (
-        (5, 3, 20) if wanted.quick else (wanted.kills, max(6, wanted.kills // 10), wanted.open_tasks)
-    )
+    kills, shared, tasks = (5, 3, 20) if wanted.quick else (wanted.kills, max(6, wanted.kills // 10), wanted.open_tasks)
     print(f"seed {wanted.seed}", flush=True)
     logs.configure(level="error", style="console", redact=logs.redactor(KEY))
     accounts, broken = [], []

@@ -13,8 +13,9 @@ import httpx
 import jwt
 import pytest
 from conftest import PROTOCOLS, Served
+from test_http import journal
 
-from mj_mcp.server.files import LIFETIME_SECONDS, signing_secret
+from mj_mcp.server.files import AWAY_SECONDS, LIFETIME_SECONDS, signing_secret
 from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.simulator import Simulator
 
@@ -103,6 +104,21 @@ async def test_what_is_not_signed_for_this_picture_opens_nothing(sim: Simulator,
         assert (old.status_code, "get_task" in old.text) == (410, True)
         strange = await browser.get(here + link, headers={"Host": "evil.example"})
         assert strange.status_code == 421
+
+
+async def test_while_the_journal_is_away_what_is_known_opens_and_the_rest_says_when_to_come_again(
+    sim: Simulator, serve_http: Serve, tmp_path: Path
+) -> None:
+    async with finished(sim, serve_http, PROTOCOLS[0]) as task, httpx.AsyncClient(trust_env=False) as browser:
+        link = task["images"][0]["url"]
+        unknown = f"{link.rpartition('/')[0]}/{signed()}"
+        assert (await browser.get(unknown)).status_code == 404
+        with journal(tmp_path) as db:
+            db.execute("ALTER TABLE tasks RENAME TO away")
+        assert (await browser.get(link)).status_code == 200
+        away = await browser.get(unknown)
+        assert (away.status_code, away.headers.get("Retry-After")) == (503, str(AWAY_SECONDS))
+        assert away.headers["Cache-Control"] == "no-store"
 
 
 def test_a_link_is_short_lived() -> None:
