@@ -11,7 +11,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 NPM_DIR := $(VENV)/conformance
 
-.PHONY: demo test lint types tests examples conformance bench docs snapshots clean
+# The longest first: the gate runs several at once.
+BENCHES := money-postgres money journal scale cadence sheet overhead http_load live startup
+BRIEF_money := --processes 4
+BRIEF_money-postgres := --processes 3 --database postgres
+
+.PHONY: demo test lint types tests examples conformance bench docs snapshots clean $(BENCHES:%=bench-%)
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
@@ -28,28 +33,17 @@ types: $(VENV)/.installed-dev
 tests: $(VENV)/.installed-dev ## with branch coverage of the tests' own processes (servers that they spawn count for nothing); skips are named
 	$(BIN)/python -m pytest -rs -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=85
 
-examples: $(VENV)/.installed
+examples: $(VENV)/.installed-dev
 	$(BIN)/python examples/agent.py
 
-conformance: $(VENV)/.installed-dev ## the official suite over HTTP; needs npm, which brings the Node that the suite needs
-	@if command -v npm >/dev/null; then \
-	  test -f $(NPM_DIR)/.done || { npm install --silent --no-audit --no-fund --prefix $(NPM_DIR) \
-	    node@22.23.3 @modelcontextprotocol/conformance@0.2.0-alpha.12 && touch $(NPM_DIR)/.done; } && \
-	  $(BIN)/python tests/conformance/run.py $(NPM_DIR); \
-	elif [ -n "$$CI" ]; then echo "conformance: npm is missing"; exit 1; \
+conformance: $(VENV)/.installed-dev $(if $(CI)$(shell command -v npm),$(NPM_DIR)/.done) ## the official suite over HTTP; needs npm, which brings the Node that the suite needs
+	@if test -f $(NPM_DIR)/.done; then $(BIN)/python tests/conformance/run.py $(NPM_DIR); \
 	else echo "conformance: skipped, since npm is missing"; fi
 
-bench: $(VENV)/.installed-dev ## each benchmark, briefly
-	$(BIN)/python benchmarks/startup.py --quick
-	$(BIN)/python benchmarks/overhead.py --quick
-	$(BIN)/python benchmarks/scale.py --quick
-	$(BIN)/python benchmarks/http_load.py --quick
-	$(BIN)/python benchmarks/sheet.py --quick
-	$(BIN)/python benchmarks/cadence.py --quick
-	$(BIN)/python benchmarks/live.py --quick
-	$(BIN)/python benchmarks/money.py --quick
-	$(BIN)/python benchmarks/money.py --quick --database postgres --processes 4
-	$(BIN)/python benchmarks/journal.py --quick
+bench: $(BENCHES:%=bench-%) ## each benchmark, briefly
+
+$(BENCHES:%=bench-%): bench-%: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/$(firstword $(subst -, ,$*)).py --quick $(BRIEF_$*)
 
 docs: $(VENV)/.installed-dev ## writes the README's tables anew from the code
 	$(BIN)/python tests/readme.py
@@ -66,8 +60,15 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+# It has all that `.installed` has, in one go.
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $(VENV)/.installed $@
+
+$(NPM_DIR)/.done: | $(VENV)/.created
+	@command -v npm >/dev/null || { echo "conformance: npm is missing"; exit 1; }
+	@npm install --silent --no-audit --no-fund --prefix $(NPM_DIR) \
+	  node@22.23.3 @modelcontextprotocol/conformance@0.2.0-alpha.12
 	@touch $@
 
 clean:

@@ -105,7 +105,7 @@ def measured(name: str, way: dict[str, Any], env: dict[str, str], blocks: int, s
 
 async def main() -> None:
     """A task made with the simulator, which then has nothing more to do."""
-    blocks, seconds = (3, 0.2) if "--quick" in sys.argv else (60, 0.2)
+    blocks, seconds = (1, 0.1) if "--quick" in sys.argv else (60, 0.2)
     async with Simulator(key="any", job_seconds=0.2) as simulator:
         for name, way in WAYS.items():
             with tempfile.TemporaryDirectory() as folder:

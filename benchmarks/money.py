@@ -578,13 +578,13 @@ async def main() -> int:
     """Both loops, the restart, and the table."""
     parser = argparse.ArgumentParser(description="kill -9 around paid submits, and compare the books")
     parser.add_argument("--kills", type=int, default=500)
-    parser.add_argument("--quick", action="store_true", help="30 kills, 50 open tasks")
+    parser.add_argument("--quick", action="store_true", help="5 kills, 3 more among several processes, 20 open tasks")
     parser.add_argument("--processes", type=int, default=8, help="0: leave this part out")
     parser.add_argument("--open-tasks", type=int, default=200, help="for the restart; 0: leave it out")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite", help="where the journal is")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     wanted = parser.parse_args()
-    kills, tasks = (30, 50) if wanted.quick else (wanted.kills, wanted.open_tasks)
+    kills, shared, tasks = (5, 3, 20) if wanted.quick else (wanted.kills, max(6, wanted.kills // 10), wanted.open_tasks)
     print(f"seed {wanted.seed}", flush=True)
     logs.configure(level="error", style="console", redact=logs.redactor(KEY))
     accounts, broken = [], []
@@ -595,7 +595,7 @@ async def main() -> int:
             where = Where(folder, stack.enter_context(database()).new)
         accounts.append(await one_process(wanted.seed, kills, where))
         if wanted.processes:
-            accounts.append(await many_processes(wanted.seed, max(6, kills // 10), wanted.processes, where))
+            accounts.append(await many_processes(wanted.seed, shared, wanted.processes, where))
         taken = await restart(wanted.seed, tasks, where) if tasks else 0.0
         broken += report(accounts, every_fault=not wanted.quick)
     if tasks:

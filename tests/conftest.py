@@ -32,6 +32,7 @@ from mj_mcp.settings import Settings, read_settings
 from mj_mcp.simulator import Simulator
 
 KEY = "test-key-canary-5f1b"
+IMAGE_EDGE = 256
 
 PROTOCOLS = ["2026-07-28", "2025-06-18"]
 """The sessionless generation, and an older handshake."""
@@ -56,8 +57,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
-    """A simulator whose jobs move only when the test says so."""
-    async with Simulator(key=KEY, job_seconds=None) as simulator:
+    """A simulator whose jobs move only when the test says so. Its pictures are small: size has tests of its own."""
+    async with Simulator(key=KEY, job_seconds=None, image_edge=IMAGE_EDGE) as simulator:
         yield simulator
 
 

@@ -539,6 +539,26 @@ async def test_bad_logins_are_answered_ever_later_and_good_ones_at_once(tmp_path
     assert len(gate.slept) == 8, "what was long ago is forgotten"
 
 
+async def test_nobody_comes_in_by_websocket(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        pytest.fail("somebody came in")
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        said.append(message["type"])
+
+    for made in (False, True):
+        if made:
+            add_token(tmp_path / "tokens.json", "anna", SCOPES, now=0.0)
+        reception = Reception(TokenFile(tmp_path / "tokens.json"), None, "")
+        await reception.protect(app)({"type": "websocket", "path": "/mcp", "headers": []}, receive, send)
+    assert said == ["websocket.close"] * 2
+
+
 async def test_no_more_answers_are_held_back_than_fit_in_little_memory(tmp_path: Path) -> None:
     good = add_token(tmp_path / "tokens.json", "anna", SCOPES, now=0.0)
     gate = Gate(tmp_path / "tokens.json")

@@ -13,8 +13,9 @@ import httpx
 import jwt
 import pytest
 from conftest import PROTOCOLS, Served
+from test_http import journal
 
-from mj_mcp.server.files import LIFETIME_SECONDS, signing_secret
+from mj_mcp.server.files import AWAY_SECONDS, LIFETIME_SECONDS, signing_secret
 from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.simulator import Simulator
 
@@ -41,6 +42,11 @@ def signed(**changed: Any) -> str:
     return jwt.encode(good_for | changed, changed.pop("secret", SECRET), changed.pop("algorithm", "HS256"))
 
 
+def endless(**mine: Any) -> str:
+    """Well signed, and good for ever."""
+    return jwt.encode({"aud": "mj-mcp/files", "sub": "local", "index": 1, **mine}, SECRET, "HS256")
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_caller_on_another_machine_gets_links_that_open(
     protocol: str, sim: Simulator, serve_http: Serve
@@ -49,12 +55,17 @@ async def test_a_caller_on_another_machine_gets_links_that_open(
         assert "save_images" not in task["tools"]
         assert "save_images" not in {call["tool"] for call in task["next"]}
         assert [image["path"] for image in task["images"]] == [None] * 4
+        opens: set[bytes] = set()
         for image in task["images"]:
             opened = await browser.get(image["url"])
             assert opened.status_code == 200
             assert opened.headers["content-type"] == image["media_type"] == "image/png"
             assert opened.headers["x-content-type-options"] == "nosniff"
             assert opened.content.startswith(b"\x89PNG")
+            opens.add(opened.content)
+            good_for = jwt.decode(image["url"].rsplit("/", 1)[1], SECRET, ["HS256"], audience="mj-mcp/files")
+            assert good_for["exp"] <= time.time() + LIFETIME_SECONDS
+        assert len(opens) == 4, "each link is that of its picture"
         looks = len(sim.requests)
         assert (await browser.head(task["images"][0]["url"])).status_code == 200
         assert len(sim.requests) == looks, "it comes from the archive"
@@ -81,6 +92,7 @@ async def test_what_is_not_signed_for_this_picture_opens_nothing(sim: Simulator,
             f"/files/{signed(**mine, sub='token:bob')}",
             f"/files/{signed(**mine, index=5)}",
             f"/files/{jwt.encode(mine | {'sub': 'local', 'index': 1}, '', 'none')}",
+            f"/files/{endless(**mine)}",
             "/files/",
             "/files",
             "/files/../files/x",
@@ -92,6 +104,21 @@ async def test_what_is_not_signed_for_this_picture_opens_nothing(sim: Simulator,
         assert (old.status_code, "get_task" in old.text) == (410, True)
         strange = await browser.get(here + link, headers={"Host": "evil.example"})
         assert strange.status_code == 421
+
+
+async def test_while_the_journal_is_away_what_is_known_opens_and_the_rest_says_when_to_come_again(
+    sim: Simulator, serve_http: Serve, tmp_path: Path
+) -> None:
+    async with finished(sim, serve_http, PROTOCOLS[0]) as task, httpx.AsyncClient(trust_env=False) as browser:
+        link = task["images"][0]["url"]
+        unknown = f"{link.rpartition('/')[0]}/{signed()}"
+        assert (await browser.get(unknown)).status_code == 404
+        with journal(tmp_path) as db:
+            db.execute("ALTER TABLE tasks RENAME TO away")
+        assert (await browser.get(link)).status_code == 200
+        away = await browser.get(unknown)
+        assert (away.status_code, away.headers.get("Retry-After")) == (503, str(AWAY_SECONDS))
+        assert away.headers["Cache-Control"] == "no-store"
 
 
 def test_a_link_is_short_lived() -> None:

@@ -28,6 +28,7 @@ from mcp_types import CallToolResult, Implementation
 from mj_mcp.app import open_studio
 from mj_mcp.hosts import HOST_WAIT_SECONDS
 from mj_mcp.server import build_server
+from mj_mcp.server.door import Door
 from mj_mcp.server.http import http_app, listen
 from mj_mcp.server.http import serve_http as serve
 from mj_mcp.settings import Settings, SettingsError
@@ -220,6 +221,7 @@ DOOR: list[tuple[str, dict[str, str], bytes | int, int]] = [
     ("that page without TLS", {"Host": OURS, "Origin": PAGE.replace("https", "http")}, b"", 403),
     ("a page of our machine", {"Host": OURS, "Origin": "http://localhost:3000"}, b"", 403),
     ("a foreign page with our name in it", {"Host": OURS, "Origin": f"https://{OURS}@evil.example"}, b"", 403),
+    ("a page of no web with our name", {"Host": OURS, "Origin": f"chrome-extension://{OURS}"}, b"", 403),
     ("an origin that is none", {"Host": OURS, "Origin": "http://["}, b"", 403),
     ("as long as may be", {"Host": OURS}, LIST_TOOLS.encode().ljust(LIMIT), 200),
     ("one byte too long", {"Host": OURS}, LIST_TOOLS.encode().ljust(LIMIT + 1), 413),
@@ -249,6 +251,8 @@ async def test_the_door_lets_in_what_it_should_and_nothing_else(sim: Simulator, 
         for path in ("/files/x", "/", "/.well-known/oauth-protected-resource", "/nowhere"):
             assert (await client.get(path, headers={"Host": "evil.example"})).status_code == 421, path
             assert (await client.get(path, headers={"Host": OURS, "Origin": "null"})).status_code == 403, path
+            long = await client.post(path, headers={"Host": OURS}, content=b" " * (LIMIT + 1))
+            assert long.status_code == 413, path
         at_mcp = await client.post("/mcp/", headers=ASKING | MODERN | {"Host": OURS}, content=LIST_TOOLS)
         assert at_mcp.status_code == 200, "a slash at the end is no other place"
         assert (await client.get("/nowhere", headers={"Host": OURS})).status_code == 404
@@ -272,6 +276,25 @@ async def test_two_hosts_are_none(sim: Simulator, serve_http: Serve) -> None:
             assert int((await wire.receive()).split()[1]) == 421
 
 
+@pytest.mark.parametrize("names", [[], ["127.0.0.1", "evil.example"], ["evil.example", "127.0.0.1"], ["127.0.0.1"] * 2])
+async def test_the_door_itself_takes_two_hosts_for_none(
+    names: list[str], sim_settings: Callable[..., Settings]
+) -> None:
+    """Whatever the HTTP server in front of it lets through."""
+    said: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/mcp", "headers": [(b"host", name.encode()) for name in names]}
+    await Door(_nobody, sim_settings())(scope, _nobody, send)
+    assert said[0]["status"] == 421
+
+
+async def _nobody(*_args: Any) -> Any:
+    pytest.fail("nobody is asked")
+
+
 async def test_a_browser_may_ask_for_pages_that_are_named_only(sim: Simulator, serve_http: Serve) -> None:
     ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization, mcp-param-x"}
     async with serve_http(sim, MJ_HTTP_ALLOWED_ORIGINS=PAGE) as served, by_hand(served) as client:
@@ -292,8 +315,12 @@ async def test_a_browser_may_ask_for_pages_that_are_named_only(sim: Simulator, s
 
 async def test_what_stands_in_a_link_is_not_logged(sim: Simulator, serve_http: Serve) -> None:
     async with serve_http(sim, MJ_LOG_LEVEL="debug") as served, by_hand(served) as client:
-        await client.get("/mcp?token=canary-in-a-query", headers={"Authorization": "Bearer canary-in-a-header"})
+        await client.get(
+            "/mcp?token=canary-in-a-query&code=canary-in-a-query",
+            headers={"Authorization": "Bearer canary-in-a-header"},
+        )
         await client.get("/nowhere?token=canary-in-a-query", headers={"Host": "evil.example"})
+        assert (await client.get("/files/canary-in-a-path")).status_code == 404
         assert served.logged("http_refused") != []
         assert await served.stop() == 0
     assert "canary" not in served.log.read_text()

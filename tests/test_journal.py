@@ -306,6 +306,8 @@ async def test_owners_take_turns_in_the_queue_however_many_requests_one_of_them_
     waiting = [*ann, *bob, *eve]
     for task in waiting:
         assert await queued(journal, task, limits) > 0
+    # Everybody's first request goes before anybody's second.
+    assert [await queued(journal, task, limits) for task in waiting] == [3, 5, 6, 1, 4, 2]
     served = []
     for _ in range(6):
         await journal.update(running.submission_id, done)

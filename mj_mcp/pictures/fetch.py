@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -146,7 +147,7 @@ class PictureClient:
     def _open_pool(self) -> httpcore.AsyncConnectionPool:
         """No connection is kept: every request is dialled, and so checked, anew."""
         return httpcore.AsyncConnectionPool(
-            ssl_context=self._tls or httpcore.default_ssl_context(),
+            ssl_context=self._tls or _authorities(),
             max_connections=MAX_AT_ONCE,
             max_keepalive_connections=0,
             network_backend=GuardedBackend(self._own, self._resolve or system_resolver(self._names), self._connect),
@@ -171,6 +172,12 @@ class PictureClient:
 
     def _too_large(self, link: Link) -> ImageUnavailable:
         return ImageUnavailable(f"the picture from {link.host} is larger than {self._max_bytes:,} bytes")
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Certifi's, read once: that takes some 20 ms."""
+    return httpcore.default_ssl_context()
 
 
 def _header(answer: httpcore.Response, name: bytes) -> str:

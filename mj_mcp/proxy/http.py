@@ -6,12 +6,14 @@ Owns httpx on the API's side. Knows nothing of submit codes or task shapes: it h
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, Literal
 
 import httpx
@@ -184,8 +186,15 @@ class Http:
                 follow_redirects=False,
                 limits=httpx.Limits(max_connections=32, max_keepalive_connections=8 if keep_alive else 0),
                 trust_env=False,  # the key goes to the configured host and through nobody else
+                verify=_authorities(),
             )
         return self._clients[keep_alive]
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Certifi's. Reading them takes some 20 ms and a MiB or two, so every client of the process shares them."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _span(call: Call) -> AbstractContextManager[Span]:

@@ -25,6 +25,7 @@ from mcp.server.auth.provider import AccessToken
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from mj_mcp.settings import Settings
 from mj_mcp.tokens import PREFIX, READ, SCOPES, TokenFile, TokensError
@@ -149,8 +150,8 @@ class Reception:
         """The same application, for those who may use it."""
 
         async def protected(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
-                await app(scope, receive, send)
+            if scope["type"] == "websocket":  # nothing here speaks it
+                await WebSocketClose()(scope, receive, send)
             elif scope["path"].startswith(WELL_KNOWN):
                 await self._metadata(scope)(scope, receive, send)
             elif not self.wants_login():

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from mj_mcp.errors import MjError
+from mj_mcp.errors import MjError, StorageUnavailable
 from mj_mcp.server.identity import caller
 from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.studio import Studio
@@ -24,6 +24,9 @@ from mj_mcp.tasks import Image, Task
 
 LIFETIME_SECONDS = 3600
 """How long a link is good. Every `get_task` gives a new one."""
+
+AWAY_SECONDS = 10
+"""When to open a link again while the journal is away: a database's restart takes about that."""
 
 _ALGORITHM, _PURPOSE = "HS256", "mj-mcp/files"
 
@@ -71,6 +74,10 @@ class Links:
             return _plain(404, "There is nothing here.")
         try:
             picture = await self._studio.original(good_for["sub"], good_for["task"], good_for["index"])
+        except StorageUnavailable:
+            away = _plain(503, "The journal cannot be read now.")
+            away.headers["Retry-After"] = str(AWAY_SECONDS)
+            return away
         except MjError as failure:
             return _plain(404, failure.message)
         return Response(picture.data, media_type=picture.info.media_type, headers=HEADERS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import structlog
@@ -323,14 +324,18 @@ READING: list[tuple[_Verb, str]] = [
 SAVING: list[tuple[_Verb, str]] = [(save_images, "Save images")]
 
 
-def build_tools(*, spends: bool, saves: bool) -> list[CheckedTool]:
-    """Every tool of the server; without those that spend, or that save files, where it does not do so."""
+@cache
+def build_tools(*, spends: bool, saves: bool) -> tuple[CheckedTool, ...]:
+    """Every tool of the server; without those that spend, or that save files, where it does not do so.
+
+    They hold nothing of one server, so that all servers of a process share them.
+    """
     chosen = [(verb, title, _READS) for verb, title in READING]
     if saves:
         chosen += [(verb, title, _SAVES) for verb, title in SAVING]
     if spends:
         chosen = [(verb, title, _SPENDS) for verb, title in SPENDING] + chosen
-    return [
+    return tuple(
         checked(CheckedTool.from_function(verb, title=title, annotations=annotations))
         for verb, title, annotations in chosen
-    ]
+    )
