@@ -176,6 +176,10 @@ class Studio:
         """Seconds until an open task is usually done; None when nobody can tell."""
         return self._watch.remaining(task)
 
+    def is_waited_for(self) -> bool:
+        """Whether a call waits for a task at this moment."""
+        return self._watch.load().waiters > 0
+
     def release(self) -> None:
         """End every wait: callers are answered with what is known, as when their time is up. Posts go on."""
         self._watch.release()

@@ -77,6 +77,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "simulator": (4, set()),
     "demo": (4, {"simulator"}),
     "terminal": (4, {"settings"}),
+    "heap": (4, set()),
     "cli_journal": (4, {"__init__", "errors", "journal", "logs", "settings", "terminal"}),
     "cli_tokens": (4, {"settings", "terminal", "tokens"}),
     "cli": (
@@ -90,6 +91,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
             "doctor",
             "errors",
             "happenings",
+            "heap",
             "logs",
             "server",
             "settings",
