@@ -6,7 +6,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY mj_mcp ./mj_mcp
 RUN python -m venv /opt/mj-mcp \
-    && /opt/mj-mcp/bin/pip install --constraint constraints.txt '.[otel,postgres]' \
+    && /opt/mj-mcp/bin/pip install --constraint constraints.txt '.[otel,postgres,s3]' \
     && /opt/mj-mcp/bin/python -m compileall -q /opt/mj-mcp/lib
 
 FROM python:3.12-slim

@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NPM_DIR := $(VENV)/conformance
 
 # The longest first: the gate runs several at once.
-BENCHES := money-postgres money journal scale cadence sheet overhead http_load live startup
+BENCHES := money-postgres money processes journal scale cadence sheet overhead http_load live startup
 BRIEF_money := --processes 4
 BRIEF_money-postgres := --processes 3 --database postgres
 

@@ -2,8 +2,8 @@
 
 `least` is a bound: a dynamic programme over look times for one who is told the law of every job, and when it changes.
 `told` is no bound but a player: it knows every law of a trace and how often they change, but not the moment. It sees
-what a watch sees and infers the law in force by Bayes' rule, which no learner can do better with that knowledge; from
-the chances it makes the same schedule as the cadence does, with no look spent on exploring and none held back.
+what a watch sees and infers the law in force by Bayes' rule, by when each job was seen open and ended; from the chances
+it makes the same schedule as the cadence does, with no look spent on exploring and none held back.
 
 Where the law never changes, told and least know the same, and differ by what no plan can avoid on a finite trace: it
 does not know how many looks these jobs will cost the fixed loop, so it keeps some in reserve, and spreads its looks by

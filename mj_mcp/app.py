@@ -15,7 +15,7 @@ from mj_mcp.happenings import Ended, Observer, Opened, ignore
 from mj_mcp.journal import Journal, Limits, open_journal
 from mj_mcp.logs import redactor
 from mj_mcp.news import News
-from mj_mcp.pictures import Archive, Darkroom, PictureClient
+from mj_mcp.pictures import Darkroom, PictureClient, open_bucket
 from mj_mcp.proxy import Proxy
 from mj_mcp.proxy.http import Http
 from mj_mcp.records import Records
@@ -23,6 +23,7 @@ from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Task
+from mj_mcp.vault import Vault
 from mj_mcp.watch import Watch
 
 GRACE_SECONDS = 20.0
@@ -35,12 +36,13 @@ async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIt
     async with AsyncExitStack() as stack:
         journal, proxy = await stack.enter_async_context(_open_edges(settings))
         news = News()
+        darkroom = await stack.enter_async_context(Darkroom())
         gallery = Gallery(
             journal,
             proxy,
             client=await stack.enter_async_context(PictureClient(settings.base_url, settings.image_hosts or None)),
-            darkroom=await stack.enter_async_context(Darkroom()),
-            archive=Archive(settings.data_dir / "archive", settings.archive_max_bytes) if settings.archive else None,
+            darkroom=darkroom,
+            vault=await stack.enter_async_context(_vault(settings, darkroom)) if settings.archive else None,
             output_dir=settings.output_dir,
             tell=news.tell,
         )
@@ -70,6 +72,12 @@ async def open_records(settings: Settings) -> AsyncIterator[Records]:
     """The records for a person at the machine: nothing is watched, and no running server is disturbed."""
     async with _open_edges(settings) as (journal, proxy):
         yield Records(journal, proxy, now=time.time)
+
+
+def _vault(settings: Settings, darkroom: Darkroom) -> Vault:
+    url = settings.bucket_url
+    bucket = open_bucket(url, over_http=settings.bucket_over_http) if url else None
+    return Vault(settings.archive_folder, settings.archive_max_bytes, darkroom=darkroom, bucket=bucket)
 
 
 @asynccontextmanager

@@ -36,8 +36,10 @@ MIN_GAP = 0.5  # Seconds between two looks at one task, at least.
 # else would notice that the proxy has begun to fail at once (a failure seen late looks like a job of the usual time).
 EARLY_SHARE = 0.1
 # The account is steered to a reserve of this many jobs' looks, in about this many jobs: it lasts for a bad hour.
-RESERVE, PAYBACK = 0.5, 12.0
-CREDIT = 4.0  # Looks by which one task may run ahead of the fixed loop while the account is even.
+RESERVE, PAYBACK = 0.8, 10.0
+# Looks by which one task may run ahead of the fixed loop while the account is even. Less would spoil the plan whenever
+# the account is in the red; half of it does before the plan is worth much.
+CREDIT = 8.0
 STRANGE = 15  # Below this many jobs the first wait and gaps in the tail are no longer than the fixed loop's.
 WAIT_AT_MOST = 120.0  # A Retry-After is obeyed up to here: proxies send absurd ones too.
 
@@ -45,7 +47,7 @@ _POINTS = 260
 _TAIL = 0.8  # chance to be open below which the tail begins
 _TRUSTED = 5.0  # seconds
 _NEAR, _LAST_STEP = 3.0, 85.0  # seconds to a reported finish worth waiting in one go; per cent of the last step
-_FEW, _MANY = 2.0, 4.0  # looks of the fixed loop at a job: too few to plan with, enough to spend one early
+_FEW, _MANY = 2.5, 4.0  # looks of the fixed loop at a job: too few to plan with, enough to spend one early
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,8 @@ def plan_for(
     points, open_at = _grid(alive)
     plan = tuple(points[k] for k in _within(budget, points, open_at))
     learned = fixed >= _FEW  # below, nearly all are done at the fixed loop's first look: nothing to save
-    allowance, longest = max(0.0, CREDIT + in_hand), poll_seconds if jobs < STRANGE else math.inf
+    credit, longest = (CREDIT / 2, poll_seconds) if jobs < STRANGE else (CREDIT, math.inf)
+    allowance = max(0.0, credit + in_hand)
     return Model(tuple(points), tuple(open_at), plan, learned, share, allowance, longest, poll_seconds)
 
 
@@ -119,7 +122,7 @@ def next_look(model: Model, task: Watched, jitter: float, *, min_gap: float = MI
     with a newer model moves the look only as far as the model moved. `min_gap` may raise `MIN_GAP`: see `fair_gap`.
     """
     if not model.learned:
-        planned = model.poll_seconds * (task.last // model.poll_seconds + 1)
+        planned = model.poll_seconds * math.floor(task.last / model.poll_seconds + 1.1)  # clocks may be a little early
     elif not task.looks and jitter < model.early_share:
         planned = EARLY_AGE * (0.9 + 0.2 * jitter)
     else:

@@ -6,7 +6,6 @@ Owns what it prints. `cli_journal.py` has the commands that keep the journal, `t
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import signal
 import sys
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import structlog
 
-from mj_mcp import __version__, logs
+from mj_mcp import __version__, heap, logs
 from mj_mcp.cli_journal import journal
 from mj_mcp.cli_tokens import tokens
 from mj_mcp.errors import MjError
@@ -36,10 +35,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = structlog.get_logger("mj_mcp.cli")
-
-GC_THRESHOLD = (1000, 10, 100)
-"""A full collection a million new objects apart, not a hundred thousand: with 1,000 waiters it stops the loop for 100
-ms. The small ones, which find nearly all there is, come as often as ever."""
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -207,20 +202,8 @@ def _serve(serving: Callable[[Settings, Observer], Coroutine[Any, Any, None]]) -
 
 
 def _set_up(settings: Settings) -> None:
-    gc.disable()
+    heap.pause()
     logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(*settings.secrets))
-
-
-def _set_aside() -> None:
-    """What set-up made lives as long as the process, and no collection ever walks it.
-
-    Walking it would cost the start a tenth of its time, and a call now and then its p99. What is rubbish in it stays:
-    half a megabyte.
-    """
-    gc.freeze()
-    gc.enable()
-    gc.set_threshold(*GC_THRESHOLD)
-    log.debug("serving", frozen=gc.get_freeze_count())
 
 
 async def _serving(settings: Settings, observe: Observer) -> None:
@@ -229,8 +212,8 @@ async def _serving(settings: Settings, observe: Observer) -> None:
 
     async with open_studio(settings, observe) as studio:
         server = build_server(studio, settings, observe)
-        _set_aside()
-        await serve_stdio(server)
+        async with heap.collected(studio.is_waited_for):
+            await serve_stdio(server)
 
 
 async def _serving_http(settings: Settings, observe: Observer, host: str, port: int, *, stateless: bool) -> None:
@@ -257,8 +240,8 @@ async def _serving_http(settings: Settings, observe: Observer, host: str, port: 
             links = Links(secret, studio)
             server = build_server(studio, settings, observe, link=links.link, sessions=not stateless)
             app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect, files=links.route)
-            _set_aside()
-            await serve_http(app, listener, on_stop=studio.release)
+            async with heap.collected(studio.is_waited_for):
+                await serve_http(app, listener, on_stop=studio.release)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 from mj_mcp.errors import MjError
 from mj_mcp.journal import open_journal
 from mj_mcp.logs import redactor
+from mj_mcp.pictures import BucketUnavailable, open_bucket
 from mj_mcp.proxy import Proxy, Trouble
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
 
 LOOK_SECONDS = 10.0
+BUCKET_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ async def run_checks(settings: Settings) -> list[Check]:
         _check_settings(settings),
         *await _check_proxy(settings),
         await _check_journal(settings),
-        _check_folder(settings.output_dir),
+        _check_folder("output folder", settings.output_dir, "MJ_OUTPUT_DIR"),
+        *([await _check_archive(settings)] if settings.archive and settings.archive_url else []),
     ]
 
 
@@ -91,12 +95,31 @@ def _server_of(url: str) -> str:
     return f"{host}{parts.path}" if url else ""
 
 
-def _check_folder(folder: Path) -> Check:
+async def _check_archive(settings: Settings) -> Check:
+    """One small object is written, read and removed: what replicas do all day, and the removal that tidies up."""
+    if not settings.bucket_url:
+        return _check_folder("archive", settings.archive_folder, "MJ_ARCHIVE_URL")
+    name, text = f"mj-mcp-doctor-{uuid.uuid4().hex}", b"written by mj-mcp doctor"
+    try:
+        async with asyncio.timeout(BUCKET_SECONDS):
+            bucket = open_bucket(settings.bucket_url, over_http=settings.bucket_over_http)
+            await bucket.get(name, len(text))  # before it is there: without a right, S3 refuses instead of saying so
+            await bucket.put(name, text, "text/plain")
+            same = await bucket.get(name, len(text)) == text
+            await bucket.delete(name)
+    except (BucketUnavailable, MjError, TimeoutError) as failure:
+        said = redactor(*settings.secrets)(str(failure)) or f"it took more than {BUCKET_SECONDS:g} s"
+        return Check("archive", ok=False, said=f"{settings.bucket_url}: {said}")
+    read = "written, read and removed one object" if same else "what was read is not what was written"
+    return Check("archive", ok=same, said=f"{settings.bucket_url}: {read}")
+
+
+def _check_folder(name: str, folder: Path, variable: str) -> Check:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".mj-mcp-{uuid.uuid4().hex}"
         probe.touch()
         probe.unlink()
     except OSError as failure:
-        return Check("output folder", ok=False, said=f"{folder}: {os.strerror(failure.errno or 0)}; set MJ_OUTPUT_DIR")
-    return Check("output folder", ok=True, said=str(folder))
+        return Check(name, ok=False, said=f"{folder}: {os.strerror(failure.errno or 0)}; set {variable}")
+    return Check(name, ok=True, said=str(folder))

@@ -11,7 +11,6 @@ import base64
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,9 +20,9 @@ import structlog
 from mj_mcp.errors import ImageUnavailable, MjError, StorageUnavailable
 from mj_mcp.journal import Journal
 from mj_mcp.news import Reader
-from mj_mcp.originals import Originals, Picture, image_of
+from mj_mcp.originals import Originals, image_of
 from mj_mcp.pictures import (
-    Archive,
+    SHEET,
     Darkroom,
     Original,
     PictureClient,
@@ -33,6 +32,7 @@ from mj_mcp.pictures import (
 )
 from mj_mcp.proxy import Proxy
 from mj_mcp.tasks import Image, Status, Task
+from mj_mcp.vault import Picture, Vault
 
 log = structlog.get_logger("mj_mcp.gallery")
 
@@ -43,8 +43,6 @@ TRY_AGAIN_SECONDS = 30.0
 
 CATCH_UP_TASKS = 50
 CATCH_UP_SECONDS = 86_400.0
-
-MEDIA_TYPES = {".webp": "image/webp", ".jpg": "image/jpeg", ".png": "image/png", ".gif": "image/gif"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class Shown:
 
 
 class Gallery:
-    """The pictures of every finished task of this process. `archive` is None where originals are not kept."""
+    """The pictures of every finished task of this process. `vault` is None where originals are not kept."""
 
     def __init__(
         self,
@@ -67,15 +65,15 @@ class Gallery:
         *,
         client: PictureClient,
         darkroom: Darkroom,
-        archive: Archive | None,
+        vault: Vault | None,
         output_dir: Path,
         tell: Reader,
     ) -> None:
         """Nothing is fetched before a task finishes or somebody asks. `tell` hears of tasks that were measured."""
-        self._originals = Originals(journal, proxy, client=client, darkroom=darkroom, archive=archive, tell=tell)
+        self._originals = Originals(journal, proxy, client=client, darkroom=darkroom, vault=vault, tell=tell)
         self._journal = journal
         self._darkroom = darkroom
-        self._archive = archive
+        self._vault = vault
         self._output_dir = output_dir
         self._shown: OrderedDict[str, Shown] = OrderedDict()
         self._jobs: dict[str, asyncio.Task[Shown]] = {}
@@ -84,12 +82,12 @@ class Gallery:
 
     def keep(self, task: Task) -> None:
         """A task is over: fetch and archive its originals now, if it has any, whether or not anybody waits."""
-        if self._archive is not None and task.images and task.status is Status.SUCCEEDED:
+        if self._vault is not None and task.images and task.status is Status.SUCCEEDED:
             self._job(task)
 
     async def catch_up(self) -> None:
         """Archive what succeeded lately, but was not archived before the process ended."""
-        if self._archive is None:
+        if self._vault is None:
             return
         try:
             page = await self._journal.page(None, Status.SUCCEEDED, CATCH_UP_TASKS, None)
@@ -187,24 +185,20 @@ class Gallery:
         if not any(pictures):
             return Shown(None, missing=missing, at=time.monotonic())
         sheet = await self._darkroom.contact_sheet([picture.data if picture else None for picture in pictures])
-        if self._archive is not None and not missing:
+        if self._vault is not None and not missing:
             extension = sheet.media_type.removeprefix("image/").replace("jpeg", "jpg")
             try:
-                await asyncio.to_thread(self._archive.put_sheet, task.submission_id, sheet.data, extension)
+                await self._vault.put(task.submission_id, SHEET, sheet.data, extension)
             except OSError as failure:
                 log.warning("sheet_not_kept", task_id=task.task_id, reason=failure.strerror)
         return _encoded(sheet.data, sheet.media_type, missing)
 
     async def _kept_sheet(self, task: Task) -> Shown | None:
         """The sheet made earlier, when there is nothing left to measure or to archive. Only whole sheets are kept."""
-        if self._archive is None or not all(image.media_type and image.path for image in task.images):
+        if self._vault is None or not all(image.media_type and image.path for image in task.images):
             return None
-        path = await asyncio.to_thread(self._archive.get_sheet, task.submission_id)
-        if path is None:
-            return None
-        with suppress(OSError):  # dropped this moment by another process
-            return _encoded(await asyncio.to_thread(path.read_bytes), MEDIA_TYPES[path.suffix], ())
-        return None
+        sheet = await self._vault.get(task.submission_id, SHEET)
+        return _encoded(sheet.data, sheet.info.media_type, ()) if sheet else None
 
     async def _named(self, task: Task, image: Image) -> Picture:
         """The picture, or the reason with its index: it is one of several."""

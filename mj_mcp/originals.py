@@ -1,4 +1,4 @@
-"""One original at a time: from the archive, or from its link, or from the link that a fresh look gives.
+"""One original at a time: from what is kept, or from its link, or from the link that a fresh look gives.
 
 Owns where the bytes of a picture come from, and that what was fetched is archived. Knows nothing of sheets, of
 views, or of who asks.
@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os.path import isfile
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -20,9 +18,10 @@ import structlog
 from mj_mcp.errors import ImageUnavailable, InvalidRequest, NotReady, StorageUnavailable
 from mj_mcp.journal import Journal
 from mj_mcp.news import Reader
-from mj_mcp.pictures import Archive, Darkroom, LinkExpired, PictureClient, PictureInfo
+from mj_mcp.pictures import Darkroom, LinkExpired, PictureClient
 from mj_mcp.proxy import Look, Proxy
 from mj_mcp.tasks import Image, Sighting, Task, merge
+from mj_mcp.vault import Picture, Vault
 
 log = structlog.get_logger("mj_mcp.originals")
 
@@ -30,17 +29,8 @@ ANSWER_SECONDS = 22.0
 """How long viewing or saving may take: hosts cut a call after 25 s and more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One original, in memory. `path` is None where it is not archived."""
-
-    data: bytes
-    info: PictureInfo
-    path: Path | None
-
-
 class Originals:
-    """The full-size pictures of finished tasks. `archive` is None where they are not kept."""
+    """The full-size pictures of finished tasks. `vault` is None where they are not kept."""
 
     def __init__(
         self,
@@ -49,7 +39,7 @@ class Originals:
         *,
         client: PictureClient,
         darkroom: Darkroom,
-        archive: Archive | None,
+        vault: Vault | None,
         tell: Reader,
     ) -> None:
         """Nothing is fetched before somebody asks. `tell` hears of each task of which something was learned."""
@@ -57,7 +47,7 @@ class Originals:
         self._proxy = proxy
         self._client = client
         self._darkroom = darkroom
-        self._archive = archive
+        self._vault = vault
         self._tell = tell
         self._looks: dict[str, asyncio.Task[Look]] = {}
 
@@ -67,7 +57,16 @@ class Originals:
         Raises:
             ImageUnavailable.
         """
-        return await self._archived(task, image) or await self._fetched(task, image)
+        noted = image.path is not None  # by whichever process; a new picture is in no bucket yet
+        if (kept := await self._kept(task, image, far=noted)) is not None:
+            return kept
+        try:
+            return await self._fetched(task, image)
+        except ImageUnavailable:
+            # Kept by another process, perhaps, and the journal could not be told.
+            if noted or (kept := await self._kept(task, image, far=True)) is None:
+                raise
+            return kept
 
     async def all(self, work: Sequence[Coroutine[Any, Any, Picture]]) -> list[Picture]:
         """All at once, in the time that a call has; the first that cannot be had ends the others."""
@@ -100,21 +99,19 @@ class Originals:
             look.cancel()
         await asyncio.gather(*looks, return_exceptions=True)
 
-    async def _archived(self, task: Task, image: Image) -> Picture | None:
-        if self._archive is None:
-            return None
-        path = await asyncio.to_thread(self._archive.get, task.submission_id, image.index)
-        if path is None:
-            return None
-        with suppress(OSError, ImageUnavailable):  # it vanished, or the disk damaged it: fetched anew
-            data = await asyncio.to_thread(path.read_bytes)
-            return Picture(data, await self._darkroom.inspect(data), path)
-        return None
+    async def _kept(self, task: Task, image: Image, *, far: bool) -> Picture | None:
+        return await self._vault.get(task.submission_id, image.index, far=far) if self._vault else None
 
     async def _fetched(self, task: Task, image: Image) -> Picture:
         data = await self._bytes(task, image)
         info = await self._darkroom.inspect(data)
-        return Picture(data, info, await self._put(task, image, data, info))
+        path = None
+        if self._vault is not None:
+            try:
+                path = await self._vault.put(task.submission_id, image.index, data, info.extension)
+            except OSError as failure:
+                log.warning("picture_not_archived", task_id=task.task_id, index=image.index, reason=failure.strerror)
+        return Picture(data, info, path)
 
     async def _bytes(self, task: Task, image: Image) -> bytes:
         """The bytes behind the link; an expired link is looked up once more."""
@@ -141,15 +138,6 @@ class Originals:
         if isinstance(look, Sighting):
             await self.record(task, lambda known: merge(known, look, time.time()))
         return look
-
-    async def _put(self, task: Task, image: Image, data: bytes, info: PictureInfo) -> Path | None:
-        if self._archive is None:
-            return None
-        try:
-            return await asyncio.to_thread(self._archive.put, task.submission_id, image.index, data, info.extension)
-        except OSError as failure:
-            log.warning("picture_not_archived", task_id=task.task_id, index=image.index, reason=failure.strerror)
-            return None
 
 
 def image_of(task: Task, index: int) -> Image:

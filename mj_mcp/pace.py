@@ -32,6 +32,9 @@ RELEARN_SECONDS = 15.0
 RELEARN_AT_ONCE_SECONDS = 1.0
 """Nor is a model made more often than this, however many tasks finish: making one takes ten milliseconds."""
 
+REPLAN_SECONDS = 5.0
+"""A look that lies further ahead is planned anew so often: what other jobs have taught meanwhile moves it."""
+
 AGES_ASKED = 40
 """So many open jobs, spread evenly over the ages of all, say as much of today's speed as a thousand would."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -14,6 +15,9 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_ROOTED = re.compile(r"(?i)file://(localhost)?/[^/].*")
+_BUCKET = re.compile(r"(?i:s3)://[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](/([^/\s]+/)*[^/\s]*)?")
 
 
 class SettingsError(Exception):
@@ -64,9 +68,18 @@ class Settings(BaseSettings):
         None, ge=0, description="Submits per UTC day for each caller who logs in. Default: no ceiling."
     )
     read_only: bool = Field(False, description="1 leaves out every tool that spends.")
-    archive: bool = Field(True, description="0 keeps no originals of finished pictures in the data folder.")
+    archive: bool = Field(True, description="0 keeps no originals of finished pictures.")
+    archive_url: str = Field(
+        "",
+        description="Where replicas share the originals: `file:///folder`, or `s3://bucket/prefix` (needs the extra "
+        "`[s3]`; endpoint, region and credentials by the standard `AWS_...` variables). Default: `archive` in the data "
+        "folder.",
+    )
     archive_max_bytes: int = Field(
-        5 * 1024**3, ge=0, description="The ceiling of the archive, in bytes; the least recently used are dropped."
+        5 * 1024**3,
+        ge=0,
+        description="The ceiling of the archive's folder, in bytes; the least recently used are dropped. With a bucket "
+        "the folder is its cache.",
     )
     image_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
@@ -147,6 +160,20 @@ class Settings(BaseSettings):
             raise ValueError("a # in the password must be written as %23")
         return url
 
+    @field_validator("archive_url")
+    @classmethod
+    def _folder_or_bucket(cls, url: str) -> str:
+        parts = _parts(url)
+        if not url:
+            return url
+        if parts.username is not None or parts.password is not None or "?" in url or "#" in url:
+            raise ValueError("it must not carry a user name, a password, a query or a fragment")
+        named = {"file": _ROOTED, "s3": _BUCKET}.get(parts.scheme)
+        if not named or not named.fullmatch(url) or ".." in unquote(parts.path).split("/"):
+            given = f"; it begins with {parts.scheme}://" if f"{parts.scheme}://" in url.lower() else ""
+            raise ValueError(f"it must be like file:///shared/folder or s3://bucket/prefix{given}")
+        return url
+
     @field_validator("auth_issuer")
     @classmethod
     def _safe_issuer(cls, url: str) -> str:
@@ -219,10 +246,28 @@ class Settings(BaseSettings):
         return self.http_tokens or self.data_dir / "tokens.json"
 
     @property
+    def archive_folder(self) -> Path:
+        """The folder of the originals; with a bucket, of those that are at hand."""
+        parts = urlsplit(self.archive_url)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else self.data_dir / "archive"
+
+    @property
+    def bucket_url(self) -> str:
+        """`s3://bucket/prefix`, or "" where there is none."""
+        return self.archive_url if urlsplit(self.archive_url).scheme == "s3" else ""
+
+    @property
+    def bucket_over_http(self) -> bool:
+        """Whether the endpoint that the operator names is one without TLS; of several, the library takes the first."""
+        names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+        return next(filter(None, map(os.environ.get, names)), "").lower().startswith("http://")
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """What no text that leaves this process may hold."""
         key = [self.secret_key.get_secret_value()] if self.secret_key else []
-        return (self.api_key.get_secret_value(), *key, *passwords_in(self.database_url.get_secret_value()))
+        bucket = [found for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN") if (found := os.environ.get(name))]
+        return (self.api_key.get_secret_value(), *key, *bucket, *passwords_in(self.database_url.get_secret_value()))
 
     @property
     def account(self) -> str:

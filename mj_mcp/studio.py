@@ -24,7 +24,7 @@ from mj_mcp.gallery import Gallery, Shown
 from mj_mcp.hosts import Patience
 from mj_mcp.journal import UNREAD, Journal, Page
 from mj_mcp.news import News, Tick
-from mj_mcp.originals import Picture, present
+from mj_mcp.originals import present
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.proxy import (
@@ -37,6 +37,7 @@ from mj_mcp.proxy import (
 )
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
+from mj_mcp.vault import Picture
 from mj_mcp.verdicts import blindness, raise_unless_accepted, raise_when_blind, seen
 from mj_mcp.watch import Watch
 
@@ -174,6 +175,10 @@ class Studio:
     def remaining(self, task: Task) -> float | None:
         """Seconds until an open task is usually done; None when nobody can tell."""
         return self._watch.remaining(task)
+
+    def is_waited_for(self) -> bool:
+        """Whether a call waits for a task at this moment."""
+        return self._watch.load().waiters > 0
 
     def release(self) -> None:
         """End every wait: callers are answered with what is known, as when their time is up. Posts go on."""

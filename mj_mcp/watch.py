@@ -22,7 +22,7 @@ from mj_mcp.happenings import Load
 from mj_mcp.jobtimes import MEMORY
 from mj_mcp.journal import Journal
 from mj_mcp.news import Reader, Tick
-from mj_mcp.pace import GIVE_UP_SECONDS, Following, Pace
+from mj_mcp.pace import GIVE_UP_SECONDS, REPLAN_SECONDS, Following, Pace
 from mj_mcp.proxy import Look, Proxy, Trouble, Unknown
 from mj_mcp.tasks import Kind, Sighting, Status, Task, give_up, merge, resume, stall_if_running, stall_when_idle
 from mj_mcp.turns import Turns
@@ -290,7 +290,7 @@ class Watch:
                 return True
             following.wake.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(min(left, REPLAN_SECONDS)):
                     await following.wake.wait()
         return False
 

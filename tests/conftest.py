@@ -20,6 +20,7 @@ import databases
 import pytest
 from anyio import fail_after, open_process, sleep
 from anyio.abc import Process
+from buckets import BucketServer
 from databases import Database
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -255,8 +256,16 @@ def database_url(database: Database) -> str:
     return database.new()
 
 
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[BucketServer]:
+    """A real S3 server, for all tests of this process."""
+    server = BucketServer()
+    yield server
+    server.stop()
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own MJ_... variables never reach a test."""
-    for name in [name for name in os.environ if name.startswith("MJ_")]:
+    """A developer's own MJ_... and AWS_... variables never reach a test."""
+    for name in [name for name in os.environ if name.startswith(("MJ_", "AWS_"))]:
         monkeypatch.delenv(name)

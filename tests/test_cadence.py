@@ -2,6 +2,7 @@
 
 import math
 import random
+from bisect import bisect
 from itertools import pairwise
 
 import pytest
@@ -20,7 +21,7 @@ from mj_mcp.cadence import (
     learn,
     next_look,
 )
-from mj_mcp.jobtimes import Finished, interpolate
+from mj_mcp.jobtimes import AGES, EARLY_AGE, PRIORS, Finished, interpolate, still_open
 
 seconds = st.floats(0.2, 4000)
 histories = st.lists(seconds, max_size=30).map(lambda times: [Finished(s, k) for k, s in enumerate(times)])
@@ -140,7 +141,10 @@ def test_over_a_day_of_jobs_no_more_looks_are_made_than_by_the_fixed_loop(sigma:
 
 
 def test_jobs_all_done_at_the_first_fixed_look_are_looked_at_like_the_fixed_loop_does() -> None:
-    assert looks_of(learn(jobs(lognormal(3, 0.2, 40))), 14) == pytest.approx([5, 10, 15])
+    model = learn(jobs(lognormal(3, 0.2, 40)))
+    assert looks_of(model, 14) == pytest.approx([5, 10, 15])
+    early = next_look(model, Watched(4.99, 1), 0.5)
+    assert early == pytest.approx(10), "a clock that is a little behind makes no look more"
 
 
 def test_a_jump_of_speed_is_followed_within_five_tasks() -> None:
@@ -182,9 +186,18 @@ def test_a_quick_failure_is_found_by_the_early_look_where_one_is_made() -> None:
     assert sum(age < 2.5 for age in early) == pytest.approx(100 * cadence.EARLY_SHARE, abs=1)
 
 
-def test_where_jobs_have_failed_at_once_every_job_gets_an_early_look() -> None:
-    times = [1.5 if k % 8 == 0 else s for k, s in enumerate(lognormal(45, 0.3, 80))]
+@pytest.mark.parametrize("once_in", [8, 20])
+def test_where_jobs_have_failed_at_once_every_job_gets_an_early_look(once_in: int) -> None:
+    times = [1.5 if k % once_in == 0 else s for k, s in enumerate(lognormal(45, 0.3, 80))]
     assert next_look(learn(jobs(times)), Watched(), 0.99) < 6
+
+
+def test_an_end_at_once_is_feared_less_with_each_job_that_has_none() -> None:
+    cell = bisect(AGES, 3 * EARLY_AGE) - 2
+    fear = [1 - still_open(jobs(lognormal(40, 0.35, count)), [], PRIORS["imagine"])[cell] for count in (0, 20, 80)]
+    assert fear[0] == pytest.approx(1 / 32, rel=0.05)
+    assert all(later < earlier / 3 for earlier, later in pairwise(fear)), fear
+    assert 0.0005 < fear[-1] < 0.002
 
 
 def test_without_any_history_the_first_look_is_no_later_than_the_fixed_loops() -> None:

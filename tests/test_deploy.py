@@ -25,6 +25,7 @@ from ruamel.yaml import YAML
 
 from mj_mcp.app import GRACE_SECONDS
 from mj_mcp.settings import Settings
+from mj_mcp.vault import STOP_SECONDS
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -102,11 +103,12 @@ def test_the_guide_names_the_metrics_and_log_events_that_there_are() -> None:
 
 def test_a_stop_has_the_time_that_submits_in_flight_need() -> None:
     unit = (ROOT / "deploy/mj-mcp.service").read_text()
-    assert int(re.findall(r"TimeoutStopSec=(\d+)", unit)[0]) > GRACE_SECONDS
+    needed = GRACE_SECONDS + STOP_SECONDS
+    assert int(re.findall(r"TimeoutStopSec=(\d+)", unit)[0]) > needed
     replicas = [service for service in _compose()["services"].values() if service["image"] == "mj-mcp"]
     assert len(replicas) == 2
     for replica in replicas:
-        assert int(replica["stop_grace_period"].removesuffix("s")) > GRACE_SECONDS
+        assert int(replica["stop_grace_period"].removesuffix("s")) > needed
         assert replica["read_only"] is True
         assert replica["tmpfs"][0].startswith("/tmp:")
         assert "data:/data" in replica["volumes"]

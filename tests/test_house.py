@@ -34,8 +34,9 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "watch": (2, {"happenings", "news", "turns", "pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
     "hosts": (2, {"errors", "journal"}),
     "submits": (2, {"happenings", "news", "watch", "errors", "tasks", "proxy", "journal"}),
-    "originals": (2, {"news", "errors", "tasks", "proxy", "journal", "pictures"}),
-    "gallery": (2, {"originals", "news", "errors", "tasks", "proxy", "journal", "pictures"}),
+    "vault": (2, {"errors", "pictures"}),
+    "originals": (2, {"vault", "news", "errors", "tasks", "proxy", "journal", "pictures"}),
+    "gallery": (2, {"vault", "originals", "news", "errors", "tasks", "proxy", "journal", "pictures"}),
     "studio": (
         2,
         {
@@ -45,6 +46,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
             "hosts",
             "gallery",
             "verdicts",
+            "vault",
             "originals",
             "errors",
             "tasks",
@@ -68,13 +70,14 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "app": (
         4,
         {"studio", "submits", "watch", "gallery", "records", "proxy", "journal", "pictures", "settings", "logs"}
-        | {"happenings", "news", "tasks"},
+        | {"happenings", "news", "tasks", "vault"},
     ),
-    "doctor": (4, {"errors", "proxy", "journal", "settings", "logs"}),
+    "doctor": (4, {"errors", "proxy", "journal", "pictures", "settings", "logs"}),
     "telemetry": (4, {"__init__", "happenings", "tasks"}),
     "simulator": (4, set()),
     "demo": (4, {"simulator"}),
     "terminal": (4, {"settings"}),
+    "heap": (4, set()),
     "cli_journal": (4, {"__init__", "errors", "journal", "logs", "settings", "terminal"}),
     "cli_tokens": (4, {"settings", "terminal", "tokens"}),
     "cli": (
@@ -88,6 +91,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
             "doctor",
             "errors",
             "happenings",
+            "heap",
             "logs",
             "server",
             "settings",
@@ -124,6 +128,8 @@ OUTSIDE: dict[str, set[str]] = {
     "sqlalchemy": {"journal"},
     "psycopg": {"journal"},
     "psycopg_pool": {"journal"},
+    "obstore": {"pictures.bucket"},
+    "boto3": set(),
     "PIL": {"pictures", "simulator"},
     "h11": {"simulator"},
     "click": COMMANDS,

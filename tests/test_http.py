@@ -253,6 +253,9 @@ async def test_the_door_lets_in_what_it_should_and_nothing_else(sim: Simulator, 
             assert (await client.get(path, headers={"Host": OURS, "Origin": "null"})).status_code == 403, path
             long = await client.post(path, headers={"Host": OURS}, content=b" " * (LIMIT + 1))
             assert long.status_code == 413, path
+        at_mcp = await client.post("/mcp/", headers=ASKING | MODERN | {"Host": OURS}, content=LIST_TOOLS)
+        assert at_mcp.status_code == 200, "a slash at the end is no other place"
+        assert (await client.get("/nowhere", headers={"Host": OURS})).status_code == 404
         assert (await client.get("/healthz")).status_code == 200, "a supervisor knows an address, and no name"
     assert "Traceback" not in served.log.read_text()
 

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable
-from mj_mcp.pictures import Archive, Original, save_originals, sweep_leftovers, write_whole
+from mj_mcp.pictures import SHEET, Archive, Original, save_originals, sweep_leftovers, write_whole
 from mj_mcp.pictures.files import TEMPORARY, open_folder, safe_name, write_new
 
 KILLS = int(os.environ.get("MJ_TEST_KILLS", "10"))
@@ -419,9 +419,9 @@ def test_the_archive_gives_back_what_it_was_given(tmp_path: Path) -> None:
     assert archive.get("sub", 1) == path
     assert path.read_bytes() == b"one"
     assert archive.get("sub", 2) is None
-    assert archive.get_sheet("sub") is None
-    sheet = archive.put_sheet("sub", b"sheet")
-    assert archive.get_sheet("sub") == sheet
+    assert archive.get("sub", SHEET) is None
+    sheet = archive.put("sub", SHEET, b"sheet", "webp")
+    assert archive.get("sub", SHEET) == sheet
     assert Archive(tmp_path / "archive", 10**6).get("sub", 1) == path
 
 

@@ -25,6 +25,7 @@ from lives import live
 
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal import UNREAD, Claim, Limits
+from mj_mcp.journal.database import MIGRATING
 from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
@@ -151,6 +152,19 @@ async def test_eight_processes_make_the_tables_at_once_and_one_of_them_wins_each
         assert len({sid for _, sid in told}) == 1
 
 
+async def test_while_one_replica_makes_the_tables_the_others_wait_for_it(database: Database, database_url: str) -> None:
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    async with journals(database_url) as [journal]:
+        with psycopg.connect(database_url) as first:
+            first.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATING,))
+            buying = asyncio.create_task(bought(journal))
+            async with asyncio.timeout(PATIENCE):
+                while database.execute(waiting) != [(1,)]:  # noqa: ASYNC110 - another process makes it true
+                    await asyncio.sleep(0.01)
+            assert first.execute("SELECT to_regclass('migrations')").fetchone() == (None,)
+        assert (await buying).is_watched
+
+
 async def test_a_journal_of_a_newer_version_is_refused_and_left_alone(database_url: str) -> None:
     async with journals(database_url) as [journal]:
         await bought(journal)
@@ -269,6 +283,7 @@ async def test_a_replica_that_is_gone_loses_its_tasks_long_before_their_lease_en
             task = await bought(theirs)
             assert not await looked_after(ours, task, 2.5)
         # Its session has ended, as it does when a process is killed; its lease has not: the clock stands still.
+        assert not await looked_after(ours, task, 0), "it may only be reconnecting"
         assert await looked_after(ours, task, 4.0 + SLACK)
 
 

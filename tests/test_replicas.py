@@ -23,13 +23,14 @@ import pytest
 from balancer import Balancer, balanced
 from conftest import PROTOCOLS, Caller, Served, environment
 from databases import Database
+from listeners import over_http
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from mj_mcp.simulator import Simulator
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:resources/subscribe is removed")]
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
 PATIENCE = 30.0
@@ -144,14 +145,20 @@ def looks_of(replica: Served) -> Counter[str]:
 
 
 @asynccontextmanager
-async def team(sim: Simulator, serve_http: Serve, home: Path, database_url: str, **extra: str) -> AsyncIterator[Team]:
-    """Two replicas on one database, each with a data folder of its own unless told."""
+async def team(
+    sim: Simulator, serve_http: Serve, home: Path, database_url: str, *options: str, **extra: str
+) -> AsyncIterator[Team]:
+    """Two replicas on one database, each with a data folder of its own unless told.
+
+    `options` are those of the command; without any a replica keeps sessions, so older clients have to come back
+    to it.
+    """
     env = {"MJ_DATABASE_URL": database_url, "MJ_SECRET_KEY": SECRET, "MJ_OUTPUT_DIR": "", **extra}
     async with AsyncExitStack() as stack:
 
         async def start(name: str) -> Served:
             own = {"MJ_DATA_DIR": str(home / name), **env}
-            return await stack.enter_async_context(serve_http(sim, "--stateless", name=name, **own))
+            return await stack.enter_async_context(serve_http(sim, *options, name=name, **own))
 
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         http = httpx2.AsyncClient(limits=limits, timeout=3 * PATIENCE, trust_env=False)
@@ -233,7 +240,7 @@ async def test_fifty_waits_outlive_a_replica_and_fifty_more_a_restart_of_the_dat
     sim: Simulator, serve_http: Serve, database: Database, database_url: str, tmp_path: Path
 ) -> None:
     settings = {"MJ_POLL_SECONDS": str(POLL), "MJ_MAX_OPEN_TASKS": str(CALLERS), "MJ_ARCHIVE": "0"}
-    async with team(sim, serve_http, tmp_path, database_url, **settings) as both:
+    async with team(sim, serve_http, tmp_path, database_url, "--stateless", **settings) as both:
         first = await one_dies(both, sim)
         await both.join("three")
         second = await the_database_restarts(both, sim, database)
@@ -257,7 +264,7 @@ async def test_fifty_waits_outlive_a_replica_and_fifty_more_a_restart_of_the_dat
 async def test_callers_of_one_replica_hear_within_a_second_of_what_the_other_one_saw(
     sim: Simulator, serve_http: Serve, database_url: str, tmp_path: Path
 ) -> None:
-    async with team(sim, serve_http, tmp_path, database_url, MJ_ARCHIVE="0") as both:
+    async with team(sim, serve_http, tmp_path, database_url, "--stateless", MJ_ARCHIVE="0") as both:
         watching, hearing = both.replicas
         async with watching.connect() as buyer:
             task_id = (await buyer.task("generate_image", prompt="a mug", wait_seconds=0))["task_id"]
@@ -288,6 +295,28 @@ async def test_callers_of_one_replica_hear_within_a_second_of_what_the_other_one
         assert not looks_of(hearing)
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_who_listens_at_one_replica_hears_what_the_other_saw_and_hears_on_when_that_one_dies(
+    protocol: str, sim: Simulator, serve_http: Serve, database_url: str, tmp_path: Path
+) -> None:
+    async with team(sim, serve_http, tmp_path, database_url, MJ_ARCHIVE="0") as both:
+        watching, hearing = both.replicas
+        async with watching.connect() as buyer:
+            task_id = (await buyer.task("generate_image", prompt="a mug", wait_seconds=0))["task_id"]
+        uri = f"mj://tasks/{task_id}"
+        with anyio.fail_after(2 * PATIENCE):
+            async with over_http(hearing, protocol) as listener, listener.listen(uri):
+                sim.process(task_id, progress=40)
+                await listener.until(uri)
+                assert (await listener.read(uri))["progress"] == 40
+                assert not looks_of(hearing), "it heard of a look that the other one made"
+                heard = listener.heard.count(uri)
+                await both.lose(watching)
+                sim.finish(task_id)
+                await listener.until(uri, heard + 1)
+                assert (await listener.read(uri))["status"] == "succeeded"
+
+
 @pytest.mark.parametrize("shared", [False, True])
 async def test_a_link_that_one_replica_signed_opens_on_the_other(
     shared: bool, sim: Simulator, serve_http: Serve, database_url: str, tmp_path: Path
@@ -299,7 +328,7 @@ async def test_a_link_that_one_replica_signed_opens_on_the_other(
 
     folder = {"MJ_DATA_DIR": str(tmp_path / "shared")} if shared else {}
     async with (
-        team(sim, serve_http, tmp_path, database_url, **folder) as both,
+        team(sim, serve_http, tmp_path, database_url, "--stateless", **folder) as both,
         both.replicas[0].connect() as caller,
         httpx.AsyncClient(trust_env=False) as browser,
     ):

@@ -56,6 +56,7 @@ def test_the_defaults_are_the_published_ones() -> None:
         "secret_key": None,
         "read_only": False,
         "archive": True,
+        "archive_url": "",
         "archive_max_bytes": 5 * 1024**3,
         "image_hosts": frozenset(),
         "resource_links": True,

@@ -14,6 +14,9 @@ from mj_mcp.tasks import OPEN, WATCHED, Failure, Status, Task, doubt, refuse
 
 _TENDED = f"status IN {any_of(OPEN - {Status.UNCONFIRMED})} AND coalesce(lease_until, 0) < {NEVER:.0f}"
 
+DISOWNED_SECONDS = 60.0
+"""A row whose writing was not confirmed may still appear; after so long it will not."""
+
 _UNANSWERED = Failure(
     StorageUnavailable.code, "the journal did not answer when this was to be submitted, so nothing was submitted"
 )
@@ -26,11 +29,11 @@ class Leases:
         self._engine = engine
         self._account = account
         self._known: dict[str, tuple[int, Task]] = {}
-        self._disowned: set[str] = set()
+        self._disowned: dict[str, float] = {}
 
-    def disown(self, submission_id: str) -> None:
+    def disown(self, submission_id: str, now: float) -> None:
         """Of this submit it cannot be told whether its row was written. Nothing was sent, so the row is no task."""
-        self._disowned.add(submission_id)
+        self._disowned[submission_id] = now
 
     def needs_tending(self, db: Db, now: float) -> bool:
         """Whether a lease is to be renewed, taken over or settled: asked by a read, so that idling writes nothing."""
@@ -81,7 +84,7 @@ class Leases:
 
     def _refuse_disowned(self, db: Db, now: float) -> list[Task]:
         refused = []
-        for submission_id in self._disowned:
+        for submission_id, since in list(self._disowned.items()):
             row = db.execute(
                 "SELECT body FROM tasks WHERE account = ? AND submission_id = ? AND holder = ? AND status = ?",
                 (self._account, submission_id, self._engine.holder, Status.SUBMITTING),
@@ -89,6 +92,8 @@ class Leases:
             if row is not None:
                 refused.append(refuse(load(row), _UNANSWERED, now))
                 store(db, self._engine, refused[-1])
+            elif now - since > DISOWNED_SECONDS:
+                del self._disowned[submission_id]
         return refused
 
     def held(self, db: Db) -> list[Task]:

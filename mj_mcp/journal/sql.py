@@ -68,7 +68,7 @@ class SqlJournal:
             claimed = await self._write(work)
         except StorageUnavailable:
             # Whether it is written cannot be told when the storage went away at the very end. Nothing is submitted.
-            self._leases.disown(task.submission_id)
+            self._leases.disown(task.submission_id, self._now())
             raise
         if isinstance(claimed, Claim):
             self._last_known.note(claimed.task)

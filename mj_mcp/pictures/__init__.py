@@ -9,18 +9,25 @@ beyond their ids, MCP, or the environment: what it may do is passed in.
     sheet         the numbered contact sheet, and one picture for viewing
     darkroom      the two above, off the event loop
     files         whole or absent on disk, inside one folder, under names we make
-    archive       the originals in the data folder, under a ceiling
+    archive       a folder of originals and sheets, under a ceiling
+    bucket        the same in an S3-compatible bucket, without one
 """
 
-from mj_mcp.pictures.archive import Archive
+from mj_mcp.pictures.archive import SHEET, Archive, What, name_of
+from mj_mcp.pictures.bucket import Bucket, BucketUnavailable, open_bucket
 from mj_mcp.pictures.darkroom import Darkroom
-from mj_mcp.pictures.fetch import LinkExpired, PictureClient
+from mj_mcp.pictures.fetch import MAX_BYTES, LinkExpired, PictureClient
 from mj_mcp.pictures.files import Original, SavedFile, save_originals, sweep_leftovers, write_whole
 from mj_mcp.pictures.measure import PictureInfo, inspect, media_type_of
-from mj_mcp.pictures.sheet import Rendered, contact_sheet, single_view
+from mj_mcp.pictures.sheet import SHEET_BYTES, Rendered, contact_sheet, single_view
 
 __all__ = [
+    "MAX_BYTES",
+    "SHEET",
+    "SHEET_BYTES",
     "Archive",
+    "Bucket",
+    "BucketUnavailable",
     "Darkroom",
     "LinkExpired",
     "Original",
@@ -28,9 +35,12 @@ __all__ = [
     "PictureInfo",
     "Rendered",
     "SavedFile",
+    "What",
     "contact_sheet",
     "inspect",
     "media_type_of",
+    "name_of",
+    "open_bucket",
     "save_originals",
     "single_view",
     "sweep_leftovers",

@@ -1,4 +1,4 @@
-"""The archive of originals in the data folder: kept before their links die, dropped when room is needed.
+"""A folder of originals and sheets: kept before the links die, dropped when room is needed.
 
 Owns one flat folder and its ceiling. Files in it with other names are not its own and are left alone. Must not know
 where pictures come from or who asks. Everything here blocks: call it through a thread.
@@ -14,13 +14,18 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final, Literal
 
 from mj_mcp.pictures.files import safe_name, sweep_leftovers, write_whole
 from mj_mcp.pictures.measure import EXTENSIONS
 
-_SHEET = "sheet"
-_OURS = re.compile(rf"[A-Za-z0-9._-]+\+(?:[0-9]+|{_SHEET})\.(?:{'|'.join(sorted(EXTENSIONS))})")
+SHEET: Final = "sheet"
+What = int | Literal["sheet"]
+"""One original of a task, by its index, or the task's contact sheet."""
+
+_OURS = re.compile(rf"[A-Za-z0-9._-]+\+(?:[0-9]+|{SHEET})\.(?:{'|'.join(sorted(EXTENSIONS))})")
 
 
 class Archive:
@@ -31,23 +36,8 @@ class Archive:
         self._folder = folder
         self._max_bytes = max_bytes
 
-    def put(self, submission_id: str, index: int, data: bytes, extension: str) -> Path:
-        """Keep one original; replaces an earlier one of the same place. Raises OSError when it cannot be written."""
-        return self._put(submission_id, str(index), data, extension)
-
-    def get(self, submission_id: str, index: int) -> Path | None:
-        """Where an original is, or None; counts as a use."""
-        return self._get(submission_id, str(index))
-
-    def put_sheet(self, submission_id: str, data: bytes, extension: str = "webp") -> Path:
-        """Keep the contact sheet of a task. Raises OSError when it cannot be written."""
-        return self._put(submission_id, _SHEET, data, extension)
-
-    def get_sheet(self, submission_id: str) -> Path | None:
-        """Where the contact sheet is, or None; counts as a use."""
-        return self._get(submission_id, _SHEET)
-
-    def _put(self, submission_id: str, what: str, data: bytes, extension: str) -> Path:
+    def put(self, submission_id: str, what: What, data: bytes, extension: str) -> Path:
+        """Keep one picture; replaces an earlier one of the same place. Raises OSError when it cannot be written."""
         if extension not in EXTENSIONS:
             raise ValueError(f"an archive keeps {sorted(EXTENSIONS)}, not {extension!r}")
         sweep_leftovers(self._folder)
@@ -59,7 +49,8 @@ class Archive:
         self._make_room(path)
         return path
 
-    def _get(self, submission_id: str, what: str) -> Path | None:
+    def get(self, submission_id: str, what: What) -> Path | None:
+        """Where a picture is, or None; counts as a use."""
         for extension in sorted(EXTENSIONS):
             path = self._path(submission_id, what, extension)
             with contextlib.suppress(OSError):
@@ -69,11 +60,12 @@ class Archive:
                     return path
         return None
 
-    def _path(self, submission_id: str, what: str, extension: str) -> Path:
-        name = safe_name(submission_id)
-        if name != submission_id:  # two ids must never share a name
-            name = f"{name[:100]}.{hashlib.sha256(submission_id.encode()).hexdigest()[:16]}"
-        return self._folder / f"{name}+{what}.{extension}"
+    def files(self) -> list[Path]:
+        """Every file of its own, the least recently used first. Raises OSError when the folder cannot be read."""
+        return [path for _, _, path in sorted(self._scan())] if self._folder.exists() else []
+
+    def _path(self, submission_id: str, what: What, extension: str) -> Path:
+        return self._folder / f"{name_of(submission_id, what)}.{extension}"
 
     @staticmethod
     def _touch(path: Path, accessed: int) -> None:
@@ -82,18 +74,29 @@ class Archive:
 
     def _make_room(self, newest: Path) -> None:
         """Drop the least recently used until the rest fits; the file just written stays in any case."""
-        kept: list[tuple[int, int, Path]] = []
-        with os.scandir(self._folder) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                        found = entry.stat(follow_symlinks=False)
-                        kept.append((found.st_mtime_ns, found.st_size, self._folder / entry.name))
+        kept = sorted(self._scan())
         excess = sum(size for _, size, _ in kept) - self._max_bytes
-        for _, size, path in sorted(kept):
+        for _, size, path in kept:
             if excess <= 0:
                 return
             if path != newest:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
                     excess -= size
+
+    def _scan(self) -> Iterator[tuple[int, int, Path]]:
+        """When it was last used, its size and its path, for each file of ours."""
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        found = entry.stat(follow_symlinks=False)
+                        yield found.st_mtime_ns, found.st_size, self._folder / entry.name
+
+
+def name_of(submission_id: str, what: What) -> str:
+    """The name of a picture, without an extension: the same in every place."""
+    name = safe_name(submission_id)
+    if name != submission_id:  # two ids must never share a name
+        name = f"{name[:100]}.{hashlib.sha256(submission_id.encode()).hexdigest()[:16]}"
+    return f"{name}+{what}"

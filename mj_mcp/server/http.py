@@ -17,18 +17,22 @@ from typing import Any
 import structlog
 import uvicorn
 from mcp.server.mcpserver import MCPServer
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mj_mcp.server.auth import ENDPOINT
 from mj_mcp.server.door import Door
 from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.studio import Studio
 
 log = structlog.get_logger("mj_mcp.http")
+
+ENDPOINTS = frozenset({ENDPOINT, ENDPOINT + "/"})
 
 ANSWER_SECONDS = 2.0
 """How long a stop lets the calls in flight answer. Posts to the proxy outlast it: the studio waits for those."""
@@ -37,6 +41,10 @@ GRACE_SECONDS = 3
 """How long a stop lets connections close; what is open then is cut."""
 
 BACKLOG = 2048
+"""Connections that may wait to be taken in."""
+
+TAKEN_AT_ONCE = 8
+"""Connections taken in one turn of the event loop: more would hold up whoever is connected already."""
 
 
 def http_app(
@@ -47,7 +55,7 @@ def http_app(
     stateless: bool = False,
     protect: Callable[[ASGIApp], ASGIApp] | None = None,
     files: Route | None = None,
-) -> Starlette:
+) -> ASGIApp:
     """The ASGI application over a server and a studio that are there already.
 
     Args:
@@ -58,8 +66,25 @@ def http_app(
         protect: wraps what needs a caller who is known. Requests that it sees have passed the door.
         files: serves pictures to whoever has a link; behind the door, but beside `protect`.
     """
-    inner = server.streamable_http_app(
-        streamable_http_path="/mcp",
+    mcp = _endpoint(_sessions(server, settings, stateless=stateless).handle_request)
+    mcp = protect(mcp) if protect else mcp
+    door = Door(mcp, settings)
+    rest = Starlette(
+        routes=[*_health(studio), Mount("/", Door(Router([files, Mount("/", mcp)]) if files else mcp, settings))],
+        lifespan=lambda _app: server.session_manager.run(),
+    )
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # A call that waits keeps the frames that lead to it: past all routing, a thousand of them cost 8 MB less.
+        direct = scope["type"] == "http" and scope["path"] in ENDPOINTS
+        await (door if direct else rest)(scope, receive, send)
+
+    return app
+
+
+def _sessions(server: MCPServer[Any], settings: Settings, *, stateless: bool) -> StreamableHTTPSessionManager:
+    # Its application is not used: that would route each request once more.
+    server.streamable_http_app(
         stateless_http=stateless,
         max_request_body_size=settings.http_max_body_bytes,
         max_sessions=settings.http_max_sessions,
@@ -67,15 +92,15 @@ def http_app(
         # The door has checked already, on every route.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    protected = protect(inner) if protect else inner
-    return Starlette(
-        routes=[*_health(studio), Mount("/", Door(_beside(files, protected), settings))],
-        lifespan=lambda _app: server.session_manager.run(),
-    )
+    return server.session_manager
 
 
-def _beside(files: Route | None, app: ASGIApp) -> ASGIApp:
-    return Router([files, Mount("/", app)]) if files else app
+def _endpoint(app: ASGIApp) -> ASGIApp:
+    async def found(scope: Scope, receive: Receive, send: Send) -> None:
+        known = scope["path"] in ENDPOINTS
+        await (app if known else PlainTextResponse("Not Found", status_code=404))(scope, receive, send)
+
+    return found
 
 
 def _health(studio: Studio) -> list[Route]:
@@ -124,7 +149,14 @@ def _refuse_unless_closed(host: str, settings: Settings, *, protected: bool) -> 
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn, with signals left to who runs the event loop."""
+    """Uvicorn, with signals left to who runs the event loop, and a crowd at the door let in a few at a time."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # asyncio has one number for how many may wait and how many are taken in one turn. It has been told the small
+        # one; the kernel is told the large one again.
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -146,6 +178,7 @@ async def serve_http(app: ASGIApp, listener: socket.socket, *, on_stop: Callable
             ws="none",
             lifespan="on",
             timeout_graceful_shutdown=GRACE_SECONDS,
+            backlog=TAKEN_AT_ONCE,
         )
     )
     serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))

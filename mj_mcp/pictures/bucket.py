@@ -1,0 +1,150 @@
+"""An S3-compatible bucket, as a place for pictures that replicas share.
+
+Owns the requests to it, how long each may take, and what its refusals mean in words that a person can act on. Endpoint,
+region and credentials are read by the library itself, from the standard AWS variables or the machine's role. Must not
+know what the bytes mean, which of them are owed, or who asks.
+
+The library's own messages hold whole answers of the server: of those, only the code of the error is ever repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
+
+from mj_mcp.errors import ImageUnavailable, StorageUnavailable
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+READ_SECONDS: Final = 5.0
+"""For one object, its retries included: a call waits for it, and can still take the link."""
+WRITE_SECONDS: Final = 60.0
+"""The same for a write, for which no call waits."""
+CONNECT_SECONDS: Final = 2.0
+RETRIES: Final = 2
+
+RIGHTS: Final = "s3:GetObject, s3:PutObject and s3:DeleteObject on the objects, and s3:ListBucket on the bucket"
+
+_CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>")
+_STATUS = re.compile(r"status code: ([1-5][0-9]{2})\b")
+_ADVICE: Final = {
+    "NoSuchBucket": "there is no such bucket; check MJ_ARCHIVE_URL, AWS_REGION and AWS_ENDPOINT_URL",
+    "InvalidAccessKeyId": "it does not know the key; check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the secret does not belong to the key; check AWS_SECRET_ACCESS_KEY",
+    "ExpiredToken": "the session's token has expired; renew AWS_SESSION_TOKEN",
+    "InvalidToken": "it does not know the session's token; check AWS_SESSION_TOKEN",
+    "AccessDenied": f"the key lacks a right; it needs {RIGHTS}",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; check AWS_REGION",
+    "PermanentRedirect": "the bucket is in another region; check AWS_REGION and AWS_ENDPOINT_URL",
+    "RequestTimeTooSkewed": "this machine's clock is wrong",
+}
+_CHECK: Final = "check AWS_ENDPOINT_URL, the credentials and the network"
+
+
+class BucketUnavailable(Exception):
+    """The bucket did not do what it was asked; says why. `refused` when it answered, and so answers at once."""
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.refused = refused
+
+
+class Bucket:
+    """One bucket, below one prefix. Every verb raises BucketUnavailable, in bounded time."""
+
+    def __init__(self, store: S3Store, errors: tuple[type[Exception], ...]) -> None:
+        """Nothing is asked yet. `errors` are what the library raises."""
+        self._store = store
+        self._errors = errors
+
+    async def get(self, name: str, max_bytes: int) -> bytes | None:
+        """An object's bytes, whatever they are; None when there is none of that name.
+
+        Raises ImageUnavailable when there are more than `max_bytes`: such an object is none of ours.
+        """
+        async with self._asked(READ_SECONDS):
+            try:
+                found = await self._store.get_async(name)
+            except FileNotFoundError as failure:
+                if "NoSuchBucket" in _CODE.findall(str(failure)):
+                    raise
+                return None
+            data = bytearray()
+            async for chunk in found.stream(min_chunk_size=2**18):
+                data += memoryview(chunk)
+                if len(data) > max_bytes:
+                    raise ImageUnavailable(f"the object in the bucket has more than {max_bytes} bytes")
+            return bytes(data)
+
+    async def put(self, name: str, data: bytes, media_type: str) -> None:
+        """Write an object; when this returns, the bucket has it whole. Replaces what was there."""
+        async with self._asked(WRITE_SECONDS):
+            await self._store.put_async(name, data, attributes={"Content-Type": media_type}, use_multipart=False)
+
+    async def delete(self, name: str) -> None:
+        """Remove an object."""
+        async with self._asked(READ_SECONDS):
+            await self._store.delete_async(name)
+
+    @asynccontextmanager
+    async def _asked(self, seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            raise BucketUnavailable(f"it did not answer within {seconds:g} s; {_CHECK}") from None
+        except self._errors as failure:
+            # Without the library's error as its cause: a traceback would show the server's whole answer.
+            raise _translated(str(failure)) from None
+
+
+def _translated(said: str) -> BucketUnavailable:
+    if code := _CODE.search(said):
+        return BucketUnavailable(f"{_ADVICE.get(code[1], 'it refuses')} ({code[1]})", refused=True)
+    if status := _STATUS.search(said):
+        return BucketUnavailable(f"it answers HTTP {status[1]}; check AWS_ENDPOINT_URL", refused=True)
+    return BucketUnavailable(f"it does not answer; {_CHECK}")
+
+
+def open_bucket(url: str, *, over_http: bool) -> Bucket:
+    """The bucket at `s3://bucket/prefix`. Nothing is asked before the first use.
+
+    `over_http` allows what the operator's own endpoint asks for.
+
+    Raises:
+        StorageUnavailable: the library is not installed, or cannot use what the AWS variables say.
+    """
+    try:
+        from obstore.exceptions import BaseError  # noqa: PLC0415 - only those who have a bucket pay for it
+        from obstore.store import S3Store  # noqa: PLC0415 - as above
+    except ImportError as failure:
+        raise StorageUnavailable(
+            "MJ_ARCHIVE_URL names a bucket, which needs what the extra [s3] brings: pip install 'mj-mcp[s3]'"
+        ) from failure
+    parts = urlsplit(url)
+    errors = (BaseError, OSError, ValueError)
+    try:
+        store = S3Store(
+            parts.netloc,
+            prefix=unquote(parts.path).strip("/") or None,
+            client_options={
+                "allow_http": over_http,
+                "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+                "timeout": timedelta(seconds=WRITE_SECONDS),
+                "user_agent": "mj-mcp",
+            },
+            retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=WRITE_SECONDS)},
+            disable_bulk_delete=True,  # a request of its own, which not every S3-compatible server knows
+        )
+    except errors:  # its message may hold what the variables hold
+        raise StorageUnavailable(
+            "the bucket of MJ_ARCHIVE_URL cannot be used with what the AWS_... variables say"
+        ) from None
+    return Bucket(store, errors)
