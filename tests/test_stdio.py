@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from conftest import environment
+from conftest import KEY, environment
 from lives import rows
 
 from mj_mcp.server.stdio import UNREAD_BYTES
@@ -203,10 +203,8 @@ async def test_what_others_print_or_read_never_touches_the_protocol(sim: Simulat
 # --- how much
 
 
-async def test_messages_of_several_megabytes_pass_in_both_directions(sim: Simulator, tmp_path: Path) -> None:
-    sim.pictures_are("noise")
-
-    def life() -> tuple[dict[str, Any], dict[str, Any]]:
+async def test_messages_of_several_megabytes_pass_in_both_directions(tmp_path: Path) -> None:
+    def life(sim: Simulator) -> tuple[dict[str, Any], dict[str, Any]]:
         with host(sim, tmp_path) as here:
             here.greet()
             task_id = here.buy()
@@ -215,7 +213,9 @@ async def test_messages_of_several_megabytes_pass_in_both_directions(sim: Simula
             refused = here.ask("tools/call", name="get_task", arguments={"task_id": "x" * (5 << 20)})
             return refused["result"], here.ask("resources/read", uri=f"mj://tasks/{task_id}/images/1")["result"]
 
-    refused, read = await anyio.to_thread.run_sync(life)
+    async with Simulator(key=KEY, job_seconds=None, image_edge=1024) as sim:
+        sim.pictures_are("noise")
+        refused, read = await anyio.to_thread.run_sync(life, sim)
     assert refused["structuredContent"]["error"]["code"] == "invalid_request"
     assert len(json.dumps(refused)) < 4096
     (picture,) = read["contents"]
