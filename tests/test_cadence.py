@@ -189,7 +189,7 @@ def test_a_quick_failure_is_found_by_the_early_look_where_one_is_made() -> None:
 @pytest.mark.parametrize("once_in", [8, 20])
 def test_where_jobs_have_failed_at_once_every_job_gets_an_early_look(once_in: int) -> None:
     times = [1.5 if k % once_in == 0 else s for k, s in enumerate(lognormal(45, 0.3, 80))]
-    assert next_look(learn(jobs(times)), Watched(), 0.99) < 6
+    assert next_look(learn(jobs(times)), Watched(), 0.99) < 8
 
 
 def test_an_end_at_once_is_feared_less_with_each_job_that_has_none() -> None:

@@ -27,7 +27,8 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "proxy": (1, {"__init__", "errors", "tasks"}),
     "journal": (1, {"errors", "tasks"}),
     "pictures": (1, {"errors"}),
-    "jobtimes": (2, set()),
+    "mixture": (2, set()),
+    "jobtimes": (2, {"mixture"}),
     "cadence": (2, {"jobtimes"}),
     "pace": (2, {"cadence", "jobtimes", "tasks"}),
     "turns": (2, {"pace"}),
@@ -145,7 +146,7 @@ OUTSIDE: dict[str, set[str]] = {
 NO_IO = {"asyncio", "io", "logging", "os", "pathlib", "shutil", "structlog", "tempfile", "threading", "time"}
 """What floor 0 and the cadence must not import, beside all that is in `OUTSIDE`."""
 
-PURE = {"errors", "tasks", "prompts", "happenings", "news", "cadence", "jobtimes"}
+PURE = {"errors", "tasks", "prompts", "happenings", "news", "cadence", "jobtimes", "mixture"}
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 40
