@@ -31,7 +31,8 @@ def told(trace: Trace) -> Callable[[Watch], Model]:
     def learner(watch: Watch) -> Model:
         chances = in_force(trace, watch)
         alive = [sum(p * a for p, a in zip(chances, column, strict=True)) for column in zip(*curves, strict=True)]
-        model = cadence.plan_for(alive, len(watch.history), POLL, watch.in_hand, early_share=0.0)
+        in_hand = cadence.saved(alive, watch.history, POLL)
+        model = cadence.plan_for(alive, len(watch.history), POLL, in_hand, early_share=0.0)
         return replace(model, allowance=math.inf, longest=math.inf)
 
     return learner

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mj_mcp.cadence import Model, Watched, fixed_looks, learn, next_look
-from mj_mcp.jobtimes import Finished
+from mj_mcp.cadence import Model, Watched, learn, next_look
+from mj_mcp.jobtimes import MEMORY, Finished
 
 POLL = 5.0
 RELEARN_SECONDS = 15.0
@@ -49,14 +49,13 @@ class Job:
 
 @dataclass
 class Watch:
-    """The least that a watch does: keeps the history and the account, asks the cadence, obeys it."""
+    """The least that a watch does: keeps the history, asks the cadence, obeys it."""
 
     learner: Learner
     poll: float = POLL
     running: list[Job] = field(default_factory=list)
     history: list[Finished] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
-    in_hand: float = 0.0
     model: Model | None = None
     learned_at: float = 0.0
 
@@ -70,9 +69,8 @@ class Watch:
         """The last look at `job`; what it teaches moves every look that is still to come."""
         age, last, looks = now - job.at, job.task.last, job.task.looks + 1
         self.running.remove(job)
-        self.history.append(Finished(age, now, age - last))
+        self.history.append(Finished(age, now, age - last, looks))
         self.order.append(job.number)
-        self.in_hand += fixed_looks(age, age - last, self.poll) - looks
         self.model = None
         for other in self.running:
             self.plan(other, now)
@@ -82,7 +80,7 @@ class Watch:
 def learned(watch: Watch) -> Model:
     """The model as the server makes it."""
     ages = [job.task.last for job in watch.running]
-    return learn(watch.history, ages, in_hand=watch.in_hand, poll_seconds=watch.poll)
+    return learn(watch.history[-MEMORY:], ages, poll_seconds=watch.poll)
 
 
 def replay(

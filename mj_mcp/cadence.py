@@ -36,14 +36,17 @@ MIN_GAP = 0.5  # Seconds between two looks at one task, at least.
 # else would notice that the proxy has begun to fail at once (a failure seen late looks like a job of the usual time).
 EARLY_SHARE = 0.1
 # The account is steered to a reserve of this many jobs' looks, in about this many jobs: it lasts for a bad hour.
-RESERVE, PAYBACK = 0.8, 10.0
+RESERVE, PAYBACK = 1.2, 10.0
 # Looks by which one task may run ahead of the fixed loop while the account is even. Less would spoil the plan whenever
 # the account is in the red; half of it does before the plan is worth much.
-CREDIT = 8.0
+CREDIT = 14.0
 STRANGE = 15  # Below this many jobs the first wait and gaps in the tail are no longer than the fixed loop's.
 WAIT_AT_MOST = 120.0  # A Retry-After is obeyed up to here: proxies send absurd ones too.
 
-_POINTS = 260
+# Points of the grid of looks: so many, and some for each look of the fixed loop, up to the last. A grid a third as fine
+# finds the price of a look within a factor of `_NEARLY`.
+_POINTS, _FOR_EACH, _AT_MOST = 400, 10.0, 700
+_NEARLY = 1.08
 _TAIL = 0.8  # chance to be open below which the tail begins
 _TRUSTED = 5.0  # seconds
 _NEAR, _LAST_STEP = 3.0, 85.0  # seconds to a reported finish worth waiting in one go; per cent of the last step
@@ -88,14 +91,31 @@ def learn(
     *,
     prior: Prior = PRIORS["imagine"],
     poll_seconds: float = 5.0,
-    in_hand: float = 0.0,
 ) -> Model:
     """The model for the next looks, from the finished jobs of a kind and the ages at which others were seen open.
 
-    `in_hand` is the account: looks that the fixed loop would have made on the finished jobs (`fixed_looks`) less
-    looks made. Takes about ten milliseconds: rebuild it when a task has finished, not at every look.
+    Takes about twenty milliseconds: rebuild it when a task has finished, not at every look.
     """
-    return plan_for(still_open(history, open_ages, prior), len(history), poll_seconds, in_hand)
+    alive = still_open(history, open_ages, prior)
+    return plan_for(alive, len(history), poll_seconds, saved(alive, history, poll_seconds))
+
+
+def saved(alive: Sequence[float], history: Sequence[Finished], poll_seconds: float) -> float:
+    """The account: looks that a loop of `poll_seconds` is expected to have made on these jobs, less those made."""
+    return sum(_fixed_looks(alive, job, poll_seconds) - job.looks for job in history if job.looks)
+
+
+def _fixed_looks(alive: Sequence[float], job: Finished, poll_seconds: float) -> float:
+    """Looks of the fixed loop until it sees the end: one for each mark that finds the job open, and the last."""
+    first = job.seconds - job.blind
+    before, after = interpolate(AGES, alive, first) if first > 0 else 1.0, interpolate(AGES, alive, job.seconds)
+    last = math.ceil(job.seconds / poll_seconds)
+    sure = min(math.floor(first / poll_seconds), last - 1)
+    marks = [poll_seconds * k for k in range(sure + 1, last)]
+    ended = before - after
+    if ended < HARDLY:  # it says nothing of when, so evenly
+        return 1 + sure + sum((job.seconds - mark) / job.blind for mark in marks)
+    return 1 + sure + sum((interpolate(AGES, alive, mark) - after) / ended for mark in marks)
 
 
 def plan_for(
@@ -107,8 +127,11 @@ def plan_for(
     share = early_share if fixed > _MANY and jobs >= STRANGE else 0.0
     steer = (in_hand - RESERVE * (fixed - 1)) / PAYBACK
     budget = 1 + (fixed - 1) * min(1.25, max(0.5, 1 + (steer - share) / (fixed - 1 + 1e-9)))
-    points, open_at = _grid(alive)
-    plan = tuple(points[k] for k in _within(budget, points, open_at))
+    count = min(_AT_MOST, _POINTS + int(_FOR_EACH * fixed))
+    price = _price(budget, _grid(alive, count // 3), 0.003, 100.0, 9)
+    points, open_at = grid = _grid(alive, count)
+    price = _price(budget, grid, price / _NEARLY, price * _NEARLY, 4)
+    plan = tuple(points[k] for k in _schedule(points, open_at, price))
     learned = fixed >= _FEW  # below, nearly all are done at the fixed loop's first look: nothing to save
     credit, longest = (CREDIT / 2, poll_seconds) if jobs < STRANGE else (CREDIT, math.inf)
     allowance = max(0.0, credit + in_hand)
@@ -171,37 +194,35 @@ def is_late(model: Model, age: float) -> bool:
     return interpolate(model.ages, model.alive, age / 1.5) < HARDLY
 
 
-def fixed_looks(seconds: float, blind: float, poll_seconds: float) -> float:
-    """Looks of a loop of `poll_seconds` until it sees the end of a job that ended in its `blind` last seconds."""
-    marks = [max(0.01, seconds - blind * (k + 0.5) / 8) for k in range(8)]
-    return sum(math.ceil(mark / poll_seconds) for mark in marks) / 8
-
-
 def fair_gap(open_tasks: int, looks_per_second: float) -> float:
     """The least gap of each task so that all together stay below `looks_per_second`."""
     return max(MIN_GAP, open_tasks / looks_per_second)
 
 
-def _grid(alive: Sequence[float]) -> tuple[list[float], list[float]]:
+def _grid(alive: Sequence[float], count: int) -> tuple[list[float], list[float]]:
     """Ages, and the chance to be open there, laid by the square-root rule with a little evenness in log-age."""
     marks = [0.0]
     for (a, b), (x, y) in zip(pairwise(alive), pairwise(AGES), strict=True):
         marks.append(marks[-1] + math.sqrt(max(0.0, a - b) * (y - x)))
     marks = [0.85 * mark / marks[-1] + 0.15 * i / (CELLS - 1) for i, mark in enumerate(marks)]
-    points = [0.0, *(interpolate(marks, AGES, k / (_POINTS - 1)) for k in range(1, _POINTS))]
+    points = [0.0, *(interpolate(marks, AGES, k / (count - 1)) for k in range(1, count))]
     return points, [1.0, *(interpolate(AGES, alive, point) for point in points[1:-1]), 0.0]
 
 
-def _within(budget: float, points: Sequence[float], alive: Sequence[float]) -> list[int]:
-    """The schedule of the cheapest price whose expected looks stay within `budget`."""
-    low, high = 0.003, 100.0
-    for _ in range(12):
+def _price(budget: float, grid: tuple[Sequence[float], Sequence[float]], low: float, high: float, rounds: int) -> float:
+    """The cheapest price of a look, of those between, whose schedule stays within `budget`."""
+    for _ in range(rounds):
         price = math.sqrt(low * high)
-        follow, at, looks = _schedule(points, alive, price), 0, 0.0
-        while follow[at] > at:
-            looks, at = looks + alive[at], follow[at]
-        low, high = (price, high) if looks > budget else (low, price)
-    return _schedule(points, alive, high)
+        low, high = (price, high) if _looks(_schedule(*grid, price), grid[1]) > budget else (low, price)
+    return high
+
+
+def _looks(follow: Sequence[int], alive: Sequence[float]) -> float:
+    """How many looks a schedule is expected to make."""
+    at, looks = 0, 0.0
+    while follow[at] > at:
+        looks, at = looks + alive[at], follow[at]
+    return looks
 
 
 def _schedule(points: Sequence[float], alive: Sequence[float], price: float) -> list[int]:

@@ -18,7 +18,6 @@ from mj_mcp.cadence import (
     Watched,
     expected_remaining,
     fair_gap,
-    fixed_looks,
     is_late,
     learn,
     next_look,
@@ -30,12 +29,12 @@ RELEARN_SECONDS = 15.0
 """Open jobs that grow older teach too; a model older than this is made anew before it is used."""
 
 RELEARN_AT_ONCE_SECONDS = 1.0
-"""Nor is a model made more often than this, however many tasks finish: making one takes ten milliseconds."""
+"""Nor is a model made more often than this, however many tasks finish: making one takes twenty milliseconds."""
 
 REPLAN_SECONDS = 5.0
 """A look that lies further ahead is planned anew so often: what other jobs have taught meanwhile moves it."""
 
-AGES_ASKED = 40
+AGES_ASKED = 15
 """So many open jobs, spread evenly over the ages of all, say as much of today's speed as a thousand would."""
 
 LOOKS_PER_SECOND = 50.0
@@ -92,7 +91,7 @@ class Pace:
     def __init__(self, poll_seconds: float) -> None:
         """`poll_seconds` is the pace that the proxy asks for: all in all, no more looks than that are made."""
         self._poll_seconds = poll_seconds
-        self._history: dict[Kind, list[tuple[Finished, int]]] = defaultdict(list)
+        self._history: dict[Kind, list[Finished]] = defaultdict(list)
         self._models: dict[Kind, tuple[float, Model]] = {}
         self._news: set[Kind] = set()
         self._open: dict[str, tuple[Kind, float]] = {}
@@ -106,8 +105,8 @@ class Pace:
             kind = _kind(task)
             if seconds > 0 and task.blind <= self._blind_at_most(kind, seconds):
                 history = self._history[kind]
-                history.append((Finished(seconds, task.finished_at, min(task.blind, seconds)), task.looks))
-                history.sort(key=lambda job: job[0].at)
+                history.append(Finished(seconds, task.finished_at, min(task.blind, seconds), task.looks))
+                history.sort(key=lambda job: job.at)
                 del history[:-MEMORY]
                 self._news.add(kind)
 
@@ -117,7 +116,7 @@ class Pace:
         An end that the first look found by the usual time counts however blind it was: to drop those would make the
         quick jobs, and the looks that they saved, unheard of.
         """
-        times = sorted(job.seconds for job, _ in self._history[kind])
+        times = sorted(job.seconds for job in self._history[kind])
         usual = times[len(times) // 2] if times else PRIORS[kind].median
         return seconds if seconds <= usual else max(seconds / 2, self._poll_seconds * 2)
 
@@ -157,12 +156,9 @@ class Pace:
         made, model = self._models.get(kind, (0.0, None))
         fresh_for = RELEARN_AT_ONCE_SECONDS if kind in self._news else RELEARN_SECONDS
         if model is None or now - made > fresh_for:
-            history = self._history[kind]
-            jobs = [job for job, _ in history]
-            in_hand = sum(fixed_looks(job.seconds, job.blind, self._poll_seconds) - looks for job, looks in history)
             ages = sorted(age for other, age in self._open.values() if other is kind)
             asked = ages[:: math.ceil(len(ages) / AGES_ASKED) or 1]
-            model = learn(jobs, asked, prior=PRIORS[kind], poll_seconds=self._poll_seconds, in_hand=in_hand)
+            model = learn(self._history[kind], asked, prior=PRIORS[kind], poll_seconds=self._poll_seconds)
             self._models[kind] = (now, model)
             self._news.discard(kind)
         return model
