@@ -825,8 +825,7 @@ async def test_a_held_task_is_read_again_only_when_it_was_written(data_dir: Path
         assert await journal.tend(NOON) == [still, moves]
         with closing(sqlite3.connect(data_dir / "journal.db")) as db, db:
             db.execute("UPDATE tasks SET seq = seq + 100 WHERE submission_id = ?", (still.submission_id,))
-        with pytest.raises(ValueError, match="Invalid JSON"):
-            await journal.tend(NOON)
+        assert await journal.tend(NOON) == [moves], "a damaged row hides no other"
 
 
 async def test_a_journal_of_a_newer_version_is_refused_and_left_alone(data_dir: Path) -> None:

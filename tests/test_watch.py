@@ -25,8 +25,10 @@ async def imagine(caller: Caller, prompt: str = "a mug") -> str:
     return str((await caller.task("generate_image", prompt=prompt, wait_seconds=0))["task_id"])
 
 
-async def test_a_sweep_that_breaks_is_followed_by_the_next(sim: Simulator, spawn: Spawn, tmp_path: Path) -> None:
-    """A row is damaged by somebody else's hand, and put right again."""
+async def test_a_damaged_row_hides_no_other_and_is_watched_again_once_it_is_mended(
+    sim: Simulator, spawn: Spawn, tmp_path: Path
+) -> None:
+    """By somebody else's hand, while no server runs; mended while one does."""
 
     def put(body: str) -> str:
         with closing(sqlite3.connect(tmp_path / "data" / "journal.db", timeout=PATIENCE)) as db, db:
@@ -38,14 +40,46 @@ async def test_a_sweep_that_breaks_is_followed_by_the_next(sim: Simulator, spawn
         damaged, sound = await imagine(caller), await imagine(caller, "a jug")
     body = put("no task at all")
     async with spawn(sim) as caller:
-        with anyio.fail_after(PATIENCE):
-            while len(caller.logged("sweep_failed")) < 2:
-                await caller.task("get_task", task_id=sound)
-        put(body)
+        refused = await caller.error("get_task", task_id=damaged)
+        assert refused["code"] == "storage_unavailable"
+        assert "`mj-mcp journal check`" in refused["message"]
+        # Whether it was paid for cannot be told, so it is not paid for again.
+        again = await caller.error("generate_image", prompt="a mug", wait_seconds=0)
+        assert again["code"] == "storage_unavailable"
+        assert len(sim.submits()) == 2
+        listed = (await caller.call("list_tasks")).structured_content
+        assert listed is not None
+        assert [task["task_id"] for task in listed["tasks"]] == [sound]
         for task_id in (damaged, sound):
             sim.finish(task_id)
-            done = await caller.task("get_task", task_id=task_id, wait_seconds=PATIENCE, include_image=False)
-            assert done["status"] == "succeeded"
+        done = await caller.task("get_task", task_id=sound, wait_seconds=PATIENCE, include_image=False)
+        assert done["status"] == "succeeded"
+        assert len(caller.logged("row_damaged")) == 1, "told once, not at every sweep"
+        put(body)
+        done = await caller.task("get_task", task_id=damaged, wait_seconds=PATIENCE, include_image=False)
+        assert done["status"] == "succeeded"
+
+
+async def test_a_row_that_is_damaged_while_it_is_watched_is_let_go_and_taken_up_again(
+    sim: Simulator, spawn: Spawn, tmp_path: Path
+) -> None:
+    def put(body: str) -> str:
+        with closing(sqlite3.connect(tmp_path / "data" / "journal.db", timeout=PATIENCE)) as db, db:
+            (before,) = db.execute("SELECT body FROM tasks").fetchone()
+            db.execute("UPDATE tasks SET body = ?, seq = seq + 1", (body,))
+        return str(before)
+
+    async with spawn(sim) as caller:
+        task_id = await imagine(caller)
+        body = put("no task at all")
+        with anyio.fail_after(PATIENCE):
+            while not caller.logged("row_damaged"):
+                await caller.call("list_tasks")
+        put(body)
+        sim.finish(task_id)
+        done = await caller.task("get_task", task_id=task_id, wait_seconds=PATIENCE, include_image=False)
+        assert done["status"] == "succeeded"
+        assert not caller.logged("sweep_failed")
 
 
 async def test_however_many_ask_at_once_looks_keep_to_their_ceiling(sim: Simulator, connect: Connect) -> None:

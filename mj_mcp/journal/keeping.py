@@ -13,8 +13,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal.engine import Db
 from mj_mcp.journal.files import translated
@@ -125,7 +123,7 @@ def _contradictions(row: dict[str, Any]) -> Iterator[str]:
     where = f"row {row['number']} ({row['submission_id']})"
     try:
         task = load((row["body"],))
-    except ValidationError:
+    except StorageUnavailable:
         yield f"{where}: its body cannot be read"
         return
     for column in ("submission_id", "task_id", "owner", "kind", "status", "submitted_at", "finished_at"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal import LEASE_SECONDS
 from mj_mcp.journal.engine import Db, Engine
-from mj_mcp.journal.rows import NEVER, load, store
+from mj_mcp.journal.rows import NEVER, load, readable, store
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, WATCHED, Failure, Status, Task, doubt, refuse
 
@@ -66,7 +66,9 @@ class Leases:
         ).fetchall()
         dead = {h for h in {row[1] for row in rows} if h is not None and self._engine.is_dead(db, h)}
         for body, holder, lease_until in rows:
-            task = load((body,))
+            if not (found := readable([body])):
+                continue
+            (task,) = found
             # Where death shows, a living process that was silent for long is still waiting for its answer.
             # A lease far in the future was written before the clock was set back.
             lapsed = lease_until is None or lease_until < now or lease_until > now + 2 * LEASE_SECONDS
@@ -104,9 +106,12 @@ class Leases:
         if any(known.get(sid, (None,))[0] != seq for sid, seq in rows):
             bodies = db.execute(f"SELECT submission_id, seq, body {which}", values).fetchall()
             rows = [(sid, seq) for sid, seq, _ in bodies]
-            known = {
-                sid: known[sid] if known.get(sid, (None,))[0] == seq else (seq, load((body,)))
+            known = known | {
+                sid: (seq, task)
                 for sid, seq, body in bodies
+                if known.get(sid, (None,))[0] != seq
+                for task in readable([body])
             }
-        self._known = {sid: known[sid] for sid, _ in rows}
+        # One that is damaged is not among them, and is tried again each time: a person may mend it.
+        self._known = {sid: known[sid] for sid, seq in rows if known.get(sid, (None,))[0] == seq}
         return [task for _, task in self._known.values()]

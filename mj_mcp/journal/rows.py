@@ -5,16 +5,21 @@ Owns that the two always agree. Knows nothing of which rows are read or why.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from pydantic import TypeAdapter
+import structlog
+from pydantic import TypeAdapter, ValidationError
 
+from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.tasks import OPEN, WATCHED, Status, Task
 
 NEVER = 1e15
 """As `lease_until`: a stalled task that was given up, which nobody takes over until somebody asks for it."""
+
+log = structlog.get_logger("mj_mcp.journal")
 
 _TASK = TypeAdapter(Task)
 
@@ -28,10 +33,32 @@ def load(row: Sequence[Any]) -> Task:
     """The task of a row that begins with its body.
 
     Raises:
-        pydantic.ValidationError: it is no task.
+        StorageUnavailable: it is no task.
     """
-    task: Task = _TASK.validate_json(row[0])
+    try:
+        task: Task = _TASK.validate_json(row[0])
+    except ValidationError:
+        raise StorageUnavailable(
+            "this row of the journal is damaged and cannot be read; `mj-mcp journal check` names what is wrong"
+        ) from None
     return task
+
+
+def readable(bodies: Iterable[str]) -> list[Task]:
+    """The tasks of these bodies. One that is damaged hides no other: it is left out, and told of in the log."""
+    tasks = []
+    for body in bodies:
+        try:
+            tasks.append(load((body,)))
+        except StorageUnavailable as failure:
+            _tell(body, failure.message)
+    return tasks
+
+
+@lru_cache(maxsize=256)
+def _tell(_body: str, reason: str) -> None:
+    """Once for each: sweeps read it again and again."""
+    log.error("row_damaged", reason=reason)
 
 
 def store(db: Db, engine: Engine, task: Task) -> None:

@@ -18,7 +18,7 @@ from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.leases import Leases
 from mj_mcp.journal.limits import check_limits, leave_queue, take_place
 from mj_mcp.journal.memory import Finished, LastKnown
-from mj_mcp.journal.rows import load, store
+from mj_mcp.journal.rows import load, readable, store
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, TASKS, Kind, Status, Task, warn
 
@@ -163,7 +163,7 @@ class SqlJournal:
                 values,
             ).fetchall()
             more = str(rows[limit - 1][1]) if len(rows) > limit else None
-            return Page(tuple(load(row) for row in rows[:limit]), more)
+            return Page(tuple(readable(body for body, _ in rows[:limit])), more)
 
         return await self._read(work)
 
@@ -176,7 +176,7 @@ class SqlJournal:
                 " ORDER BY finished_at DESC LIMIT ?",
                 (self._account, kind, limit),
             )
-            return [load(row) for row in rows]
+            return readable(body for (body,) in rows)
 
         return await self._read(work)
 
@@ -220,7 +220,7 @@ class SqlJournal:
 
     async def changes(self) -> list[Task]:
         """See `Journal.changes`."""
-        changed = await self._read(lambda db: [load((body,)) for body in self._engine.changed(db, self._account)])
+        changed = await self._read(lambda db: readable(self._engine.changed(db, self._account)))
         for task in changed:
             self._finished.forget(task)
         self._last_known.note(*changed)
