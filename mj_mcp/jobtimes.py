@@ -72,7 +72,7 @@ class Finished:
     looks: int = 0
 
 
-Span = tuple[float, float]
+_Span = tuple[float, float]
 """The log-ages between which a job ended."""
 
 
@@ -119,13 +119,13 @@ def _density(recent: Sequence[Finished], open_ages: Sequence[float], prior: Prio
     ]
 
 
-def _span(job: Finished) -> Span:
+def _span(job: Finished) -> _Span:
     high = min(_HIGH, math.log(max(AGES[1], job.seconds)))
     before = job.seconds - job.blind
     return (min(math.log(before), high - _STEP) if before > AGES[0] else _LOW - 6), high
 
 
-def _mean(spans: Sequence[Span], weights: Sequence[float], prior: Prior) -> float:
+def _mean(spans: Sequence[_Span], weights: Sequence[float], prior: Prior) -> float:
     middles = sum(weight * middle(*span) for weight, span in zip(weights, spans, strict=True))
     return (middles + math.log(prior.median)) / (sum(weights) + 1)
 
@@ -142,7 +142,7 @@ def _quick(jobs: int) -> float:
 
 
 def _shape(
-    spans: Sequence[Span], weights: Sequence[float], seen_open: Sequence[float], mean: float, prior: Prior
+    spans: Sequence[_Span], weights: Sequence[float], seen_open: Sequence[float], mean: float, prior: Prior
 ) -> tuple[list[float], float]:
     """Density of log-age at one level in each cell, and what its freedom costs in nats."""
     seen: list[Seen] = [(low, high, weight) for (low, high), weight in zip(spans, weights, strict=True)]
@@ -155,7 +155,7 @@ def _shape(
     return density, cost
 
 
-def _shifts(spans: Sequence[Span], mean: float, prior: Prior) -> list[float]:
+def _shifts(spans: Sequence[_Span], mean: float, prior: Prior) -> list[float]:
     """The level of each job's time, in hindsight (forward and backward pass), as a difference of log-age."""
     # The spread between neighbours does not see a change of level, so it serves to find the changes.
     steps = sorted(abs(middle(*b) - middle(*a)) for a, b in pairwise(spans))
@@ -190,7 +190,7 @@ def _moved(levels: Sequence[float]) -> list[float]:
     return [(1 - JUMP) * p + JUMP * f for p, f in zip(levels, _FRESH, strict=True)]
 
 
-def _fits(density: Sequence[float], spans: Sequence[Span], levels: Sequence[int]) -> list[list[float]]:
+def _fits(density: Sequence[float], spans: Sequence[_Span], levels: Sequence[int]) -> list[list[float]]:
     """The chance of each job to end where it did, at each level; a little more lets one odd job pass."""
     reach = _LEVELS[-1]
     done = [0.0] * reach + list(accumulate(density, initial=0.0))
