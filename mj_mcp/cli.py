@@ -67,7 +67,7 @@ def serve(over_http: bool, host: str, port: int, stateless: bool) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Check settings, reachability, key, journal and output folder. Spends nothing."""
+    """Check settings, reachability, key, journal, output folder, archive and logins. Spends nothing."""
     from mj_mcp.doctor import run_checks  # noqa: PLC0415 - a start of the server does not pay for it
 
     settings = settings_or_exit()

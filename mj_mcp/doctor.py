@@ -16,6 +16,7 @@ from mj_mcp.pictures import BucketUnavailable, open_bucket
 from mj_mcp.proxy import Proxy, Trouble
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
+from mj_mcp.tokens import TokensError, read_tokens
 
 LOOK_SECONDS = 10.0
 BUCKET_SECONDS = 20.0
@@ -38,6 +39,8 @@ async def run_checks(settings: Settings) -> list[Check]:
         await _check_journal(settings),
         _check_folder("output folder", settings.output_dir, "MJ_OUTPUT_DIR"),
         *([await _check_archive(settings)] if settings.archive and settings.archive_url else []),
+        *([_check_tokens(settings)] if settings.http_tokens or settings.token_file.exists() else []),
+        *([await _check_issuer(settings.auth_issuer)] if settings.auth_issuer else []),
     ]
 
 
@@ -112,6 +115,30 @@ async def _check_archive(settings: Settings) -> Check:
         return Check("archive", ok=False, said=f"{settings.bucket_url}: {said}")
     read = "written, read and removed one object" if same else "what was read is not what was written"
     return Check("archive", ok=same, said=f"{settings.bucket_url}: {read}")
+
+
+def _check_tokens(settings: Settings) -> Check:
+    try:
+        tokens = read_tokens(settings.token_file)
+    except TokensError as failure:
+        return Check("tokens", ok=False, said=f"{failure}, so nobody can log in by one")
+    if not tokens and not settings.auth_issuer:
+        return Check(
+            "tokens", ok=False, said=f"{settings.token_file} has none, so nobody can log in: mj-mcp tokens add"
+        )
+    return Check("tokens", ok=True, said=f"{len(tokens)} in {settings.token_file}")
+
+
+async def _check_issuer(url: str) -> Check:
+    from mj_mcp.issuer import IssuerUnavailable, published_keys  # noqa: PLC0415 - only who has an issuer pays for it
+
+    try:
+        keys = await published_keys(url)
+    except IssuerUnavailable as failure:
+        return Check("issuer", ok=False, said=f"{url}: its keys cannot be fetched ({failure}); check MJ_AUTH_ISSUER")
+    if not keys:
+        return Check("issuer", ok=False, said=f"{url}: none of its keys can be used, so nobody can log in by it")
+    return Check("issuer", ok=True, said=f"{url}: {len(keys)} usable keys")
 
 
 def _check_folder(name: str, folder: Path, variable: str) -> Check:

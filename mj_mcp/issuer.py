@@ -7,6 +7,7 @@ signatures that the issuer alone can make are accepted: what is signed with a sh
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -174,18 +175,11 @@ class _Keys:
 
     async def _fetch_keys(self) -> None:
         try:
-            async with (
-                asyncio.timeout(FETCH_SECONDS),
-                httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=FETCH_SECONDS) as client,
-            ):
-                where = await _key_set_of(client, self._issuer)
-                found = _KeySet.model_validate_json(await _get(client, where))
-        except (httpx.HTTPError, httpx.InvalidURL, ValidationError, IssuerUnavailable, TimeoutError) as failure:
+            self._keys = await published_keys(self._issuer, self._tls)
+        except IssuerUnavailable as failure:
             self._failed = True
-            said = str(failure) if isinstance(failure, IssuerUnavailable) else type(failure).__name__
-            log.warning("issuer_keys_unavailable", issuer=self._issuer, reason=said)
+            log.warning("issuer_keys_unavailable", issuer=self._issuer, reason=str(failure))
             return
-        self._keys = dict(_usable(found.keys[:MAX_KEYS]))
         self._failed = False
         self._fetched_at = self._now()
         log.info("issuer_keys_fetched", issuer=self._issuer, keys=len(self._keys))
@@ -194,6 +188,24 @@ class _Keys:
         if self._fetch is not None:
             self._fetch.cancel()
             await asyncio.gather(self._fetch, return_exceptions=True)
+
+
+async def published_keys(issuer: str, tls: ssl.SSLContext | None = None) -> dict[str, jwt.PyJWK]:
+    """The keys that the issuer publishes now and that can check a signature that we accept, by their ids.
+
+    Raises:
+        IssuerUnavailable: they cannot be had; says why.
+    """
+    try:
+        async with (
+            asyncio.timeout(FETCH_SECONDS),
+            httpx.AsyncClient(verify=tls or True, trust_env=False, timeout=FETCH_SECONDS) as client,
+        ):
+            where = await _key_set_of(client, issuer)
+            found = _KeySet.model_validate_json(await _get(client, where))
+    except (httpx.HTTPError, httpx.InvalidURL, ValidationError, TimeoutError) as failure:
+        raise IssuerUnavailable(type(failure).__name__) from None
+    return dict(_usable(found.keys[:MAX_KEYS]))
 
 
 async def _key_set_of(client: httpx.AsyncClient, issuer: str) -> str:

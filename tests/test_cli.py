@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from authority import AUDIENCE, Authority
 from conftest import KEY, environment
 
 from mj_mcp import __version__
@@ -170,6 +171,38 @@ async def test_the_doctor_sees_a_folder_that_cannot_be_written(
     (tmp_path / "file").write_text("")
     done = await examine(sim, tmp_path, **{variable: str(tmp_path / "file" / "folder")})
     assert (done.returncode, marks(done)) == (1, WELL | {check: "FAIL"})
+
+
+async def test_the_doctor_reads_the_tokens(sim: Simulator, tmp_path: Path) -> None:
+    file = tmp_path / "tokens.json"
+    named = {"MJ_HTTP_TOKENS": str(file)}
+    none = await examine(sim, tmp_path, **named)
+    assert (none.returncode, marks(none)) == (1, WELL | {"tokens": "FAIL"})
+    assert "mj-mcp tokens add" in none.stdout
+    added = await run(tmp_path, "tokens", "add", "ada", env=environment(sim.url, tmp_path, **named))
+    assert added.returncode == 0, added.stderr
+    done = await examine(sim, tmp_path, **named)
+    assert (done.returncode, marks(done)) == (0, WELL | {"tokens": "ok"})
+    assert f"tokens: 1 in {file}" in done.stdout
+    file.write_text("{}}")
+    broken = await examine(sim, tmp_path, **named)
+    assert (broken.returncode, marks(broken)) == (1, WELL | {"tokens": "FAIL"})
+    assert "is no token file" in broken.stdout
+
+
+async def test_the_doctor_asks_the_issuer_for_its_keys(sim: Simulator, tmp_path: Path) -> None:
+    with Authority() as authority:
+        extra = {"MJ_AUTH_ISSUER": authority.url, "MJ_AUTH_AUDIENCE": AUDIENCE}
+        done = await examine(sim, tmp_path, **extra)
+        assert (done.returncode, marks(done)) == (0, WELL | {"issuer": "ok"})
+        assert f"issuer: {authority.url}: 2 usable keys" in done.stdout
+        authority.published = []
+        done = await examine(sim, tmp_path, **extra)
+        assert (done.returncode, marks(done)) == (1, WELL | {"issuer": "FAIL"})
+        assert "none of its keys can be used" in done.stdout
+        done = await examine(sim, tmp_path, **extra | {"MJ_AUTH_ISSUER": f"{authority.url}/elsewhere"})
+        assert marks(done)["issuer"] == "FAIL"
+        assert "check MJ_AUTH_ISSUER" in done.stdout
 
 
 async def test_the_doctor_leaves_nothing_in_the_output_folder(sim: Simulator, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
         {"studio", "submits", "watch", "gallery", "records", "proxy", "journal", "pictures", "settings", "logs"}
         | {"happenings", "news", "tasks", "vault"},
     ),
-    "doctor": (4, {"errors", "proxy", "journal", "pictures", "settings", "logs"}),
+    "doctor": (4, {"errors", "proxy", "journal", "pictures", "settings", "logs", "issuer", "tokens"}),
     "telemetry": (4, {"__init__", "happenings", "tasks"}),
     "simulator": (4, set()),
     "demo": (4, {"simulator"}),
