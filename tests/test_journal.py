@@ -660,6 +660,22 @@ async def test_changes_tell_what_another_process_wrote_and_only_that(open_journa
     assert await first.changes() == [ours]
 
 
+async def test_a_damaged_row_hides_no_other_from_those_who_read_many(open_journal: Open) -> None:
+    first, second = open_journal(), open_journal()
+    damaged, sound = await bought(first, new()), await bought(first, new())
+    assert await second.changes() == []
+    damaged, sound = [await first.update(task.submission_id, done) for task in (damaged, sound)]
+    assert isinstance(first, SqlJournal)
+    await first._write(
+        lambda db: db.execute("UPDATE tasks SET body = '{' WHERE submission_id = ?", (damaged.submission_id,))
+    )
+    assert await second.changes() == [sound]
+    assert await second.finished(Kind.IMAGINE, 10) == [sound]
+    assert (await second.page("local", None, 10, None)).tasks == (sound,)
+    with pytest.raises(StorageUnavailable, match="`mj-mcp journal check`"):
+        await second.find(damaged.submission_id, "local")
+
+
 async def test_a_look_that_showed_nothing_new_is_no_change(open_journal: Open) -> None:
     first, second = open_journal(), open_journal()
     task = await bought(first, new())

@@ -82,6 +82,27 @@ async def test_a_row_that_is_damaged_while_it_is_watched_is_let_go_and_taken_up_
         assert not caller.logged("sweep_failed")
 
 
+async def test_a_sweep_that_breaks_is_followed_by_the_next(sim: Simulator, spawn: Spawn, tmp_path: Path) -> None:
+    """A lease has a holder whom no system call can be asked about, until somebody's hand puts it right."""
+
+    def hold(by: str) -> None:
+        with closing(sqlite3.connect(tmp_path / "data" / "journal.db", timeout=PATIENCE)) as db, db:
+            db.execute(f"UPDATE tasks SET holder = {by}, lease_until = 2e9 WHERE task_id = ?", (held,))
+
+    async with spawn(sim) as caller:
+        held, free = await imagine(caller), await imagine(caller, "a jug")
+    hold("'a' || char(0)")
+    async with spawn(sim) as caller:
+        with anyio.fail_after(PATIENCE):
+            while len(caller.logged("sweep_failed")) < 2:
+                await caller.task("get_task", task_id=free)
+        hold("NULL")
+        for task_id in (held, free):
+            sim.finish(task_id)
+            done = await caller.task("get_task", task_id=task_id, wait_seconds=PATIENCE, include_image=False)
+            assert done["status"] == "succeeded"
+
+
 async def test_however_many_ask_at_once_looks_keep_to_their_ceiling(sim: Simulator, connect: Connect) -> None:
     async with connect(sim, MJ_MAX_OPEN_TASKS="100") as caller:
         ids = [await imagine(caller, f"mug {number}") for number in range(100)]
