@@ -146,7 +146,7 @@ class _Keys:
         self._failed = False
         self._tries: deque[float] = deque(maxlen=FETCHES)
         self._fetch: asyncio.Task[None] | None = None
-        self._tls = httpx.create_ssl_context()  # an organisation's own authority by SSL_CERT_FILE
+        self._tls = httpx.create_ssl_context()  # made once: it takes tens of milliseconds
 
     async def find(self, kid: str) -> jwt.PyJWK | None:
         age = self._now() - self._fetched_at
@@ -193,13 +193,17 @@ class _Keys:
 async def published_keys(issuer: str, tls: ssl.SSLContext | None = None) -> dict[str, jwt.PyJWK]:
     """The keys that the issuer publishes now and that can check a signature that we accept, by their ids.
 
+    `tls` is kept by who asks again. It knows an organisation's own authority by SSL_CERT_FILE.
+
     Raises:
         IssuerUnavailable: they cannot be had; says why.
     """
     try:
         async with (
             asyncio.timeout(FETCH_SECONDS),
-            httpx.AsyncClient(verify=tls or True, trust_env=False, timeout=FETCH_SECONDS) as client,
+            httpx.AsyncClient(
+                verify=tls or httpx.create_ssl_context(), trust_env=False, timeout=FETCH_SECONDS
+            ) as client,
         ):
             where = await _key_set_of(client, issuer)
             found = _KeySet.model_validate_json(await _get(client, where))
