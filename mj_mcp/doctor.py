@@ -39,7 +39,7 @@ async def run_checks(settings: Settings) -> list[Check]:
         await _check_journal(settings),
         _check_folder("output folder", settings.output_dir, "MJ_OUTPUT_DIR"),
         *([await _check_archive(settings)] if settings.archive and settings.archive_url else []),
-        *([_check_tokens(settings)] if settings.http_tokens or settings.token_file.exists() else []),
+        *([_check_tokens(settings)] if settings.http_tokens or _is_seen(settings.token_file) else []),
         *([await _check_issuer(settings.auth_issuer)] if settings.auth_issuer else []),
     ]
 
@@ -115,6 +115,14 @@ async def _check_archive(settings: Settings) -> Check:
         return Check("archive", ok=False, said=f"{settings.bucket_url}: {said}")
     read = "written, read and removed one object" if same else "what was read is not what was written"
     return Check("archive", ok=same, said=f"{settings.bucket_url}: {read}")
+
+
+def _is_seen(path: Path) -> bool:
+    """Whether it is there, as far as can be told: what keeps the data folder shut is said of the journal."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _check_tokens(settings: Settings) -> Check:

@@ -173,6 +173,14 @@ async def test_the_doctor_sees_a_folder_that_cannot_be_written(
     assert (done.returncode, marks(done)) == (1, WELL | {check: "FAIL"})
 
 
+async def test_the_doctor_survives_a_data_folder_that_cannot_even_be_asked_about(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    """Its name is too long for a file system: like a folder without permission, but for root, too."""
+    done = await examine(sim, tmp_path, MJ_DATA_DIR=str(tmp_path / ("d" * 300)))
+    assert (done.returncode, marks(done)) == (1, WELL | {"journal": "FAIL"})
+
+
 async def test_the_doctor_reads_the_tokens(sim: Simulator, tmp_path: Path) -> None:
     file = tmp_path / "tokens.json"
     named = {"MJ_HTTP_TOKENS": str(file)}
