@@ -25,20 +25,22 @@ async def imagine(caller: Caller, prompt: str = "a mug") -> str:
     return str((await caller.task("generate_image", prompt=prompt, wait_seconds=0))["task_id"])
 
 
+def change(home: Path, task_id: str, what: str, *values: str) -> str:
+    """Change a row past the program under test; its body as it was."""
+    with closing(sqlite3.connect(home / "data" / "journal.db", timeout=PATIENCE)) as db, db:
+        (before,) = db.execute("SELECT body FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
+        db.execute(f"UPDATE tasks SET {what} WHERE task_id = ?", (*values, task_id))
+    return str(before)
+
+
 async def test_a_damaged_row_hides_no_other_and_is_watched_again_once_it_is_mended(
     sim: Simulator, spawn: Spawn, tmp_path: Path
 ) -> None:
     """By somebody else's hand, while no server runs; mended while one does."""
 
-    def put(body: str) -> str:
-        with closing(sqlite3.connect(tmp_path / "data" / "journal.db", timeout=PATIENCE)) as db, db:
-            (before,) = db.execute("SELECT body FROM tasks WHERE task_id = ?", (damaged,)).fetchone()
-            db.execute("UPDATE tasks SET body = ? WHERE task_id = ?", (body, damaged))
-        return str(before)
-
     async with spawn(sim) as caller:
         damaged, sound = await imagine(caller), await imagine(caller, "a jug")
-    body = put("no task at all")
+    body = change(tmp_path, damaged, "body = ?", "no task at all")
     async with spawn(sim) as caller:
         refused = await caller.error("get_task", task_id=damaged)
         assert refused["code"] == "storage_unavailable"
@@ -55,7 +57,7 @@ async def test_a_damaged_row_hides_no_other_and_is_watched_again_once_it_is_mend
         done = await caller.task("get_task", task_id=sound, wait_seconds=PATIENCE, include_image=False)
         assert done["status"] == "succeeded"
         assert len(caller.logged("row_damaged")) == 1, "told once, not at every sweep"
-        put(body)
+        change(tmp_path, damaged, "body = ?", body)
         done = await caller.task("get_task", task_id=damaged, wait_seconds=PATIENCE, include_image=False)
         assert done["status"] == "succeeded"
 
@@ -63,19 +65,14 @@ async def test_a_damaged_row_hides_no_other_and_is_watched_again_once_it_is_mend
 async def test_a_row_that_is_damaged_while_it_is_watched_is_let_go_and_taken_up_again(
     sim: Simulator, spawn: Spawn, tmp_path: Path
 ) -> None:
-    def put(body: str) -> str:
-        with closing(sqlite3.connect(tmp_path / "data" / "journal.db", timeout=PATIENCE)) as db, db:
-            (before,) = db.execute("SELECT body FROM tasks").fetchone()
-            db.execute("UPDATE tasks SET body = ?, seq = seq + 1", (body,))
-        return str(before)
-
     async with spawn(sim) as caller:
         task_id = await imagine(caller)
-        body = put("no task at all")
+        written = "body = ?, seq = seq + 1"
+        body = change(tmp_path, task_id, written, "no task at all")
         with anyio.fail_after(PATIENCE):
             while not caller.logged("row_damaged"):
                 await caller.call("list_tasks")
-        put(body)
+        change(tmp_path, task_id, written, body)
         sim.finish(task_id)
         done = await caller.task("get_task", task_id=task_id, wait_seconds=PATIENCE, include_image=False)
         assert done["status"] == "succeeded"
@@ -85,18 +82,14 @@ async def test_a_row_that_is_damaged_while_it_is_watched_is_let_go_and_taken_up_
 async def test_a_sweep_that_breaks_is_followed_by_the_next(sim: Simulator, spawn: Spawn, tmp_path: Path) -> None:
     """A lease has a holder whom no system call can be asked about, until somebody's hand puts it right."""
 
-    def hold(by: str) -> None:
-        with closing(sqlite3.connect(tmp_path / "data" / "journal.db", timeout=PATIENCE)) as db, db:
-            db.execute(f"UPDATE tasks SET holder = {by}, lease_until = 2e9 WHERE task_id = ?", (held,))
-
     async with spawn(sim) as caller:
         held, free = await imagine(caller), await imagine(caller, "a jug")
-    hold("'a' || char(0)")
+    change(tmp_path, held, "holder = 'a' || char(0), lease_until = 2e9")
     async with spawn(sim) as caller:
         with anyio.fail_after(PATIENCE):
             while len(caller.logged("sweep_failed")) < 2:
                 await caller.task("get_task", task_id=free)
-        hold("NULL")
+        change(tmp_path, held, "holder = NULL")
         for task_id in (held, free):
             sim.finish(task_id)
             done = await caller.task("get_task", task_id=task_id, wait_seconds=PATIENCE, include_image=False)
