@@ -3,7 +3,6 @@
     MjError
     |-- CallerError            the caller can act: another call, other arguments
     |   |-- InvalidRequest       invalid_request        an argument is wrong
-    |   |   `-- UnknownArgument    invalid_request        the tool has no such argument
     |   |-- NotReady             not_ready              the parent task is not finished
     |   |-- TaskNotFound         task_not_found         nobody knows the id
     |   |-- PromptRefused        prompt_refused         the proxy names a banned word
@@ -11,6 +10,7 @@
     |   `-- ImageUnavailable     image_unavailable      the picture cannot be had
     |-- OperatorError          a person has to act: settings, account, disk, the proxy's records
     |   |-- Unauthorized         unauthorized           HTTP 401, 402, 403
+    |   |-- NotConfigured        not_configured         no key was given yet
     |   |-- LimitReached         limit_reached          the ceiling that a person set
     |   |-- StorageUnavailable   storage_unavailable    the journal cannot be written
     |   `-- Unconfirmed          unconfirmed            the submit may have been charged
@@ -25,6 +25,7 @@ its code is worded at the face (`server/render.py` for a model, `cli.py` for a p
 
 from __future__ import annotations
 
+import json
 from typing import ClassVar
 
 
@@ -59,25 +60,33 @@ class PassingError(MjError):
 
 
 class InvalidRequest(CallerError):
-    """An argument is wrong. Names the argument, what was given, and what is allowed."""
+    """An argument is wrong. Names the argument, what is allowed, and what was given; all of them when several are."""
 
     code = "invalid_request"
 
-    def __init__(self, argument: str, given: object, allowed: str) -> None:
-        shown = repr(given)
-        if len(shown) > 200:
-            shown = shown[:197] + "..."
-        super().__init__(f"`{argument}` was {shown}; allowed: {allowed}.")
-        self.argument = argument
+    def __init__(self, argument: str, given: object, must_be: str) -> None:
+        """`must_be` ends the sentence "`argument` must be ..."."""
+        self.problems: tuple[str, ...] = (f"`{shortened(argument)}` must be {must_be} (got {as_given(given)}).",)
+        super().__init__(self.problems[0])
+
+    @classmethod
+    def because(cls, *problems: str) -> InvalidRequest:
+        """One error for all `problems` of a call, each a sentence of its own."""
+        error = cls.__new__(cls)
+        MjError.__init__(error, " ".join(problems))
+        error.problems = problems
+        return error
 
 
-class UnknownArgument(InvalidRequest):
-    """An argument that the tool does not have: a dropped option would spend money on the wrong picture."""
+def as_given(value: object) -> str:
+    """A value as a caller wrote it, in JSON; at most 200 characters."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return shortened(text.encode("utf-8", "backslashreplace").decode(), 200)
 
-    def __init__(self, tool: str, argument: str, nearest: str | None, known: list[str]) -> None:
-        hint = f"; did you mean `{nearest}`?" if nearest else "."
-        MjError.__init__(self, f"{tool} has no argument `{argument}`{hint} It takes: {', '.join(known)}.")
-        self.argument = argument
+
+def shortened(text: str, limit: int = 80) -> str:
+    """`text`, cut where it is longer than `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 class NotReady(CallerError):
@@ -114,6 +123,12 @@ class Unauthorized(OperatorError):
     """HTTP 401, 402 or 403: the key or the account is at fault."""
 
     code = "unauthorized"
+
+
+class NotConfigured(OperatorError):
+    """No key was given yet: the server runs, and nothing can be bought or fetched."""
+
+    code = "not_configured"
 
 
 class LimitReached(OperatorError):
@@ -162,6 +177,7 @@ ERRORS: dict[str, type[MjError]] = {
         Rejected,
         ImageUnavailable,
         Unauthorized,
+        NotConfigured,
         LimitReached,
         StorageUnavailable,
         Unconfirmed,

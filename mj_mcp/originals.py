@@ -152,8 +152,9 @@ def image_of(task: Task, index: int) -> Image:
     for image in task.images:
         if image.index == index:
             return image
-    has = ", ".join(str(image.index) for image in task.images) or "none: this task has no pictures"
-    raise InvalidRequest("index", index, has)
+    if not task.images:
+        raise InvalidRequest.because(f"task {task.handle} has no pictures.")
+    raise InvalidRequest("index", index, "one of " + ", ".join(str(image.index) for image in task.images))
 
 
 def present(task: Task) -> Task:

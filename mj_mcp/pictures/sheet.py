@@ -91,7 +91,7 @@ def single_view(data: bytes, max_edge: int = 1024, max_bytes: int = VIEW_BYTES) 
     Raises InvalidRequest for another `max_edge`, ImageUnavailable when the bytes are no picture.
     """
     if max_edge not in VIEW_EDGES:
-        raise InvalidRequest("max_edge", max_edge, f"{VIEW_EDGES[0]} to {VIEW_EDGES[-1]}")
+        raise InvalidRequest("max_edge", max_edge, f"between {VIEW_EDGES[0]} and {VIEW_EDGES[-1]}")
     return _encode(_shrunk(data, (max_edge, max_edge)), max_bytes)
 
 

@@ -17,7 +17,7 @@ from mcp_types import CallToolResult
 from opentelemetry.trace import get_current_span
 from pydantic import ValidationError
 
-from mj_mcp.errors import InvalidRequest, LimitReached, MjError, UnknownArgument
+from mj_mcp.errors import InvalidRequest, LimitReached, MjError, shortened
 from mj_mcp.happenings import Called
 from mj_mcp.server.identity import caller
 from mj_mcp.server.render import SPENDING_TOOLS, error_result
@@ -75,7 +75,10 @@ class CheckedTool(Tool):
         if first["type"] == "extra_forbidden":
             near = MEANT.get(name) if MEANT.get(name) in known else None
             nearest = near or next(iter(get_close_matches(name, known, n=1, cutoff=0.4)), None)
-            return UnknownArgument(self.name, name, nearest, known)
+            hint = f"; did you mean `{nearest}`?" if nearest else "."
+            return InvalidRequest.because(
+                f"{self.name} has no argument `{shortened(name)}`{hint} It takes: {', '.join(known)}."
+            )
         given = None if first["type"] == "missing" else first["input"]
         said = "a value: it is required" if first["type"] == "missing" else first["msg"]
         return InvalidRequest(name, given, said[0].lower() + said[1:])

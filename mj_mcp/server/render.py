@@ -49,6 +49,8 @@ NEXT_STEPS = {
     "prompt_refused": "Reword the prompt without the refused word. Nothing was charged.",
     "busy": "Wait for an open task to finish (list_tasks, get_task), or as long as retry_after_seconds says, "
     "then call again.",
+    "not_configured": "Tell the person to set MJ_API_KEY where this server is configured and to restart it; "
+    "`mj-mcp doctor` checks the key.",
     "unauthorized": "Tell the person: MJ_API_KEY or the account's balance must be put right. Do not retry.",
     "rejected": "Read what the proxy says, change the request accordingly, or try once more later. "
     "Nothing was created.",
