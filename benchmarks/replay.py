@@ -1,129 +1,170 @@
-"""Replays job times through the cadence, as a watch would live them, and through the fixed loop. No real time passes.
+"""Replays traces of job times through the schedule, as the poller lives them, and through the fixed loop.
 
-The cadence sees only what a watch sees: ages of looks and what they reported, never true times.
+No real time passes. The schedule sees only what a poller sees: ages of polls and what they showed, never true times.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mj_mcp.cadence import Model, Watched, learn, next_look
-from mj_mcp.jobtimes import MEMORY, Finished
+from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, Timings
+from mj_mcp.tasks import Image, Kind, Sighting, Status, Task
 
 POLL = 5.0
-RELEARN_SECONDS = 15.0
+PER_SECOND = 50
+PICTURES = (Image(1, "https://example.com/1.png"),)
+CLAIM_SECONDS = 0.02
+"""Between two claims of a wave."""
+
+PAUSE_SECONDS = 5.0
+"""Between the end of a wave and the next one."""
 
 STEPS = (0.0, 15.0, 31.0, 46.0, 62.0, 77.0, 93.0)
 """Progress as Midjourney's bot reports it after a time in the queue: log in novicezk/midjourney-proxy issue 261
 (waiting at 17:06:39.9, 0 % at :52.5, then a step each 6.5 to 7.8 s)."""
 
-Learner = Callable[["Watch"], Model]
 Seen = tuple[float, float, int]
-"""(seconds it took, delay in seconds, looks) of one job."""
+"""(seconds it took, delay in seconds, polls) of one job."""
 
 
 @dataclass
-class Job:
-    """A running job, and what the watch knows of it."""
+class Running:
+    """An open job, and what the poller knows of it."""
 
     number: int
-    at: float
+    claimed: float
     seconds: float
-    salt: random.Random
     queued: float
-    task: Watched = field(default_factory=Watched)
-    due: float = 0.0
-    jitter: float = 0.0
+    task: Task
+    job: OpenJob
+    polls: int = 0
+    polled_at: float = 0.0
+    version: int = 0
+    waiting: bool = False
 
-    def progress(self, shape: str, age: float) -> float:
+    def progress(self, shape: str, age: float) -> int | None:
         """What the proxy reports at `age`."""
         share = min(1.0, age / self.seconds)
         if shape == "percent":
             return math.floor(100 * share)
         done = max(0.0, (share - self.queued) / (1 - self.queued)) * 7
-        return STEPS[min(6, int(done))]
+        return int(STEPS[min(6, int(done))]) if shape else None
 
 
 @dataclass
-class Watch:
-    """The least that a watch does: keeps the history, asks the cadence, obeys it."""
+class Replay:
+    """The least that a poller does: it asks when the next poll is due, keeps to the ceiling, and tells what it saw."""
 
-    learner: Learner
+    waves: list[list[float]]
+    rng: random.Random
+    at_once: int = 0
+    progress: str = ""
+    asked_together: bool = False
     poll: float = POLL
-    running: list[Job] = field(default_factory=list)
-    history: list[Finished] = field(default_factory=list)
-    order: list[int] = field(default_factory=list)
-    model: Model | None = None
-    learned_at: float = 0.0
+    now: float = 0.0
+    results: dict[int, Seen] = field(default_factory=dict)
+    open: dict[int, Running] = field(default_factory=dict)
+    claims: list[tuple[float, int, float]] = field(default_factory=list)
+    due: list[tuple[float, int, int]] = field(default_factory=list)
+    ready: list[tuple[float, int]] = field(default_factory=list)
+    made: deque[float] = field(default_factory=lambda: deque(maxlen=PER_SECOND))
 
-    def plan(self, job: Job, now: float) -> None:
-        """When to look at `job` next."""
-        if self.model is None or now - self.learned_at > RELEARN_SECONDS:
-            self.model, self.learned_at = self.learner(self), now
-        job.due = max(now, job.at + next_look(self.model, job.task, job.jitter))
+    def run(self) -> list[Seen]:
+        """What each job took, waited and cost, in the order of the claims."""
+        self.jobs = OpenJobs(self.poll, Timings(idle=math.inf))
+        numbers = iter(range(sum(map(len, self.waves))))
+        self.coming = deque(deque((next(numbers), seconds) for seconds in wave) for wave in self.waves)
+        self.submit()
+        while self.claims or self.due or self.ready:
+            slot = max(self.now, self.made[0] + 1 if len(self.made) == PER_SECOND else 0.0) if self.ready else math.inf
+            claim = self.claims[0][0] if self.claims else math.inf
+            due = self.due[0][0] if self.due else math.inf
+            self.now = max(self.now, min(slot, claim, due))
+            if claim <= min(slot, due):
+                self.claim(*heapq.heappop(self.claims))
+            elif due <= slot:
+                self.when_due(*heapq.heappop(self.due))
+            else:
+                self.look(self.open[heapq.heappop(self.ready)[1]])
+        return [self.results[number] for number in sorted(self.results)]
 
-    def saw_the_end(self, job: Job, now: float) -> Seen:
-        """The last look at `job`; what it teaches moves every look that is still to come."""
-        age, last, looks = now - job.at, job.task.last, job.task.looks + 1
-        self.running.remove(job)
-        self.history.append(Finished(age, now, age - last, looks))
-        self.order.append(job.number)
-        self.model = None
-        for other in self.running:
-            self.plan(other, now)
-        return job.seconds, age - job.seconds, looks
+    def submit(self) -> None:
+        """Ask for what has room now."""
+        if not self.at_once and self.coming and not self.open:
+            start = self.now + PAUSE_SECONDS
+            for k, (number, seconds) in enumerate(self.coming.popleft()):
+                heapq.heappush(self.claims, (start + CLAIM_SECONDS * k, number, seconds))
+        while self.at_once and self.coming[0] and len(self.open) + len(self.claims) < self.at_once:
+            number, seconds = self.coming[0].popleft()
+            heapq.heappush(self.claims, (self.now + self.rng.random(), number, seconds))
+
+    def claim(self, at: float, number: int, seconds: float) -> None:
+        """A job begins."""
+        task = Task(
+            submission_id=str(number),
+            kind=Kind.IMAGINE,
+            status=Status.PROCESSING,
+            updated_at=at,
+            submitted_at=0.0 if self.asked_together else at,
+            claimed_at=at,
+        )
+        job = self.jobs.begin(task, 0.0, known=True)
+        self.open[number] = Running(number, at, seconds, self.rng.uniform(0.1, 0.35), task, job, polled_at=at)
+        self.plan(self.open[number])
+
+    def plan(self, running: Running) -> None:
+        """Look at when its next poll is due."""
+        running.version += 1
+        at = running.claimed + self.jobs.next_poll(running.task, running.job)
+        heapq.heappush(self.due, (max(self.now, at), running.number, running.version))
+
+    def when_due(self, _at: float, number: int, version: int) -> None:
+        """A poll is due, unless its time was moved; it waits for a slot."""
+        running = self.open.get(number)
+        if running is None or running.waiting or running.version != version:
+            return
+        age = self.now - running.claimed + 1e-6
+        if self.jobs.next_poll(running.task, running.job) > age:
+            self.plan(running)
+        else:
+            self.jobs.count(running.task, running.job, age)
+            running.waiting = True
+            heapq.heappush(self.ready, (running.polled_at, number))
+
+    def look(self, running: Running) -> None:
+        """Poll it."""
+        self.made.append(self.now)
+        age, times = self.now - running.claimed, running.job.times
+        ended = age >= running.seconds
+        seen = Sighting(
+            status=Status.SUCCEEDED if ended else Status.PROCESSING,
+            images=PICTURES if ended else (),
+            progress=running.progress(self.progress, age),
+        )
+        before = times.first_poll, times.early_poll
+        self.jobs.saw(running.task, running.job, seen, age=age, now=self.now)
+        running.polls, running.polled_at, running.waiting = running.polls + 1, self.now, False
+        if ended:
+            del self.open[running.number]
+            self.results[running.number] = running.seconds, age - running.seconds, running.polls
+            self.submit()
+        else:
+            self.plan(running)
+        if before != (times.first_poll, times.early_poll):
+            for other in self.open.values():
+                if not other.job.polls.begun and not other.waiting:
+                    self.plan(other)
 
 
-def learned(watch: Watch) -> Model:
-    """The model as the server makes it."""
-    ages = [job.task.last for job in watch.running]
-    return learn(watch.history[-MEMORY:], ages, poll_seconds=watch.poll)
-
-
-def replay(
-    times: Sequence[float],
-    seed: int,
-    *,
-    at_once: int = 3,
-    progress: str = "",
-    poll: float = POLL,
-    apart: float = 1.0,
-    learner: Learner = learned,
-) -> list[Seen]:
-    """What each job took, waited and cost, in the order of their submits: `at_once` run, and each end begins another.
-
-    `apart`: a job is submitted up to so many seconds after the end that made room for it.
-    """
-    rng, watch, now = random.Random(seed), Watch(learner, poll), 0.0
-    results: dict[int, Seen] = {}
-    coming = list(enumerate(times))[::-1]
-    while coming or watch.running:
-        while coming and len(watch.running) < at_once:
-            k, seconds = coming.pop()
-            salt = random.Random(f"{seed}/{k}")
-            job = Job(k, now + apart * rng.random(), seconds, salt, rng.uniform(0.1, 0.35), jitter=salt.random())
-            watch.running.append(job)
-            watch.plan(job, now)
-        job = min(watch.running, key=lambda j: j.due)
-        now = job.due
-        seen, age = job.task, now - job.at
-        if age >= job.seconds:
-            results[job.number] = watch.saw_the_end(job, now)
-            continue
-        percent = job.progress(progress, age) if progress else 0.0
-        sights = (*seen.sights, (age, percent)) if percent else seen.sights
-        job.task, job.jitter = Watched(age, seen.looks + 1, sights), job.salt.random()
-        watch.plan(job, now)
-    return [results[k] for k in range(len(times))]
-
-
-def fixed(seconds: float, poll: float = POLL) -> tuple[float, int]:
-    """Delay and looks of the fixed loop."""
-    looks = math.ceil(seconds / poll)
-    return looks * poll - seconds, looks
+def fixed(seconds: float, poll: float = POLL) -> Seen:
+    """What the fixed loop makes of a job."""
+    polls = math.ceil(seconds / poll)
+    return seconds, polls * poll - seconds, polls
 
 
 @dataclass(frozen=True)
@@ -132,18 +173,13 @@ class Row:
 
     delay: float
     late: float
-    looks: float
+    polls: float
 
 
-def row(jobs: Sequence[tuple[float, float]]) -> Row:
-    """What (delay, looks) of some jobs come to."""
-    delays, count = sorted(delay for delay, _ in jobs), len(jobs)
-    return Row(sum(delays) / count, delays[int(0.95 * count)], sum(looks for _, looks in jobs) / count)
-
-
-def cadence_row(jobs: Sequence[Seen]) -> Row:
-    """The cadence's row."""
-    return row([(delay, looks) for _, delay, looks in jobs])
+def row(jobs: Sequence[Seen]) -> Row:
+    """What some jobs come to."""
+    delays, count = sorted(delay for _, delay, _ in jobs), len(jobs)
+    return Row(sum(delays) / count, delays[int(0.95 * count)], sum(polls for *_, polls in jobs) / count)
 
 
 def fixed_row(jobs: Sequence[Seen], poll: float = POLL) -> Row:

@@ -1,4 +1,4 @@
-"""Opens everything in order and closes it in reverse: journal, proxy, watch, studio.
+"""Opens everything in order and closes it in reverse: journal, proxy, poller, studio.
 
 Owns lifetimes. Decides nothing else.
 """
@@ -16,6 +16,8 @@ from mj_mcp.journal import Journal, Limits, open_journal
 from mj_mcp.logs import redactor
 from mj_mcp.news import News
 from mj_mcp.pictures import Darkroom, PictureClient, open_bucket
+from mj_mcp.polling.open_jobs import Timings
+from mj_mcp.polling.poller import Poller
 from mj_mcp.proxy import Proxy
 from mj_mcp.proxy.http import Http
 from mj_mcp.records import Records
@@ -24,14 +26,15 @@ from mj_mcp.studio import Studio
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Task
 from mj_mcp.vault import Vault
-from mj_mcp.watch import Watch
 
 GRACE_SECONDS = 20.0
 """How long a stop waits for the answers to POSTs in flight, so that they are recorded."""
 
 
 @asynccontextmanager
-async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIterator[Studio]:
+async def open_studio(
+    settings: Settings, observe: Observer = ignore, timings: Timings | None = None
+) -> AsyncIterator[Studio]:
     """A studio that works, until the block ends; `observe` is told of what operators count."""
     async with AsyncExitStack() as stack:
         journal, proxy = await stack.enter_async_context(_open_edges(settings))
@@ -52,19 +55,22 @@ async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIt
             observe(Ended(task))
             gallery.keep(task)
 
-        watch = Watch(journal, proxy, poll_seconds=settings.poll_seconds, now=time.time, on_end=on_end, tell=news.tell)
-        observe(Opened(watch.load))
-        stack.push_async_callback(_stop, asyncio.create_task(watch.run()))
-        stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
-        limits = Limits(
-            settings.max_open_tasks,
-            settings.daily_task_limit,
-            settings.max_open_tasks_per_user,
-            settings.daily_task_limit_per_user,
+        poller = Poller(
+            journal,
+            proxy,
+            poll_seconds=settings.poll_seconds,
+            polls_per_second=settings.max_polls_per_second,
+            now=time.time,
+            on_end=on_end,
+            tell=news.tell,
+            timings=timings or Timings(),
         )
-        submits = Submits(journal, proxy, watch, limits=limits, now=time.time, observe=observe)
+        observe(Opened(poller.load))
+        stack.push_async_callback(_stop, asyncio.create_task(poller.run()))
+        stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
+        submits = Submits(journal, proxy, poller, limits=_limits(settings), now=time.time, observe=observe)
         stack.push_async_callback(submits.drain, GRACE_SECONDS)
-        yield Studio(journal, proxy, watch, submits, gallery, news=news, now=time.time)
+        yield Studio(journal, proxy, poller, submits, gallery, news=news, now=time.time)
 
 
 @asynccontextmanager
@@ -72,6 +78,15 @@ async def open_records(settings: Settings) -> AsyncIterator[Records]:
     """The records for a person at the machine: nothing is watched, and no running server is disturbed."""
     async with _open_edges(settings) as (journal, proxy):
         yield Records(journal, proxy, now=time.time)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.max_open_tasks,
+        settings.daily_task_limit,
+        settings.max_open_tasks_per_user,
+        settings.daily_task_limit_per_user,
+    )
 
 
 def _vault(settings: Settings, darkroom: Darkroom) -> Vault:

@@ -53,7 +53,14 @@ class Settings(BaseSettings):
         None, description="How long a call waits when it does not say. Default: what the connected host survives."
     )
     poll_seconds: float = Field(
-        5.0, ge=0.5, le=300, description="The pace of looks at a running task that the proxy asks for, in seconds."
+        5.0,
+        ge=0.5,
+        le=300,
+        description="Seconds between two polls of a running task that the proxy asks for. All in all no more polls are "
+        "made than a fixed loop of this pace makes.",
+    )
+    max_polls_per_second: int = Field(
+        50, ge=1, le=10_000, description="Polls per second over all tasks of this process, at most."
     )
     max_open_tasks: int = Field(
         10, ge=1, le=10_000, description="Tasks open at once for this account, over all processes."

@@ -26,6 +26,7 @@ from mj_mcp.journal import UNREAD, Journal, Page
 from mj_mcp.news import News, Tick
 from mj_mcp.originals import present
 from mj_mcp.pictures import Rendered, SavedFile
+from mj_mcp.polling.poller import Poller
 from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.proxy import (
     Proxy,
@@ -36,10 +37,9 @@ from mj_mcp.proxy import (
     simple_change,
 )
 from mj_mcp.submits import Submits
-from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
+from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, awaiting_pictures, merge, warn
 from mj_mcp.vault import Picture
 from mj_mcp.verdicts import blindness, raise_unless_accepted, raise_when_blind, seen
-from mj_mcp.watch import Watch
 
 log = structlog.get_logger("mj_mcp.studio")
 
@@ -75,7 +75,7 @@ class Studio:
         self,
         journal: Journal,
         proxy: Proxy,
-        watch: Watch,
+        watch: Poller,
         submits: Submits,
         gallery: Gallery,
         *,
@@ -160,8 +160,8 @@ class Studio:
             task, looks = await self._watch.wait(
                 task,
                 max(wait.until, wait.began + GLANCE_SECONDS),
-                look_now=known is not None,
-                one_look=not wait_seconds,
+                poll_now=known is not None,
+                one_poll=not wait_seconds,
                 tick=tick,
             )
             raise_when_blind(task, self._watch.trouble(task))
@@ -285,7 +285,7 @@ class Studio:
     async def _parent(self, owner: str, handle: str, wait: _Wait) -> Task:
         task = await self._journal.find(handle, owner) or await self._adopt(owner, handle, wait)
         if task.is_moving:
-            task, _ = await self._watch.wait(task, wait.began + GLANCE_SECONDS, look_now=True, one_look=True)
+            task, _ = await self._watch.wait(task, wait.began + GLANCE_SECONDS, poll_now=True, one_poll=True)
         if task.is_open:
             raise NotReady(f"task {task.handle} is {task.status}: nothing can be made from it until it has succeeded")
         if task.status is not Status.SUCCEEDED:
@@ -303,7 +303,7 @@ class Studio:
         blank = Task(
             submission_id=f"sub_{uuid.uuid4().hex}", status=Status.QUEUED, task_id=task_id, owner=owner, updated_at=now
         )
-        adopted = await self._journal.adopt(merge(blank, look, now))
+        adopted = await self._journal.adopt(merge(blank, awaiting_pictures(look), now))
         self._watch.follow(adopted)
         self._watch.publish(adopted)
         return adopted

@@ -23,9 +23,9 @@ from mj_mcp.errors import Busy, MjError, PromptRefused, StorageUnavailable, Unau
 from mj_mcp.happenings import Observer, Submitted, ignore
 from mj_mcp.journal import Claim, Journal, Limits
 from mj_mcp.news import Tick
+from mj_mcp.polling.poller import TICK_SECONDS, Poller
 from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Submit
 from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, doubt, refuse
-from mj_mcp.watch import TICK_SECONDS, Watch
 
 log = structlog.get_logger("mj_mcp.submits")
 
@@ -49,7 +49,7 @@ class Submits:
         self,
         journal: Journal,
         proxy: Proxy,
-        watch: Watch,
+        watch: Poller,
         *,
         limits: Limits,
         now: Callable[[], float],

@@ -119,13 +119,15 @@ class Task:
     failure: Failure | None = None
     warnings: tuple[str, ...] = ()
     submitted_at: float | None = None
+    claimed_at: float | None = None
+    """When its claim was made, after our own queue: a job's time counts from here. None in rows of older versions."""
     finished_at: float | None = None
     looks: int | None = None
-    """Looks that its watcher made until it saw the end."""
+    """Polls that its poller made until it saw the end."""
     given_up_at: float | None = None
-    """Since when a stalled task is not looked at by itself any more."""
+    """Since when a stalled task is not polled by itself any more."""
     blind: float | None = None
-    """Seconds between the last look that saw it open and the one that saw the end."""
+    """Seconds between the last poll that saw it open and the one that saw the end; None where that is not known."""
 
     @property
     def is_open(self) -> bool:
@@ -223,6 +225,12 @@ def give_up(task: Task, now: float) -> Task:
 def resume(task: Task) -> Task:
     """A task that was given up, once somebody asks for it."""
     return replace(task, given_up_at=None, warnings=tuple(w for w in task.warnings if w != GIVEN_UP))
+
+
+def awaiting_pictures(seen: Sighting) -> Sighting:
+    """`seen`, as under way while it is a success without pictures: some proxies list them a moment after the end."""
+    missing = seen.status is _S.SUCCEEDED and not seen.images
+    return replace(seen, status=_S.PROCESSING, warnings=()) if missing else seen
 
 
 def merge(task: Task, seen: Sighting, now: float) -> Task:

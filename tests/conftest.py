@@ -27,6 +27,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CallToolResult, Implementation
 
 from mj_mcp.app import open_studio
+from mj_mcp.polling.open_jobs import Timings
 from mj_mcp.server import build_server
 from mj_mcp.settings import Settings, read_settings
 from mj_mcp.simulator import Simulator
@@ -229,13 +230,18 @@ def connect(settings_for: Callable[..., Settings]) -> Callable[..., AbstractAsyn
 
     @asynccontextmanager
     async def start(
-        sim: Simulator, *, protocol: str = "2026-07-28", host: str | None = None, **extra: str
+        sim: Simulator,
+        *,
+        protocol: str = "2026-07-28",
+        host: str | None = None,
+        timings: Timings | None = None,
+        **extra: str,
     ) -> AsyncIterator[Caller]:
         settings = settings_for(sim.url, **extra)
         mode = "auto" if protocol == "2026-07-28" else "legacy"
         info = Implementation(name=host, version="1") if host else None
         async with (
-            open_studio(settings) as studio,
+            open_studio(settings, timings=timings) as studio,
             Client(build_server(studio, settings), mode=mode, client_info=info) as client,
         ):
             yield Caller(client)

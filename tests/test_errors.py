@@ -19,6 +19,7 @@ import pytest
 from conftest import KEY, Caller
 from structlog.testing import capture_logs
 
+from mj_mcp.polling.open_jobs import Timings
 from mj_mcp.simulator import Fault, Simulator, faults
 
 pytestmark = pytest.mark.anyio
@@ -26,13 +27,8 @@ pytestmark = pytest.mark.anyio
 Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks that fail are repeated at once: the pace is another test's subject."""
-    monkeypatch.setattr("mj_mcp.pace.FAILED_LOOK_SECONDS", 0.02)
-    monkeypatch.setattr("mj_mcp.pace.MIN_GAP", 0.02)
-    monkeypatch.setattr("mj_mcp.cadence.MIN_GAP", 0.02)
-    monkeypatch.setattr("mj_mcp.watch.NUDGE_GAP_SECONDS", 0.1)
+HASTY = Timings(failed=0.02, asked=0.1)
+"""Polls that fail are repeated as soon as the budget of polls allows it."""
 
 
 async def imagine(caller: Caller, prompt: str = "a mug") -> str:
@@ -280,12 +276,11 @@ async def test_the_proxy_refuses_what_only_it_can_know(sim: Simulator, connect: 
 # --- looks
 
 
-@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(
     "fault", [faults.empty(), faults.wrong_json(b"null"), faults.wrong_json(b"{}"), faults.status(204)]
 )
 async def test_a_few_empty_answers_are_borne(fault: Fault, sim: Simulator, connect: Connect) -> None:
-    async with connect(sim) as caller:
+    async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
         sim.inject("look", fault, times=3)
         sim.finish(task_id)
@@ -294,12 +289,11 @@ async def test_a_few_empty_answers_are_borne(fault: Fault, sim: Simulator, conne
     assert sim.fired == {fault.name: 3}
 
 
-@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("answer", ["empty", "null", "{}", "204", "404"])
 async def test_a_task_that_the_proxy_forgot_is_stalled_and_not_failed(
     answer: Any, sim: Simulator, connect: Connect
 ) -> None:
-    async with connect(sim) as caller:
+    async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
         sim.unknown_look = answer
         sim.inject("look", faults.forget())
@@ -313,9 +307,8 @@ async def test_a_task_that_the_proxy_forgot_is_stalled_and_not_failed(
     assert len(sim.submits()) == 1
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_a_stalled_task_is_taken_up_again_by_asking(sim: Simulator, connect: Connect) -> None:
-    async with connect(sim) as caller:
+    async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
         sim.inject("look", faults.empty(), times=5)
         await sim.until(lambda: sim.fired["empty"] == 5, timeout=10)
@@ -325,11 +318,8 @@ async def test_a_stalled_task_is_taken_up_again_by_asking(sim: Simulator, connec
         assert (done["status"], len(done["images"])) == ("succeeded", 4)
 
 
-async def test_a_job_that_never_moves_is_stalled_and_says_so(
-    sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mj_mcp.pace.IDLE_SECONDS", 0.6)
-    async with connect(sim) as caller:
+async def test_a_job_that_never_moves_is_stalled_and_says_so(sim: Simulator, connect: Connect) -> None:
+    async with connect(sim, timings=Timings(idle=0.6)) as caller:
         task_id = await imagine(caller)
         sim.inject("look", faults.stuck())
         result = await caller.call("get_task", task_id=task_id, wait_seconds=2)
@@ -364,12 +354,11 @@ BLIND: list[tuple[str, Fault, str]] = [
 ]
 
 
-@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(("fault", "code"), [row[1:] for row in BLIND], ids=[row[0] for row in BLIND])
 async def test_looks_that_keep_failing_are_told_while_the_task_stays_open(
     fault: Fault, code: str, sim: Simulator, connect: Connect
 ) -> None:
-    async with connect(sim) as caller:
+    async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
         sim.inject("look", fault, times=1000)
         await sim.until(lambda: sim.fired[fault.name] >= 4, timeout=10)
@@ -387,9 +376,8 @@ async def test_looks_that_keep_failing_are_told_while_the_task_stays_open(
     assert (len(sim.submits()), len(sim.ledger)) == (1, 1)
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_one_failed_look_is_borne_but_one_refused_key_is_told(sim: Simulator, connect: Connect) -> None:
-    async with connect(sim) as caller:
+    async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
         sim.inject("look", faults.status(502))
         sim.finish(task_id)
@@ -403,11 +391,10 @@ async def test_one_failed_look_is_borne_but_one_refused_key_is_told(sim: Simulat
         assert sim.fired["status_502"] == 1
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_a_proxy_that_goes_away_while_a_job_runs_is_unreachable_until_it_is_back(
     sim: Simulator, connect: Connect
 ) -> None:
-    async with connect(sim) as caller:
+    async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
         await sim.stop_listening(abort=True)
         for _ in range(30):
@@ -486,15 +473,39 @@ async def test_a_status_that_goes_back_takes_nothing_back(sim: Simulator, connec
 
 
 @pytest.mark.parametrize("fault", [faults.images_null(), faults.images_missing()], ids=["null", "missing"])
-async def test_success_without_pictures_is_told_with_a_warning(fault: Fault, sim: Simulator, connect: Connect) -> None:
+async def test_success_without_pictures_is_told_with_a_warning_after_a_few_more_polls(
+    fault: Fault, sim: Simulator, connect: Connect
+) -> None:
     async with connect(sim) as caller:
         task_id = await imagine(caller)
         sim.finish(task_id)
-        sim.inject("look", fault)
-        task = await caller.task("get_task", task_id=task_id, wait_seconds=10)
+        sim.inject("look", fault, times=1000)
+        task = await caller.task("get_task", task_id=task_id, wait_seconds=20)
         assert (task["status"], task["images"]) == ("succeeded", [])
         assert task["warnings"] == ["the proxy reports success, but lists no picture"]
-    assert sim.fired == {fault.name: 1}
+    assert sim.fired == {fault.name: 5}
+
+
+async def test_pictures_that_are_listed_some_time_after_the_success_are_not_lost(
+    sim: Simulator, connect: Connect
+) -> None:
+    async with connect(sim) as caller:
+        task_id = await imagine(caller)
+        sim.finish(task_id)
+        sim.inject("look", faults.images_null(), times=4)
+        task = await caller.task("get_task", task_id=task_id, wait_seconds=20)
+        assert (task["status"], len(task["images"]), task["warnings"]) == ("succeeded", 4, [])
+    assert sim.fired == {"images_null": 4}
+
+
+async def test_an_adopted_success_without_pictures_is_polled_again(sim: Simulator, connect: Connect) -> None:
+    task_id = await foreign(sim)
+    sim.finish(task_id)
+    async with connect(sim) as caller:
+        sim.inject("look", faults.images_null(), times=2)
+        task = await caller.task("get_task", task_id=task_id, wait_seconds=20)
+        assert (task["status"], len(task["images"]), task["warnings"]) == ("succeeded", 4, [])
+    assert sim.fired == {"images_null": 2}
 
 
 @pytest.mark.parametrize("pictures", [1, 2, 4])

@@ -49,6 +49,7 @@ def test_the_defaults_are_the_published_ones() -> None:
         "database_url": SecretStr(""),
         "wait_seconds": None,
         "poll_seconds": 5.0,
+        "max_polls_per_second": 50,
         "max_open_tasks": 10,
         "daily_task_limit": None,
         "max_open_tasks_per_user": None,

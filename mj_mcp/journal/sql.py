@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
@@ -61,8 +62,9 @@ class SqlJournal:
             if position := take_place(db, self._account, task, self._now(), limits, queue=queue):
                 return Place(position)
             claim = request_key + (f":{task.submission_id}" if allow_duplicate else "")
-            self._insert(db, task, request_key, claim)
-            return Claim(task, is_new=True)
+            claimed = replace(task, claimed_at=self._now())
+            self._insert(db, claimed, request_key, claim)
+            return Claim(claimed, is_new=True)
 
         try:
             claimed = await self._write(work)

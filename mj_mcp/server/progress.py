@@ -34,7 +34,7 @@ def ticker(ctx: Context[Any]) -> Tick | None:
         if time.monotonic() - told < GAP_SECONDS:
             return
         told = time.monotonic()
-        age = max(0.0, time.time() - (task.submitted_at or task.updated_at))
+        age = max(0.0, time.time() - (task.claimed_at or task.submitted_at or task.updated_at))
         remaining = studio.remaining(task)
         if remaining is not None:
             by_time = MOST_BY_TIME * age / (age + max(remaining, 1.0))

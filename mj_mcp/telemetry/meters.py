@@ -73,8 +73,8 @@ class Meters:
     def _measure(self, task: Task) -> None:
         attributes = _known({"kind": task.kind, "status": task.status})
         # A task that was adopted was submitted by somebody else, nobody knows when.
-        if task.finished_at is not None and task.submitted_at is not None:
-            self._jobs.record(task.finished_at - task.submitted_at, attributes)
+        if task.finished_at is not None and task.claimed_at is not None:
+            self._jobs.record(task.finished_at - task.claimed_at, attributes)
         if task.blind is not None:
             self._delays.record(task.blind, attributes)
 

@@ -1,7 +1,8 @@
-"""The watch as a whole: what it survives, its ceiling of looks, and what those who wait are told meanwhile."""
+"""The poller as a whole: what it survives, its ceiling, what it knows after a restart, and what is told meanwhile."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from pathlib import Path
 import anyio
 import pytest
 from conftest import Caller
-from lives import PATIENCE
+from lives import PATIENCE, rows
 
+from mj_mcp.polling.open_jobs import Timings
 from mj_mcp.simulator import Simulator
+from mj_mcp.tasks import GIVEN_UP
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +34,12 @@ def change(home: Path, task_id: str, what: str, *values: str) -> str:
         (before,) = db.execute("SELECT body FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
         db.execute(f"UPDATE tasks SET {what} WHERE task_id = ?", (*values, task_id))
     return str(before)
+
+
+def queue(home: Path) -> int:
+    """How many requests wait for a place."""
+    with closing(sqlite3.connect(home / "data" / "journal.db", timeout=PATIENCE)) as db:
+        return int(db.execute("SELECT count(*) FROM waiting").fetchone()[0])
 
 
 async def test_a_damaged_row_hides_no_other_and_is_watched_again_once_it_is_mended(
@@ -96,21 +105,93 @@ async def test_a_sweep_that_breaks_is_followed_by_the_next(sim: Simulator, spawn
             assert done["status"] == "succeeded"
 
 
-async def test_however_many_ask_at_once_looks_keep_to_their_ceiling(sim: Simulator, connect: Connect) -> None:
-    async with connect(sim, MJ_MAX_OPEN_TASKS="100") as caller:
-        ids = [await imagine(caller, f"mug {number}") for number in range(100)]
+async def test_however_many_ask_at_once_polls_keep_to_their_ceiling(sim: Simulator, connect: Connect) -> None:
+    async with connect(sim, MJ_MAX_OPEN_TASKS="100", MJ_MAX_POLLS_PER_SECOND="20") as caller:
+        ids = [await imagine(caller, f"mug {number}") for number in range(60)]
         began = len(sim.looks())
         async with anyio.create_task_group() as group:
             for task_id in ids:
-                group.start_soon(caller.client.call_tool, "get_task", {"task_id": task_id, "wait_seconds": 2})
+                group.start_soon(caller.client.call_tool, "get_task", {"task_id": task_id, "wait_seconds": 4})
         at = [look.at for look in sim.looks()[began:]]
-    assert len(at) >= 50
-    # In any second: the ceiling, and those that were under way when it began.
-    for first in at:
-        assert sum(first <= look < first + 1 for look in at) <= 63 + 16
+    assert len(at) >= 60
+    assert len(at) <= 20 * (at[-1] - at[0] + 2)
+    polled = [sum(look.at >= at[0] for look in sim.looks(task_id)) for task_id in ids]
+    assert max(polled) - min(polled) <= 1, "whoever was not seen for longest goes first"
 
 
-async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_looked_at(
+async def test_a_defect_in_a_poll_ends_the_polling_of_that_task_only_until_the_next_sweep(
+    sim: Simulator, spawn: Spawn, tmp_path: Path
+) -> None:
+    """A task has an id that no URL may hold, until somebody's hand puts it right."""
+
+    async with spawn(sim) as caller:
+        broken, sound = await imagine(caller), await imagine(caller, "a jug")
+    body = change(tmp_path, broken, "body = replace(body, task_id, 'a/b')")
+    async with spawn(sim) as caller:
+        with anyio.fail_after(PATIENCE):
+            while len(caller.logged("poll_failed")) < 2:
+                await caller.task("get_task", task_id=sound)
+        change(tmp_path, broken, "body = ?, seq = seq + 1", body)
+        for task_id in (broken, sound):
+            sim.finish(task_id)
+            done = await caller.task("get_task", task_id=task_id, wait_seconds=PATIENCE, include_image=False)
+            assert done["status"] == "succeeded"
+
+
+async def test_the_claim_is_made_after_our_own_queue_and_its_row_says_when(
+    sim: Simulator, connect: Connect, tmp_path: Path
+) -> None:
+    async with connect(sim, MJ_MAX_OPEN_TASKS="1") as caller:
+        first = await imagine(caller)
+        async with anyio.create_task_group() as group:
+            group.start_soon(caller.client.call_tool, "generate_image", {"prompt": "a jug", "wait_seconds": PATIENCE})
+            await sim.until(lambda: queue(tmp_path) == 1)
+            asked = time.time()
+            sim.finish(first)
+            await sim.until(lambda: len(sim.ledger) == 2)
+            sim.finish(sim.ledger[1].task_id)
+    row = json.loads(change(tmp_path, sim.ledger[1].task_id, "seq = seq"))
+    assert row["submitted_at"] < asked < row["claimed_at"] <= sim.ledger[1].at
+
+
+async def test_a_later_process_has_learned_what_an_earlier_one_saw(sim: Simulator, connect: Connect) -> None:
+    async with connect(sim) as caller:
+        task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
+        assert task["eta_seconds"] > 35, "what such jobs usually take"
+        sim.finish(task["task_id"])
+        await caller.task("get_task", task_id=task["task_id"], wait_seconds=PATIENCE, include_image=False)
+    async with connect(sim) as caller:
+        task = await caller.task("generate_image", prompt="a jug", wait_seconds=0)
+        with anyio.fail_after(PATIENCE):  # the journal is read beside the first calls
+            while (task["eta_seconds"] or 0.0) > 35:
+                task = await caller.task("get_task", task_id=task["task_id"], include_image=False)
+
+
+async def test_a_task_that_has_stood_still_for_a_day_is_left_alone_until_somebody_asks(
+    sim: Simulator, connect: Connect, tmp_path: Path
+) -> None:
+    hasty = Timings(idle=0.0, give_up=0.0, idle_sweep=0.05)
+    async with connect(sim, timings=hasty) as caller:
+        task_id = await imagine(caller)
+        seen = {"warnings": []}
+        with anyio.fail_after(PATIENCE):
+            while GIVEN_UP not in str(seen["warnings"]):
+                (seen,) = (await caller.task("list_tasks"))["tasks"]
+        assert seen["status"] == "stalled"
+        # Nobody holds it, and neither this server nor the next one polls it by itself.
+        polls = len(sim.looks(task_id))
+    async with connect(sim, timings=hasty) as caller:
+        other = await imagine(caller, "a jug")
+        await sim.until(lambda: len(sim.looks(other)) > 0)
+        assert len(sim.looks(task_id)) == polls
+        assert rows(tmp_path)[0]["holder"] is None
+        sim.finish(task_id)
+        done = await caller.task("get_task", task_id=task_id, wait_seconds=PATIENCE, include_image=False)
+        assert done["status"] == "succeeded"
+        assert len(sim.looks(task_id)) > polls
+
+
+async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_polled(
     sim: Simulator, spawn: Spawn
 ) -> None:
     told: list[str | None] = []

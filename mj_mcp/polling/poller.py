@@ -1,0 +1,326 @@
+"""Polls the open tasks, tells everybody who waits, and takes both up again after a restart.
+
+Owns who is polled by this process and who hears of it. Several processes share the open tasks through the journal's
+leases: each task is polled by one of them, and the others hear of it from the journal. Knows nothing of MCP, nor of how
+a task was bought.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from mj_mcp.errors import StorageUnavailable, Unauthorized
+from mj_mcp.happenings import Load
+from mj_mcp.journal import Journal
+from mj_mcp.news import Reader, Tick
+from mj_mcp.polling.job_times import REMEMBERED
+from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, Timings
+from mj_mcp.polling.rate_limit import RateLimit
+from mj_mcp.proxy import Look, Proxy, Trouble
+from mj_mcp.tasks import Kind, Status, Task, give_up, resume
+
+log = structlog.get_logger("mj_mcp.polling")
+
+TICK_SECONDS = 1.0
+LAST_POLL_SECONDS = 0.7
+"""A wait ends with a poll so long before its end: the answer is as fresh as it can be."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A task that is polled here, as `job`, or that somebody waits for. `task` is the last that was heard of it."""
+
+    task: Task
+    job: OpenJob | None = None
+    claimed: float = 0.0
+    """When its job's time began, on the event loop's clock."""
+    waiters: int = 0
+    polls: int = 0
+    lost: bool = False
+    """Whether another process polls it now."""
+    unrecorded: bool = False
+    """Whether the journal has yet to hear what the last poll showed."""
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Poller:
+    """Polls the open tasks that this process holds, and tells everybody who waits."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        proxy: Proxy,
+        *,
+        poll_seconds: float,
+        polls_per_second: int,
+        now: Callable[[], float],
+        on_end: Reader,
+        tell: Reader,
+        timings: Timings,
+    ) -> None:
+        """`now`: Unix time. `on_end` hears of each end that is seen here, before anybody; `tell` of every change."""
+        self._journal, self._proxy, self._timings = journal, proxy, timings
+        self._now, self._on_end, self._tell = now, on_end, tell
+        self._jobs = OpenJobs(poll_seconds, timings)
+        self._limit = RateLimit(polls_per_second)
+        self._entries: dict[str, _Entry] = {}
+        self._wake = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._released = False
+
+    def load(self) -> Load:
+        """How much is held now. The list is made in one step, so any thread may ask."""
+        entries = list(self._entries.values())
+        return Load(sum(entry.job is not None for entry in entries), sum(entry.waiters for entry in entries))
+
+    def remaining(self, task: Task) -> float | None:
+        """Seconds until such a job is usually done; None when nothing is known, or it is later than any known."""
+        if not task.is_watched or task.upstream_eta is not None:
+            return task.upstream_eta
+        return None if task.claimed_at is None else self._jobs.remaining(task, self._age(task))
+
+    async def run(self) -> None:
+        """Poll until cancelled. A defect in one sweep is logged; the next one is made all the same."""
+        async with asyncio.TaskGroup() as self._group:
+            await self._survive(self._recall)
+            self._group.create_task(self._journal.listen(self._wake.set))
+            while True:
+                await self._survive(self._sweep)
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._timings.sweep if self._entries else self._timings.idle_sweep):
+                        await self._wake.wait()
+
+    def publish(self, task: Task, *, news: bool = True) -> None:
+        """Tell all here who wait for `task`, and of `news` the readers; begin to poll it if it was just accepted."""
+        entry = self._entries.get(task.submission_id)
+        if entry is not None:
+            entry.task = task
+            entry.news.set()
+            entry.news = asyncio.Event()
+        if task.is_watched and (entry is None or entry.job is None):
+            self._wake.set()
+        if news:
+            self._tell(task)
+
+    def follow(self, task: Task) -> None:
+        """Poll a task that was accepted or looked up this moment: its next poll is as far away as any other."""
+        self._begin(task, known=True)
+
+    def release(self) -> None:
+        """End every wait, also those to come: each is answered with what is known. Polls go on."""
+        self._released = True
+        for entry in self._entries.values():
+            entry.news.set()
+
+    def trouble(self, task: Task) -> tuple[int, Trouble] | None:
+        """How many polls have failed since the last good one, and how the last one failed."""
+        entry = self._entries.get(task.submission_id)
+        job = entry.job if entry else None
+        return (job.failures, job.trouble) if job and job.trouble else None
+
+    # ----------------------------------------------------------------------------------------------- waiting
+
+    async def wait(
+        self,
+        task: Task,
+        until: float,
+        *,
+        enough: Callable[[Task], bool] = lambda task: not task.is_moving,
+        poll_now: bool = False,
+        one_poll: bool = False,
+        tick: Tick | None = None,
+    ) -> tuple[Task, int]:
+        """`task` as soon as it is `enough`, or as last seen at the event loop's time `until`; and the polls made.
+
+        `poll_now` asks for a poll at once instead of at the usual time; with `one_poll` the first poll ends the wait,
+        whatever it shows. A poll that the proxy refuses ends it in any case. `tick` is awaited about once a second.
+        """
+        clock = asyncio.get_running_loop().time
+        with self._attending(task) as entry:
+            before = entry.polls
+            self._ask(entry, now=poll_now)
+            last_poll = until - LAST_POLL_SECONDS if until - clock() > 2 * LAST_POLL_SECONDS else None
+            # Read after registering: a change between the caller's own read and this one is not missed.
+            task = await self._read_anew(entry)
+            while not enough(task) and (left := until - clock()) > 0 and not self._released:
+                if last_poll is not None and clock() >= last_poll:
+                    last_poll = None
+                    self._ask(entry, now=True)
+                pause = left if last_poll is None else last_poll - clock()
+                heard = await _heard(entry.news, max(0.0, min(pause, TICK_SECONDS) if tick else pause))
+                task = entry.task
+                if heard and (one_poll or self._is_refused(entry)):
+                    break
+                if tick is not None and not enough(task):
+                    await tick(task)
+            return task, entry.polls - before
+
+    @contextmanager
+    def _attending(self, task: Task) -> Iterator[_Entry]:
+        entry = self._entries.setdefault(task.submission_id, _Entry(task))
+        entry.waiters += 1
+        try:
+            yield entry
+        finally:
+            entry.waiters -= 1
+            self._forget(entry)
+
+    async def _read_anew(self, entry: _Entry) -> Task:
+        """The row as it is now; a task that was given up is taken up again, as somebody asks for it."""
+        task = entry.task
+        with suppress(StorageUnavailable):
+            task = await self._journal.find(task.submission_id, task.owner) or task
+            if task.given_up_at is not None:
+                task = await self._journal.update(task.submission_id, resume)
+                self._wake.set()
+            if entry.job is None:
+                entry.task = task
+        return task
+
+    def _ask(self, entry: _Entry, *, now: bool) -> None:
+        if entry.job is None:
+            self._wake.set()
+        else:
+            entry.job.asked = entry.job.asked or now
+            entry.wake.set()
+
+    def _is_refused(self, entry: _Entry) -> bool:
+        trouble = entry.job.trouble if entry.job else None
+        return trouble is not None and trouble.code == Unauthorized.code
+
+    def _forget(self, entry: _Entry) -> None:
+        if not entry.waiters and entry.job is None:
+            self._entries.pop(entry.task.submission_id, None)
+
+    # -------------------------------------------------------------------------------------- which tasks are polled
+
+    async def _survive(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except StorageUnavailable as failure:
+            log.warning("journal_unavailable", reason=failure.message)
+        except Exception:
+            log.exception("sweep_failed")
+
+    async def _recall(self) -> None:
+        """Learn from what earlier processes saw."""
+        for kind in Kind:
+            self._jobs.learn_from(await self._journal.finished(kind, REMEMBERED))
+
+    async def _sweep(self) -> None:
+        polled = self._polled()  # who of these is gone further down has ended: `held` may be older than that
+        for task in await self._journal.changes():
+            self.publish(task)
+        held = {task.submission_id: task for task in await self._journal.tend(self._now())}
+        for task in [task for name, task in held.items() if name not in polled]:
+            await asyncio.sleep(0)  # a thousand of them hold nobody up
+            if task.is_watched:
+                self._begin(task, known=False)
+            else:
+                self.publish(task)  # settled for a dead process: whoever repeated its call waits here
+        for name in polled & self._polled() - held.keys():
+            # Over, or taken by another process that thought this one dead.
+            self._entries[name].lost = True
+            self._entries[name].wake.set()
+
+    def _polled(self) -> set[str]:
+        return {name for name, entry in self._entries.items() if entry.job is not None}
+
+    def _begin(self, task: Task, *, known: bool) -> None:
+        """Poll that task from now on; what is `known` of it is of this moment."""
+        if self._group is None or not task.is_watched:
+            return
+        entry = self._entries.setdefault(task.submission_id, _Entry(task))
+        if entry.job is not None:
+            return
+        age = self._age(task)
+        entry.task, entry.claimed = task, asyncio.get_running_loop().time() - age
+        entry.lost = entry.unrecorded = False
+        entry.job = self._jobs.begin(task, age, known=known)
+        self._group.create_task(self._poll(entry, entry.job))
+
+    # ------------------------------------------------------------------------------------------------ polling
+
+    async def _poll(self, entry: _Entry, job: OpenJob) -> None:
+        """Poll until the task is over. A defect ends the polling of this task only; the next sweep begins it anew."""
+        task = entry.task
+        try:
+            while (task.is_watched or entry.unrecorded) and await self._due(entry, job):
+                async with self._limit.slot(entry.claimed + job.polls.last):
+                    job.asked = False
+                    age = asyncio.get_running_loop().time() - entry.claimed
+                    look = await self._proxy.look(task.task_id or "")
+                entry.polls += 1
+                before = entry.task
+                task = await self._record(entry, self._saw(entry, job, look, age))
+                if not task.is_open and not entry.unrecorded:
+                    self._on_end(task)
+                self.publish(task, news=task is not before)
+        except Exception:
+            log.exception("poll_failed", task_id=task.task_id)
+            await asyncio.sleep(self._timings.failed)
+        finally:
+            self._jobs.drop(task)
+            entry.job = None
+            self._forget(entry)
+
+    async def _due(self, entry: _Entry, job: OpenJob) -> bool:
+        """Sleep until the next poll is due; a waiter or news of other jobs may move it. False: not ours any more."""
+        clock = asyncio.get_running_loop().time
+        while not entry.lost:
+            task, idle = entry.task, self._now() - entry.task.updated_at
+            if task.status is Status.STALLED and idle > self._timings.give_up and not entry.waiters:
+                await self._journal.update(task.submission_id, lambda task: give_up(task, self._now()))
+                return False
+            age = clock() - entry.claimed
+            if (left := self._jobs.next_poll(task, job) - age) <= 0:
+                self._jobs.count(task, job, age)
+                return True
+            entry.wake.clear()
+            await _heard(entry.wake, left)
+        return False
+
+    def _saw(self, entry: _Entry, job: OpenJob, look: Look, age: float) -> Callable[[Task], Task] | None:
+        """What a poll changes; it may also move the first polls of other jobs."""
+        times = job.times
+        before = times.first_poll, times.early_poll
+        change = self._jobs.saw(entry.task, job, look, age=age, now=self._now())
+        if before != (times.first_poll, times.early_poll):
+            for other in self._entries.values():
+                if other.job is not None and other.job.times is times and not other.job.polls.begun:
+                    other.wake.set()
+        return change
+
+    async def _record(self, entry: _Entry, change: Callable[[Task], Task] | None) -> Task:
+        """What is known after a poll, written down when it is news."""
+        task = entry.task
+        if change is None or ((changed := change(task)) == task and not entry.unrecorded):
+            return task
+        try:
+            written = await self._journal.update(task.submission_id, change)
+        except StorageUnavailable as failure:
+            # Whoever waits is told all the same; the row is written by a later poll.
+            log.warning("poll_not_recorded", task_id=task.task_id, reason=failure.message)
+            entry.unrecorded = True
+            return changed
+        entry.unrecorded = False
+        return written
+
+    def _age(self, task: Task) -> float:
+        """Seconds since the claim (without one: since the submit of an older version, or the adoption)."""
+        return max(0.0, self._now() - (task.claimed_at or task.submitted_at or task.updated_at))
+
+
+async def _heard(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event, at most so long; whether it came."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
