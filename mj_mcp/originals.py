@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from os.path import isfile
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -24,6 +24,9 @@ from mj_mcp.tasks import Image, Sighting, Task, merge
 from mj_mcp.vault import Picture, Vault
 
 log = structlog.get_logger("mj_mcp.originals")
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 ANSWER_SECONDS = 22.0
 """How long viewing or saving may take: hosts cut a call after 25 s and more."""
@@ -50,13 +53,18 @@ class Originals:
         self._vault = vault
         self._tell = tell
         self._looks: dict[str, asyncio.Task[Look]] = {}
+        self._pictures: dict[tuple[str, int], asyncio.Task[Picture]] = {}
 
     async def picture(self, task: Task, image: Image) -> Picture:
-        """One original. What had to be fetched is archived.
+        """One original. What had to be fetched is archived, also when the caller has gone meanwhile.
 
         Raises:
             ImageUnavailable.
         """
+        key = task.submission_id, image.index
+        return await _shared(self._pictures, key, lambda: self._found(task, image))
+
+    async def _found(self, task: Task, image: Image) -> Picture:
         noted = image.path is not None  # by whichever process; a new picture is in no bucket yet
         if (kept := await self._kept(task, image, far=noted)) is not None:
             return kept
@@ -93,11 +101,11 @@ class Originals:
             log.warning("pictures_not_recorded", task_id=task.task_id, reason=failure.message)
 
     async def aclose(self) -> None:
-        """Stop looking."""
-        looks = list(self._looks.values())
-        for look in looks:
-            look.cancel()
-        await asyncio.gather(*looks, return_exceptions=True)
+        """Stop looking and fetching."""
+        running: list[asyncio.Task[Any]] = [*self._looks.values(), *self._pictures.values()]
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     async def _kept(self, task: Task, image: Image, *, far: bool) -> Picture | None:
         return await self._vault.get(task.submission_id, image.index, far=far) if self._vault else None
@@ -127,17 +135,27 @@ class Originals:
 
     async def _look(self, task: Task) -> Look:
         """One look for all the pictures of a task: their links die together."""
-        sid = task.submission_id
-        if sid not in self._looks:
-            look = self._looks[sid] = asyncio.create_task(self._relinked(task))
-            look.add_done_callback(lambda _look: self._looks.pop(sid, None))
-        return await asyncio.shield(self._looks[sid])
+        return await _shared(self._looks, task.submission_id, lambda: self._relinked(task))
 
     async def _relinked(self, task: Task) -> Look:
         look = await self._proxy.look(task.task_id or "")
         if isinstance(look, Sighting):
             await self.record(task, lambda known: merge(known, look, time.time()))
         return look
+
+
+async def _shared(running: dict[K, asyncio.Task[T]], key: K, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The work that runs under this key, or else begun now. It goes on when who waits for it is cancelled."""
+    if key not in running:
+
+        def ended(work: asyncio.Task[T]) -> None:
+            del running[key]
+            if not work.cancelled():
+                work.exception()  # known, also when nobody waits for it any more
+
+        running[key] = asyncio.create_task(begin())
+        running[key].add_done_callback(ended)
+    return await asyncio.shield(running[key])
 
 
 def image_of(task: Task, index: int) -> Image:
