@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -28,6 +30,7 @@ from mj_mcp.pictures import (
     PictureClient,
     Rendered,
     SavedFile,
+    Tile,
     save_originals,
 )
 from mj_mcp.proxy import Proxy
@@ -37,6 +40,8 @@ from mj_mcp.vault import Picture, Vault
 log = structlog.get_logger("mj_mcp.gallery")
 
 REMEMBERED_SHEETS = 64
+NO_PICTURES = "it has no pictures"
+LATE = "it is still being fetched"
 STILL_FETCHING = "the pictures are still being fetched; get_task shows them a little later"
 TRY_AGAIN_SECONDS = 30.0
 """How long a sheet with a hole in it stands before its missing pictures are tried again."""
@@ -45,9 +50,25 @@ CATCH_UP_TASKS = 50
 CATCH_UP_SECONDS = 86_400.0
 
 
+WHOLE_TASKS = 4
+"""Of so many tasks an overview shows every picture; of more, one tile each."""
+
+DRAW_SECONDS = 1.0
+"""What a labelled sheet keeps of its time for drawing: what has not arrived by then is an empty tile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A picture for a labelled sheet. Without an index it is the task's whole contact sheet, as one tile."""
+
+    label: str
+    task: Task
+    index: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A task's sheet, ready for a result: base64, or None and why there is none."""
+    """A sheet, ready for a result: base64, or None and why there is none. `missing` names what it does not show."""
 
     data: str | None
     media_type: str | None = None
@@ -98,7 +119,7 @@ class Gallery:
             if lately and any(image.path is None for image in task.images):
                 await asyncio.wait({self._job(task)})
 
-    async def show(self, task: Task, seconds: float) -> Shown:
+    async def show(self, task: Task, seconds: float | None) -> Shown:
         """The task's contact sheet, waiting up to `seconds` for it to be made. Never raises for a picture's sake."""
         known = self._shown.get(task.submission_id)
         if known is not None and (not known.missing or time.monotonic() - known.at < TRY_AGAIN_SECONDS):
@@ -109,6 +130,28 @@ class Gallery:
         job = self._job(task)
         await asyncio.wait({job}, timeout=seconds)
         return job.result() if job.done() else known or Shown(None, missing=(STILL_FETCHING,))
+
+    async def together(self, groups: Sequence[Sequence[Labelled]], seconds: float) -> Shown:
+        """Pictures of several tasks on one sheet, each group a block of its own, in at most `seconds`.
+
+        What cannot be had in that time is an empty tile, and named in `missing`. Never raises for a picture's sake.
+        """
+        until = time.monotonic() + seconds
+        items = [item for group in groups for item in group]
+        jobs = [asyncio.create_task(self._tile(item, len(groups) * len(group))) for group in groups for item in group]
+        await _in_time(jobs, max(seconds - DRAW_SECONDS, seconds / 2))
+        found = [(None, LATE) if job.cancelled() else job.result() for job in jobs]
+        missing = tuple(f"{item.label}: {why}" for item, (_, why) in zip(items, found, strict=True) if why)
+        if not any(tile for tile, _ in found):
+            return Shown(None, missing=missing)
+        tiles = iter(tile for tile, _ in found)
+        labelled = [[(item.label, next(tiles)) for item in group] for group in groups]
+        whole = all(item.index is None for item in items)
+        drawing = asyncio.create_task(self._darkroom.labelled_sheet(labelled, foot=whole))
+        await _in_time([drawing], until - time.monotonic())
+        if drawing.cancelled():
+            return Shown(None, missing=(STILL_FETCHING,))
+        return _encoded(drawing.result().data, drawing.result().media_type, missing)
 
     async def view(self, task: Task, index: int, max_edge: int) -> Rendered:
         """One picture, large enough to judge.
@@ -181,10 +224,27 @@ class Gallery:
         self._remember(task, shown)
         return shown
 
+    async def _tile(self, item: Labelled, share: int) -> tuple[Tile | None, str]:
+        """What stands under a label, and what is missing there."""
+        try:
+            if item.index is not None:
+                picture = await self._originals.picture(item.task, image_of(item.task, item.index))
+                return await self._darkroom.tile(picture.data, share), ""
+            shown = await self.show(item.task, None)
+            if shown.data is None:
+                return None, "; ".join(shown.missing) or NO_PICTURES
+            return await self._darkroom.tile(base64.b64decode(shown.data), share), "; ".join(shown.missing)
+        except MjError as failure:
+            return None, failure.message
+        except Exception as failure:
+            log.exception("tile_failed", task_id=item.task.task_id)
+            return None, _reason(failure)
+
     async def _sheet(self, task: Task, pictures: list[Picture | None], missing: tuple[str, ...]) -> Shown:
         if not any(pictures):
             return Shown(None, missing=missing, at=time.monotonic())
-        sheet = await self._darkroom.contact_sheet([picture.data if picture else None for picture in pictures])
+        tiles = [await self._darkroom.tile(one.data, len(pictures)) if one else None for one in pictures]
+        sheet = await self._darkroom.contact_sheet(tiles)
         if self._vault is not None and not missing:
             extension = sheet.media_type.removeprefix("image/").replace("jpeg", "jpg")
             try:
@@ -198,7 +258,10 @@ class Gallery:
         if self._vault is None or not all(image.media_type and image.path for image in task.images):
             return None
         sheet = await self._vault.get(task.submission_id, SHEET)
-        return _encoded(sheet.data, sheet.info.media_type, ()) if sheet else None
+        if sheet is None:
+            return None
+        converted = await self._darkroom.converted(sheet.data)  # an earlier start may have had another format
+        return _encoded(converted.data, converted.media_type, ())
 
     async def _named(self, task: Task, image: Image) -> Picture:
         """The picture, or the reason with its index: it is one of several."""
@@ -221,6 +284,29 @@ class Gallery:
         self._shown[task.submission_id] = shown
         while len(self._shown) > REMEMBERED_SHEETS:
             self._shown.popitem(last=False)
+
+
+def overview(tasks: Sequence[Task]) -> list[list[Labelled]]:
+    """Labels for up to 26 finished tasks, a group each: every picture of up to four (A1, A2, ...), else one tile each.
+
+    The first letter of a group's labels names its task.
+    """
+    if len(tasks) > WHOLE_TASKS:
+        return [[Labelled(letter, task)] for letter, task in zip(ascii_uppercase, tasks, strict=False)]
+    return [
+        [Labelled(f"{letter}{image.index}", task, image.index) for image in task.images] or [Labelled(letter, task)]
+        for letter, task in zip(ascii_uppercase, tasks, strict=False)
+    ]
+
+
+async def _in_time(jobs: Sequence[asyncio.Task[Any]], seconds: float) -> None:
+    """Wait for the jobs, and cancel those that take longer."""
+    try:
+        await asyncio.wait(jobs, timeout=seconds)
+    finally:
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
 
 
 def _measured(image: Image, picture: Picture | None) -> Image:

@@ -84,10 +84,18 @@ def inspect(data: bytes) -> PictureInfo:
     """Format and size of a picture, read from its bytes, after decoding all of it."""
     with damage_is_unavailable():
         opened = open_picture(data)
-        opened.image.draft("RGB", (1, 1))  # a JPEG is read to its end and kept small; nothing for the others
-        opened.image.load()
-        _check_size(opened.image.size)
+        decode(opened, (1, 1))
     return opened.info
+
+
+def decode(opened: Opened, size: tuple[int, int]) -> None:
+    """Decode the whole picture. To be called inside `damage_is_unavailable`.
+
+    A JPEG is read to its end too, but may come smaller, down to `size`: decoding is the slow part.
+    """
+    opened.image.draft("RGB", size)
+    opened.image.load()
+    _check_size(opened.image.size)
 
 
 def open_picture(data: bytes) -> Opened:
