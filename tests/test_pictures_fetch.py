@@ -461,15 +461,15 @@ def test_every_ipv6_address_called_public_holds_a_public_one(address: ipaddress.
 
 # ---------------------------------------------------------------- what is sent, what is said
 
-SIGNED = "http://cdn.example/a%2Fb/é.png?X-Sig=AbC%2B%2f/+~'!*()|&b=[1]&sig=SECRET#frag"
+SIGNED = "http://cdn.example/a%2Fb/é|'.png?X-Sig=AbC%2B%2f/+~'!*()&b=[1]\"&sig=SECRET#frag"
 
 
-async def test_a_signature_is_sent_as_it_came() -> None:
+async def test_a_signature_is_sent_as_it_came_and_what_no_url_may_hold_is_encoded() -> None:
     recorder = Recorder()
     async with PictureClient(OWN, None, Names(cdn_example=[PUBLIC]), recorder) as client:
         await client.fetch(SIGNED)
     first = recorder.log[0].split(b"\r\n")[0]
-    assert first == b"GET /a%2Fb/%C3%A9.png?X-Sig=AbC%2B%2f/+~'!*()|&b=[1]&sig=SECRET HTTP/1.1"
+    assert first == b"GET /a%2Fb/%C3%A9%7C'.png?X-Sig=AbC%2B%2f/+~'!*()&b=[1]%22&sig=SECRET HTTP/1.1"
 
 
 @pytest.mark.parametrize(
