@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 MIB = 2**20
-SHEET_MS, SHEET_KIB, GROWTH_MIB = 600, 200, 64
+SHEET_MS, SHEET_KIB, GROWTH_MIB = 600, 200, 96
 DRIP_SECONDS = 2.0
 
 
@@ -174,7 +174,7 @@ async def child(url: str) -> None:
     from mj_mcp.errors import ImageUnavailable  # noqa: PLC0415 - measured in a process of its own
     from mj_mcp.pictures import Darkroom, PictureClient  # noqa: PLC0415 - same
 
-    async with PictureClient(url, deadline_seconds=DRIP_SECONDS) as client, Darkroom() as darkroom:
+    async with PictureClient(url, stall_seconds=DRIP_SECONDS) as client, Darkroom() as darkroom:
         honest = png(1024, 1024, zlib.compress(bytes((1 + 3 * 1024) * 1024)))
         await darkroom.contact_sheet([await darkroom.tile(honest, 4)] * 4)
         await darkroom.inspect(honest)

@@ -50,8 +50,8 @@ HOSTILE = {
     "missing": "expired or is refused (HTTP 404)",
     "html": "no PNG, JPEG, WebP or GIF",
     "truncated": "cut off or damaged",
-    "endless": "larger than 33,554,432 bytes",
-    "drip": "did not arrive within 2 s",
+    "endless": "larger than 67,108,864 bytes",
+    "drip": "less than 65,536 bytes came in 2 s",
     "pixel-bomb": "more than 50,000,000",
     "gzip-bomb": "an encoding that was not asked for",
 }
@@ -67,7 +67,7 @@ async def sim() -> AsyncIterator[Simulator]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture may take 2 seconds instead of 20."""
-    monkeypatch.setattr("mj_mcp.app.PictureClient", functools.partial(PictureClient, deadline_seconds=2.0))
+    monkeypatch.setattr("mj_mcp.app.PictureClient", functools.partial(PictureClient, stall_seconds=2.0))
 
 
 async def finished(sim: Simulator, caller: Caller, prompt: str = "a mug", **kinds: str) -> str:
