@@ -225,6 +225,10 @@ def resume(task: Task) -> Task:
     return replace(task, given_up_at=None, warnings=tuple(w for w in task.warnings if w != GIVEN_UP))
 
 
+UNLISTED_SECONDS = 20.0
+"""How long a success may take to list its pictures before it counts as one without pictures: some polls."""
+
+
 def merge(task: Task, seen: Sighting, now: float) -> Task:
     """What is known after a look: `seen` joined with what was known, never less than before.
 
@@ -235,6 +239,8 @@ def merge(task: Task, seen: Sighting, now: float) -> Task:
         return _relinked(task, seen, now)
     if not task.is_watched or _is_late(task, seen):
         return task
+    if _is_unlisted(task, seen, now):
+        seen = replace(seen, status=_S.PROCESSING, warnings=())
     known = replace(
         task,
         upstream_status=seen.upstream_status or task.upstream_status,
@@ -256,6 +262,12 @@ def merge(task: Task, seen: Sighting, now: float) -> Task:
 
 def _is_late(task: Task, seen: Sighting) -> bool:
     return seen.status is _S.QUEUED and task.status in {_S.PROCESSING, _S.STALLED}
+
+
+def _is_unlisted(task: Task, seen: Sighting, now: float) -> bool:
+    """Whether it is a success that may list its pictures yet. The row has not changed since the first such look."""
+    is_first = seen.upstream_status != task.upstream_status
+    return seen.status is _S.SUCCEEDED and not seen.images and (is_first or now - task.updated_at < UNLISTED_SECONDS)
 
 
 def _advanced(task: Task, seen: Sighting) -> bool:
