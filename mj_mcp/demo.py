@@ -98,5 +98,5 @@ async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arg
 
 
 def _log(out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     return out.resolve() / "server.log"

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 from mj_mcp.errors import MjError
 from mj_mcp.journal import open_journal
 from mj_mcp.logs import redactor
-from mj_mcp.pictures import BucketUnavailable, open_bucket
+from mj_mcp.pictures import BucketUnavailable, make_folder, open_bucket
 from mj_mcp.proxy import Proxy, Trouble
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
@@ -151,7 +151,7 @@ async def _check_issuer(url: str) -> Check:
 
 def _check_folder(name: str, folder: Path, variable: str) -> Check:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         probe = folder / f".mj-mcp-{uuid.uuid4().hex}"
         probe.touch()
         probe.unlink()

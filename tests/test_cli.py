@@ -106,6 +106,8 @@ async def test_the_doctor_finds_all_well(unknown: str, sim: Simulator, tmp_path:
     sim.unknown_look = unknown  # type: ignore[assignment]
     done = await examine(sim, tmp_path)
     assert (done.returncode, marks(done)) == (0, WELL)
+    for folder in ("data", "pictures"):
+        assert oct((tmp_path / folder).stat().st_mode & 0o777) == "0o700"
 
 
 async def test_the_doctor_says_which_journal_it_is_and_never_its_password(
