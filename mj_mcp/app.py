@@ -45,6 +45,7 @@ async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIt
             vault=await stack.enter_async_context(_vault(settings, darkroom)) if settings.archive else None,
             output_dir=settings.output_dir,
             tell=news.tell,
+            now=time.time,
         )
         stack.push_async_callback(gallery.aclose)
 

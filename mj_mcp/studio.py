@@ -24,7 +24,7 @@ from mj_mcp.gallery import Gallery, Shown
 from mj_mcp.hosts import Patience
 from mj_mcp.journal import UNREAD, Journal, Page
 from mj_mcp.news import News, Tick
-from mj_mcp.originals import present
+from mj_mcp.originals import File
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.proxy import (
@@ -170,7 +170,8 @@ class Studio:
         if task.status is Status.REFUSED:
             raise_unless_accepted(task)
         task, shown = await self._show(task, wait) if picture else (task, None)
-        return Told(present(task), shown=shown, looks=looks, waited=wait.passed)
+        present = await self._gallery.present(task)
+        return Told(present, shown=shown, looks=looks, waited=wait.passed)
 
     def remaining(self, task: Task) -> float | None:
         """Seconds until an open task is usually done; None when nobody can tell."""
@@ -199,7 +200,7 @@ class Studio:
     async def list_tasks(self, owner: str, status: Status | None, limit: int, cursor: str | None) -> Page:
         """The owner's tasks, newest first."""
         page = await self._journal.page(owner, status, limit, cursor)
-        return replace(page, tasks=tuple(present(task) for task in page.tasks))
+        return replace(page, tasks=tuple([await self._gallery.present(task) for task in page.tasks]))
 
     async def view(self, owner: str, handle: str, index: int, max_edge: int) -> tuple[Task, Rendered]:
         """One picture of a finished task, large enough to judge.
@@ -217,6 +218,14 @@ class Studio:
             NotReady, InvalidRequest, ImageUnavailable, TaskNotFound.
         """
         return await self._gallery.original((await self.recall(owner, handle)).task, index)
+
+    async def file(self, owner: str, handle: str, index: int) -> File:
+        """One original of a finished task, to be sent: as a file wherever one is kept.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable, TaskNotFound.
+        """
+        return await self._gallery.file((await self.recall(owner, handle)).task, index)
 
     async def save(
         self, owner: str, handle: str, indexes: Sequence[int] | None, folder: str | None

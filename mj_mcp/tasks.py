@@ -80,7 +80,10 @@ class IllegalMove(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One picture of a task. `index` counts from 1; `path` is the archived original on this machine."""
+    """One picture of a task. `index` counts from 1; `path` is the archived original on this machine.
+
+    `size` (in bytes) and `sha256` are those of the original as it was archived: a kept file is checked by them.
+    """
 
     index: int
     url: str
@@ -88,6 +91,8 @@ class Image:
     width: int | None = None
     height: int | None = None
     path: str | None = None
+    size: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ImageContent, ResourceLink, TextContent
 from PIL import Image
 
-from mj_mcp.gallery import STILL_FETCHING
 from mj_mcp.pictures import PictureClient
+from mj_mcp.sheets import STILL_FETCHING
 from mj_mcp.simulator import Simulator, faults
 
 pytestmark = pytest.mark.anyio
@@ -51,7 +51,7 @@ HOSTILE = {
     "html": "no PNG, JPEG, WebP or GIF",
     "truncated": "cut off or damaged",
     "endless": "larger than 67,108,864 bytes",
-    "drip": "less than 65,536 bytes came in 2 s",
+    "drip": "less than 65,536 bytes came in 5 s",
     "pixel-bomb": "more than 50,000,000",
     "gzip-bomb": "an encoding that was not asked for",
 }
@@ -66,8 +66,8 @@ async def sim() -> AsyncIterator[Simulator]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture may take 2 seconds instead of 20."""
-    monkeypatch.setattr("mj_mcp.app.PictureClient", functools.partial(PictureClient, stall_seconds=2.0))
+    """A picture is given up after 5 seconds instead of 20."""
+    monkeypatch.setattr("mj_mcp.app.PictureClient", functools.partial(PictureClient, stall_seconds=5.0))
 
 
 async def finished(sim: Simulator, caller: Caller, prompt: str = "a mug", **kinds: str) -> str:
@@ -213,7 +213,7 @@ async def test_a_hole_is_tried_again_later_and_shown_until_it_is_filled(
         assert task_of(await shown(caller, task_id))["warnings"] != []
         sim.picture(task_id, 2, None)
         assert task_of(await shown(caller, task_id))["warnings"] != []  # not asked again at once
-        monkeypatch.setattr("mj_mcp.gallery.TRY_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr("mj_mcp.sheets.TRY_AGAIN_SECONDS", 0.0)
         result = await shown(caller, task_id)
         assert task_of(result)["warnings"] == []
         assert [tile_is_empty(sheet_of(result), place) for place in (1, 2, 3, 4)] == [False] * 4

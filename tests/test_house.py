@@ -36,8 +36,13 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "hosts": (2, {"errors", "journal"}),
     "submits": (2, {"happenings", "news", "watch", "errors", "tasks", "proxy", "journal"}),
     "vault": (2, {"errors", "pictures"}),
+    "catchup": (2, {"errors", "tasks", "journal"}),
     "originals": (2, {"vault", "news", "errors", "tasks", "proxy", "journal", "pictures"}),
-    "gallery": (2, {"vault", "originals", "news", "errors", "tasks", "proxy", "journal", "pictures"}),
+    "sheets": (2, {"vault", "originals", "errors", "tasks", "pictures"}),
+    "gallery": (
+        2,
+        {"vault", "originals", "sheets", "catchup", "news", "errors", "tasks", "proxy", "journal", "pictures"},
+    ),
     "studio": (
         2,
         {

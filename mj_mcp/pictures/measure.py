@@ -73,6 +73,7 @@ _FORMATS: Final[dict[str, tuple[re.Pattern[bytes], str, Callable[[bytes], bool]]
 }
 """By extension: how the bytes begin, the media type, and whether the end is there."""
 EXTENSIONS: Final = frozenset(_FORMATS)
+EXTENSION_OF: Final = {media_type: extension for extension, (_, media_type, _) in _FORMATS.items()}
 
 
 def media_type_of(data: bytes) -> str | None:
