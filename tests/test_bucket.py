@@ -25,7 +25,7 @@ from PIL import Image
 from structlog.testing import capture_logs
 
 from mj_mcp.errors import ImageUnavailable
-from mj_mcp.pictures import SHEET, SHEET_BYTES, Bucket, BucketUnavailable, Darkroom, What, open_bucket
+from mj_mcp.pictures import MAX_BYTES, SHEET, SHEET_BYTES, Bucket, BucketUnavailable, Darkroom, What, open_bucket
 from mj_mcp.settings import SettingsError, read_settings
 from mj_mcp.simulator import Simulator
 from mj_mcp.vault import Vault
@@ -221,7 +221,7 @@ async def test_one_object_that_is_refused_for_ever_does_not_hold_up_the_others(
     assert KEY_ID not in str(logs)
 
 
-@pytest.mark.parametrize(("what", "size"), [(1, 33 * 2**20), (SHEET, SHEET_BYTES + 1)], ids=["an original", "a sheet"])
+@pytest.mark.parametrize(("what", "size"), [(1, MAX_BYTES + 1), (SHEET, SHEET_BYTES + 1)], ids=["an original", "a sheet"])
 async def test_an_object_that_is_too_large_is_none_of_ours(
     what: Any, size: int, place: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
