@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _ROOTED = re.compile(r"(?i)file://(localhost)?/[^/].*")
+_FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
 _BUCKET = re.compile(r"(?i:s3)://[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](/([^/\s]+/)*[^/\s]*)?")
 
 
@@ -85,6 +86,11 @@ class Settings(BaseSettings):
         frozenset(),
         description="Hosts that pictures may come from, separated by commas (`cdn.example.com, *.example.org`), beside "
         "the proxy's own. Default: any public host.",
+    )
+    extra_flags: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Midjourney flags that prompts may hold without a check, separated by commas (`test, sv`), for "
+        "those that this version does not know yet. Default: none.",
     )
     resource_links: bool = Field(
         True, description="0 leaves resource links out of results, for hosts that drop a result with one."
@@ -202,14 +208,22 @@ class Settings(BaseSettings):
             raise ValueError("it must be an absolute path, since a host chooses the current folder")
         return path
 
-    @field_validator("image_hosts", "http_allowed_hosts", "http_allowed_origins", mode="before")
+    @field_validator("image_hosts", "extra_flags", "http_allowed_hosts", "http_allowed_origins", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return (
-            frozenset(host.strip().lower() for host in value.split(",") if host.strip())
+            frozenset(name.strip().lower() for name in value.split(",") if name.strip())
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("extra_flags")
+    @classmethod
+    def _flag_names(cls, names: frozenset[str]) -> frozenset[str]:
+        names = frozenset(name.lstrip("-") for name in names)
+        if not all(_FLAG_NAME.fullmatch(name) for name in names):
+            raise ValueError("it must hold names of flags in letters, like `test, sv`")
+        return names
 
     @field_validator("secret_key")
     @classmethod
