@@ -633,7 +633,7 @@ async def test_an_identical_request_is_the_running_task_unless_another_is_asked_
         assert another == view(task_id=sim.ledger[1].task_id, prompt="a mug")
         assert len(sim.submits()) == 2
 
-        # The same change asked for in two ways is one purchase; once it is over, it is for sale again.
+        # The same change asked for in two ways is one purchase, and stays so once it is over.
         sim.finish(first["task_id"])
         await caller.task("get_task", task_id=first["task_id"], wait_seconds=10)
         upscale = {"task_id": first["task_id"], "index": 1, "wait_seconds": 0}
@@ -644,8 +644,10 @@ async def test_an_identical_request_is_the_running_task_unless_another_is_asked_
         sim.finish(large["task_id"])
         await caller.task("get_task", task_id=large["task_id"], wait_seconds=10)
         again = await caller.task("upscale_image", **upscale)
-        assert again["task_id"] == sim.ledger[3].task_id
-        assert again["duplicate_of_open_task"] is False
+        assert (again["task_id"], again["status"]) == (large["task_id"], "succeeded")
+        assert len(sim.submits()) == 3
+        another = await caller.task("upscale_image", **upscale, allow_duplicate=True)
+        assert another["task_id"] == sim.ledger[3].task_id
     assert len(sim.submits()) == len(sim.ledger) == 4
 
 

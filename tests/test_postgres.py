@@ -24,7 +24,8 @@ from databases import PATIENCE, Database
 from lives import live
 
 from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal import UNREAD, Claim, Limits
+from mj_mcp.journal import REPEAT_SECONDS, UNREAD, Claim, Limits
+from mj_mcp.journal.claims import ANSWERING
 from mj_mcp.journal.database import MIGRATING
 from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.schema import MIGRATIONS
@@ -191,6 +192,23 @@ async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
     async with journals(database_url) as [journal]:
         assert await journal.find(task.submission_id, None) == task
         assert (await bought(journal)).is_watched
+
+
+async def test_a_claim_looks_up_its_answer_by_index(database_url: str) -> None:
+    async with journals(database_url) as [journal]:
+        task = await bought(journal)
+    with psycopg.connect(database_url) as db:
+        columns = "account, owner, status, request_key, settled_at, submitted_at, seq, writer, body"
+        db.execute(
+            f"INSERT INTO tasks (submission_id, {columns}) SELECT 'sub_' || i || '_' || submission_id, account, owner,"
+            " 'succeeded', 'key ' || i % 100, i, submitted_at, seq, writer, body"
+            f" FROM tasks, generate_series(1, 5000) AS i WHERE submission_id = '{task.submission_id}'".encode()
+        )
+        db.execute("ANALYZE tasks")
+        statement = "EXPLAIN " + ANSWERING.format(now=Postgres.dialect.now).replace("?", "%s")
+        plan = db.execute(statement.encode(), ("account", "key 1", "account", "key 1", REPEAT_SECONDS)).fetchall()
+    scans = [line.split(" on ")[0].strip(" ->") for (line,) in plan if "Scan" in line]
+    assert scans == ["Index Scan using tasks_open", "Index Scan using tasks_settled"]
 
 
 # --- hearing of each other

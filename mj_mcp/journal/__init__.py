@@ -25,6 +25,12 @@ LEASE_SECONDS = 8.0
 QUEUE_SECONDS = 5.0
 """How long a place in the queue is kept for a process that does not ask for it again."""
 
+REPEAT_SECONDS = 600.0
+"""For so long after its success, a request answers an identical one of the same owner.
+
+A host that gave up after 5 s cannot be told from one that heard the answer, and its model repeats the call.
+"""
+
 DOUBT_COUNTS_SECONDS = 600.0
 """An unconfirmed submit counts as open for this long: no job of this API is known to run longer."""
 
@@ -49,7 +55,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The row to go on with: our own new one, or the identical request that is open already."""
+    """The row to go on with: our own new one, or that of an identical request which is open or succeeded lately."""
 
     task: Task
     is_new: bool
@@ -87,7 +93,11 @@ class Journal(Protocol):
     async def claim(
         self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits, queue: bool = False
     ) -> Claim | Place:
-        """Check the limits, take the claim on `request_key` and insert `task`, all in one transaction.
+        """Find the row that answers, or check the limits and insert `task` with `request_key`: all in one transaction.
+
+        The newest row answers that the same owner asked for with the same `request_key` (which holds the owner) and
+        that is open, or succeeded less than `REPEAT_SECONDS` ago by the storage's clock; for an upscale, that
+        succeeded at any time. It answers before limits, queue and pause; with `allow_duplicate`, none does.
 
         Where all places are taken, or others were waiting before, the answer is a place in the queue if `queue` is
         wanted. Owners take turns. A place that is not asked for again within `QUEUE_SECONDS` is lost.

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
 from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, UNREAD, Claim, Cut, Limits, Page, Place
+from mj_mcp.journal.claims import answering
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.leases import Leases
 from mj_mcp.journal.limits import check_limits, leave_queue, take_place
@@ -49,14 +50,10 @@ class SqlJournal:
         def work(db: Db) -> Claim | Place:
             self._take_turn(db)
             if not allow_duplicate:
-                row = db.execute(
-                    f"SELECT body FROM tasks WHERE account = ? AND request_key = ? AND status IN {any_of(OPEN)}"
-                    " ORDER BY number LIMIT 1",
-                    (self._account, request_key),
-                ).fetchone()
-                if row is not None:
+                known = answering(db, self._dialect, self._account, task.kind, request_key)
+                if known is not None:
                     leave_queue(db, task.submission_id)
-                    return Claim(load(row), is_new=False)
+                    return Claim(known, is_new=False)
             check_limits(db, self._account, task, limits)
             if position := take_place(db, self._account, task, self._now(), limits, queue=queue):
                 return Place(position)
