@@ -108,8 +108,12 @@ async def _first_page(journal: Journal, _rows: int) -> None:
 
 
 async def _deep_page(journal: Journal, rows: int) -> None:
-    page = await journal.page("user-1", None, 20, str(rows // 4))
+    page = await journal.page("user-1", None, 20, f"sub_{rows // 4 // OWNERS * OWNERS + 1}")
     assert len(page.tasks) == 20
+
+
+async def _page_since(journal: Journal, _rows: int) -> None:
+    await journal.page("user-1", None, 20, None, time.time() - 3600)
 
 
 async def _repeat(journal: Journal, _rows: int) -> None:
@@ -132,6 +136,7 @@ CALLS: dict[str, Call] = {
     "list_tasks, first page": _first_page,
     "list_tasks, deep page": _deep_page,
     "list_tasks, a status nobody has": _rare,
+    "list_tasks, of the last hour": _page_since,
     "sweep (changes and leases)": _sweep,
     "submit": submit,
     "a repeat that buys nothing": _repeat,

@@ -131,8 +131,17 @@ class Journal(Protocol):
         """
         ...
 
-    async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
-        """The owner's tasks (None: everybody's), newest first; refused submits only when asked for by `status`."""
+    async def page(
+        self, owner: str | None, status: Status | None, limit: int, cursor: str | None, since: float | None = None
+    ) -> Page:
+        """The owner's tasks (None: everybody's), newest first; refused submits only when asked for by `status`.
+
+        `since`, in seconds since the epoch, leaves out what was submitted before it. A task that was found at the
+        proxy counts from when it was taken in: its `updated_at` of that moment, which later changes do not move.
+
+        Raises:
+            InvalidRequest: `cursor` is not the `next_cursor` of an earlier page of this owner.
+        """
         ...
 
     async def finished(self, kind: Kind, limit: int) -> list[Task]:

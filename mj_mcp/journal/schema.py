@@ -90,6 +90,11 @@ MIGRATIONS: list[tuple[str, str]] = [
             WHERE status = 'succeeded';
         """,
     ),
+    (
+        # When a task that was found at the proxy was taken in: it has no `submitted_at` to be listed by.
+        "0006_adopted",
+        "ALTER TABLE tasks ADD COLUMN adopted_at REAL",
+    ),
 ]
 """Applied in order, each once. A name is never reused; a journal with a name we do not know is newer than we are."""
 

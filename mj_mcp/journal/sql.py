@@ -25,6 +25,9 @@ from mj_mcp.tasks import OPEN, TASKS, Kind, Status, Task, warn
 
 T = TypeVar("T")
 
+CLOCKS_APART_SECONDS = 86400.0
+"""The clocks of the processes that write one journal differ by less, and no request waits in the queue for as long."""
+
 
 class SqlJournal:
     """See `mj_mcp.journal.Journal`."""
@@ -143,23 +146,32 @@ class SqlJournal:
             self._last_known.note(found)
         return found
 
-    async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
+    async def page(
+        self, owner: str | None, status: Status | None, limit: int, cursor: str | None, since: float | None = None
+    ) -> Page:
         """See `Journal.page`."""
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-            raise InvalidRequest("cursor", cursor, "the `next_cursor` of an earlier page")
-        where = f"status = '{status}'" if status else f"status IN {any_of(TASKS)}"
-        values: list[str | int] = [self._account, int(cursor) if cursor else 2**62]
+        wanted = f"= '{status}'" if status else f"IN {any_of(TASKS)}"
+        where = f"account = ? AND number < ? AND status {wanted}"
+        values: list[str | float] = []
         if owner is not None:
             where += " AND owner = ?"
             values.append(owner)
+        if since is not None:
+            # Rows are numbered as they were claimed, which is not exactly as they were submitted. So the index on
+            # `submitted_at` only tells below which number nothing can be new enough, and each row is compared.
+            where += (
+                " AND coalesce(submitted_at, adopted_at, finished_at) >= ? AND number > coalesce((SELECT number"
+                " FROM tasks WHERE account = ? AND submitted_at < ? ORDER BY submitted_at DESC LIMIT 1), 0)"
+            )
+            values += [since, self._account, since - CLOCKS_APART_SECONDS]
 
         def work(db: Db) -> Page:
+            below = 2**62 if cursor is None else self._number(db, cursor, owner)
             rows = db.execute(
-                f"SELECT body, number FROM tasks WHERE account = ? AND number < ? AND {where}"
-                f" ORDER BY number DESC LIMIT {limit + 1:d}",
-                values,
+                f"SELECT body, submission_id FROM tasks WHERE {where} ORDER BY number DESC LIMIT {limit + 1:d}",
+                (self._account, below, *values),
             ).fetchall()
-            more = str(rows[limit - 1][1]) if len(rows) > limit else None
+            more = rows[limit - 1][1] if len(rows) > limit else None
             return Page(tuple(readable(body for body, _ in rows[:limit])), more)
 
         return await self._read(work)
@@ -257,11 +269,27 @@ class SqlJournal:
         if self._dialect.take_turn:
             db.execute(self._dialect.take_turn, (self._account,))
 
+    def _number(self, db: Db, cursor: str, owner: str | None) -> int:
+        """Where the page before ended. A cursor is the id of its last row: nobody can guess it, and it counts nothing.
+
+        Raises:
+            InvalidRequest: it is no row of this owner.
+        """
+        row = None
+        if cursor.isascii() and cursor.isprintable():  # what no engine takes for a text is no id
+            row = db.execute(
+                "SELECT number FROM tasks WHERE account = ? AND submission_id = ? AND owner = coalesce(?, owner)",
+                (self._account, cursor, owner),
+            ).fetchone()
+        if row is None:
+            raise InvalidRequest("cursor", cursor, "the `next_cursor` of an earlier page")
+        return int(row[0])
+
     def _insert(self, db: Db, task: Task, request_key: str | None, claim: str | None) -> None:
         held = task.status is Status.SUBMITTING
         db.execute(
             "INSERT INTO tasks (account, owner, submission_id, status, request_key, claim, holder, lease_until,"
-            " seq, writer, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')",
+            " adopted_at, seq, writer, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')",
             (
                 self._account,
                 task.owner,
@@ -271,6 +299,7 @@ class SqlJournal:
                 claim,
                 self._engine.holder if held else None,
                 self._now() + LEASE_SECONDS if held else None,
+                task.updated_at if task.submitted_at is None else None,
             ),
         )
         store(db, self._engine, task)
