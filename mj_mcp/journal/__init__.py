@@ -9,7 +9,7 @@ nothing of the proxy, of waiting or of MCP.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,7 @@ from typing import Protocol
 from mj_mcp.errors import MjError, StorageUnavailable
 from mj_mcp.tasks import Kind, Status, Task
 
-__all__ = ["UNREAD", "Claim", "Cut", "Journal", "Limits", "Page", "Place", "open_journal"]
+__all__ = ["UNREAD", "Claim", "Cut", "Journal", "Limits", "Page", "Place", "Usage", "open_journal"]
 
 LEASE_SECONDS = 8.0
 """How long a silent process keeps its tasks. Within 10 s of a death somebody else looks after them."""
@@ -66,6 +66,27 @@ class Place:
     """All places are taken: the request stands in the queue, `position` counts from 1. To be asked for again."""
 
     position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was submitted, counted as the limits count it, and what is left of them.
+
+    Refused and abandoned submits do not count. Days are in UTC; `last_7_days` are today and the six days before.
+    """
+
+    today: Mapping[Kind, int]
+    """Submits by kind; a kind without one is left out."""
+    last_7_days: Mapping[Kind, int]
+    open: int
+    """Tasks that count against the limit of open tasks."""
+    waiting: int
+    """Requests in the queue."""
+    open_left: int
+    today_left: int | None
+    """None: there is no ceiling."""
+    resets_at: float
+    """When the next day begins, in seconds since the epoch."""
 
 
 CUTS_KEPT = 12
@@ -142,6 +163,10 @@ class Journal(Protocol):
         Raises:
             InvalidRequest: `cursor` is not the `next_cursor` of an earlier page of this owner.
         """
+        ...
+
+    async def usage(self, owner: str | None, limits: Limits) -> Usage:
+        """What this owner submitted (None: everybody), and what is left: the least of the owner's and all told."""
         ...
 
     async def finished(self, kind: Kind, limit: int) -> list[Task]:

@@ -13,11 +13,11 @@ from contextlib import suppress
 from typing import TypeVar
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, UNREAD, Claim, Cut, Limits, Page, Place
+from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, UNREAD, Claim, Cut, Limits, Page, Place, Usage
 from mj_mcp.journal.claims import answering
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.leases import Leases
-from mj_mcp.journal.limits import check_limits, leave_queue, take_place
+from mj_mcp.journal.limits import check_limits, count_usage, leave_queue, take_place
 from mj_mcp.journal.memory import Finished, LastKnown
 from mj_mcp.journal.rows import load, readable, store
 from mj_mcp.journal.schema import any_of
@@ -173,6 +173,19 @@ class SqlJournal:
             ).fetchall()
             more = rows[limit - 1][1] if len(rows) > limit else None
             return Page(tuple(readable(body for body, _ in rows[:limit])), more)
+
+        return await self._read(work)
+
+    async def usage(self, owner: str | None, limits: Limits) -> Usage:
+        """See `Journal.usage`."""
+        now = self._now()
+
+        def work(db: Db) -> Usage:
+            db.execute(self._dialect.begin_read)
+            try:
+                return count_usage(db, self._account, owner, limits, now)
+            finally:
+                db.execute("COMMIT")
 
         return await self._read(work)
 

@@ -31,6 +31,7 @@ class Sqlite:
     dialect = Dialect(
         next_seq="(SELECT coalesce(max(seq), 0) + 1 FROM tasks)",
         now="((julianday('now') - 2440587.5) * 86400.0)",  # SQLite 3.42 would have a word for it
+        begin_read="BEGIN",
     )
     death_shows = DEATH_SHOWS
 
