@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +30,7 @@ from mj_mcp.pictures import (
     Rendered,
     SavedFile,
     Tile,
+    check_name,
     save_originals,
 )
 from mj_mcp.proxy import Proxy
@@ -49,9 +49,6 @@ TRY_AGAIN_SECONDS = 30.0
 CATCH_UP_TASKS = 50
 CATCH_UP_SECONDS = 86_400.0
 
-
-WHOLE_TASKS = 4
-"""Of so many tasks an overview shows every picture; of more, one tile each."""
 
 DRAW_SECONDS = 1.0
 """What a labelled sheet keeps of its time for drawing: what has not arrived by then is an empty tile."""
@@ -171,17 +168,32 @@ class Gallery:
         image = image_of(task, index)
         return (await self._originals.all([self._originals.picture(task, image)]))[0]
 
-    async def save(self, task: Task, indexes: Sequence[int] | None, folder: str | None) -> list[SavedFile]:
-        """Full-size files in the output folder, or in `folder` inside it.
+    async def living_link(self, task: Task, index: int) -> str:
+        """The proxy's own link to a picture, by which the proxy can fetch it now.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable.
+        """
+        try:
+            return (await self._originals.living(task, image_of(task, index)))[0]
+        except ImageUnavailable as failure:
+            reason = f"picture {index} of task {task.handle} cannot be used as a reference: {failure.message}"
+            raise ImageUnavailable(reason) from failure
+
+    async def save(
+        self, task: Task, indexes: Sequence[int] | None, folder: str | None, name: str | None = None
+    ) -> list[SavedFile]:
+        """Full-size files in the output folder, or in `folder` inside it, called by the task's id or by `name`.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable.
         """
+        check_name(name)
         chosen = [image_of(task, index) for index in dict.fromkeys(indexes or [image.index for image in task.images])]
         if not chosen:
             image_of(task, 1)
         pictures = await self._originals.all([self._named(task, image) for image in chosen])
-        originals = [_original(task, image, picture) for image, picture in zip(chosen, pictures, strict=True)]
+        originals = [_original(task, image, picture, name) for image, picture in zip(chosen, pictures, strict=True)]
         return await asyncio.to_thread(save_originals, self._output_dir, folder, originals)
 
     async def aclose(self) -> None:
@@ -286,19 +298,6 @@ class Gallery:
             self._shown.popitem(last=False)
 
 
-def overview(tasks: Sequence[Task]) -> list[list[Labelled]]:
-    """Labels for up to 26 finished tasks, a group each: every picture of up to four (A1, A2, ...), else one tile each.
-
-    The first letter of a group's labels names its task.
-    """
-    if len(tasks) > WHOLE_TASKS:
-        return [[Labelled(letter, task)] for letter, task in zip(ascii_uppercase, tasks, strict=False)]
-    return [
-        [Labelled(f"{letter}{image.index}", task, image.index) for image in task.images] or [Labelled(letter, task)]
-        for letter, task in zip(ascii_uppercase, tasks, strict=False)
-    ]
-
-
 async def _in_time(jobs: Sequence[asyncio.Task[Any]], seconds: float) -> None:
     """Wait for the jobs, and cancel those that take longer."""
     try:
@@ -321,8 +320,9 @@ def _measured(image: Image, picture: Picture | None) -> Image:
     )
 
 
-def _original(task: Task, image: Image, picture: Picture) -> Original:
+def _original(task: Task, image: Image, picture: Picture, name: str | None) -> Original:
     return Original(
+        name=name,
         task_id=task.handle,
         index=image.index,
         data=picture.data,

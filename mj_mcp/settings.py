@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MJ_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     api_key: SecretStr = Field(
-        description="The key of the Midjourney Proxy; sent as `Authorization: Bearer ...` to the configured host only."
+        SecretStr(""),
+        description="The key of the Midjourney Proxy; sent as `Authorization: Bearer ...` to the configured host only.",
     )
     base_url: str = Field(
         "https://cubicspaces.cloud",
@@ -93,8 +94,12 @@ class Settings(BaseSettings):
         "those that this version does not know yet. Default: none.",
     )
     resource_links: bool = Field(
-        True, description="0 leaves resource links out of results, for hosts that drop a result with one."
+        False, description="1 adds resource links to results. Several frameworks fail on them after a paid success."
     )
+    inline_images: bool = Field(
+        True, description="0 leaves pictures out of all results but `view_image`'s, where a framework prints base64."
+    )
+    image_format: Literal["webp", "jpeg", "png"] = Field("webp", description="Of sheets and views: webp, jpeg or png.")
     http_allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         description="The names by which `serve --http` is called (the `Host` of a request), separated by commas; one "
@@ -140,7 +145,7 @@ class Settings(BaseSettings):
     @classmethod
     def _printable_key(cls, key: SecretStr) -> SecretStr:
         text = key.get_secret_value()
-        if not text.strip() or text != text.strip() or not (text.isascii() and text.isprintable()):
+        if text != text.strip() or not (text.isascii() and text.isprintable()):
             raise ValueError("it must be printable ASCII without spaces around it")
         return key
 
@@ -249,10 +254,15 @@ class Settings(BaseSettings):
                 raise ValueError("it must hold origins like https://app.example.com, without *, null or a path")
         return origins
 
-    @field_validator("log_level", "log_format", mode="before")
+    @field_validator("log_level", "log_format", "image_format", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a key was given."""
+        return bool(self.api_key.get_secret_value())
 
     @property
     def token_file(self) -> Path:
@@ -281,7 +291,8 @@ class Settings(BaseSettings):
         """What no text that leaves this process may hold."""
         key = [self.secret_key.get_secret_value()] if self.secret_key else []
         bucket = [found for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN") if (found := os.environ.get(name))]
-        return (self.api_key.get_secret_value(), *key, *bucket, *passwords_in(self.database_url.get_secret_value()))
+        api_key = [self.api_key.get_secret_value()] if self.has_key else []
+        return (*api_key, *key, *bucket, *passwords_in(self.database_url.get_secret_value()))
 
     @property
     def account(self) -> str:

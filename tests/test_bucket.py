@@ -354,7 +354,7 @@ async def test_a_picture_that_one_replica_archived_another_serves_after_its_link
             assert has_sheet(seen)
             saved = await theirs.task("save_images", task_id=task["task_id"])
             assert {file["index"]: Path(file["path"]).read_bytes() for file in saved["files"]} == whole
-            again = await theirs.task("get_task", task_id=task["task_id"])
+            again = await theirs.task("get_task", task_id=task["task_id"], wait_seconds=0)
             assert again["warnings"] == []
         assert pictures_asked(sim) == asked + 1, "nobody but this test asked for a dead link"
 

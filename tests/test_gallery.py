@@ -18,7 +18,7 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import KEY, PROTOCOLS, Caller
+from conftest import KEY, PROTOCOLS, Caller, facts_of
 from mcp.shared.exceptions import MCPError
 from mcp_types import BlobResourceContents, CallToolResult, ImageContent, ResourceLink, TextContent
 from PIL import Image
@@ -62,9 +62,7 @@ async def seen(caller: Caller, task_id: str, **more: Any) -> CallToolResult:
     return result
 
 
-def task_of(result: CallToolResult) -> dict[str, Any]:
-    assert isinstance(result.structured_content, dict)
-    return result.structured_content
+task_of = facts_of
 
 
 def sheet_of(result: CallToolResult) -> bytes:
@@ -122,7 +120,8 @@ def archive_of(tmp_path: Path) -> list[str]:
 async def test_a_finished_task_is_text_then_one_sheet_then_links_that_can_be_read(
     protocol: str, spawn: Connect
 ) -> None:
-    async with simulator(image_edge=640) as sim, spawn(sim, protocol=protocol) as caller:
+    linked = {"MJ_RESOURCE_LINKS": "1"}
+    async with simulator(image_edge=640) as sim, spawn(sim, protocol=protocol, **linked) as caller:
         task_id = await finished(sim, caller)
         result = await seen(caller, task_id)
         assert [type(block) for block in result.content] == [TextContent, ImageContent, *[ResourceLink] * 4]
@@ -178,7 +177,7 @@ async def test_a_single_picture_is_shown_as_itself(sim: Simulator, connect: Conn
 async def test_include_image_false_leaves_the_picture_out(sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
         result = await seen(caller, await finished(sim, caller), include_image=False)
-        assert [type(block) for block in result.content] == [TextContent, *[ResourceLink] * 4]
+        assert [type(block) for block in result.content] == [TextContent]
 
 
 async def test_the_list_of_tasks_never_carries_pictures(sim: Simulator, connect: Connect) -> None:
@@ -186,12 +185,6 @@ async def test_the_list_of_tasks_never_carries_pictures(sim: Simulator, connect:
         await seen(caller, await finished(sim, caller))
         page = await caller.call("list_tasks")
         assert [type(block) for block in page.content] == [TextContent]
-
-
-async def test_resource_links_can_be_left_out(sim: Simulator, connect: Connect) -> None:
-    async with connect(sim, MJ_RESOURCE_LINKS="0") as caller:
-        result = await seen(caller, await finished(sim, caller))
-        assert [type(block) for block in result.content] == [TextContent, ImageContent]
 
 
 async def test_the_sheet_is_made_once_and_outlives_the_server_and_the_links(sim: Simulator, connect: Connect) -> None:
@@ -344,7 +337,7 @@ async def test_an_expired_link_that_has_no_successor_is_said_to_be_expired(conne
         sim.forget(task_id)
         clock.now += 61
         result = await seen(caller, task_id)
-        assert [type(block) for block in result.content] == [TextContent, *[ResourceLink] * 4]
+        assert [type(block) for block in result.content] == [TextContent]
         assert len([text for text in task_of(result)["warnings"] if "expired" in text]) == 4
         error = await caller.error("view_image", task_id=task_id, index=1)
         assert error["code"] == "image_unavailable"

@@ -20,6 +20,7 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from conftest import error_of
 from databases import PATIENCE, Database
 from lives import live
 
@@ -523,9 +524,9 @@ async def test_while_the_database_is_away_a_server_says_so(
     async with live(sim, tmp_path, MJ_DATABASE_URL=database_url) as server:
         task_id = content(await server.call("generate_image", prompt="a mug", wait_seconds=0))["task_id"]
         with database.away():
-            refused = content(await server.call("generate_image", prompt="a cup", wait_seconds=0))
-            assert refused["error"]["code"] == "storage_unavailable"
-            known = content(await server.call("get_task", task_id=task_id, include_image=False))
+            refused = await server.call("generate_image", prompt="a cup", wait_seconds=0)
+            assert error_of(refused)["code"] == "storage_unavailable"
+            known = content(await server.call("get_task", task_id=task_id, include_image=False, wait_seconds=0))
             assert known["task_id"] == task_id
             assert UNREAD in known["warnings"]
         assert len(sim.submits()) == 1

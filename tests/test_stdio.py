@@ -142,7 +142,7 @@ async def test_messages_of_several_megabytes_pass_in_both_directions(tmp_path: P
     async with Simulator(key=KEY, job_seconds=None, image_edge=1024) as sim:
         sim.pictures_are("noise")
         refused, read = await anyio.to_thread.run_sync(life, sim)
-    assert refused["structuredContent"]["error"]["code"] == "invalid_request"
+    assert refused["_meta"]["io.github.mj-mcp/error"]["code"] == "invalid_request"
     assert len(json.dumps(refused)) < 4096
     (picture,) = read["contents"]
     assert picture["mimeType"] == "image/png"

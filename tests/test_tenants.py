@@ -50,7 +50,7 @@ class Tenant:
 ByHandle = Callable[[Caller, str], Awaitable[Any]]
 
 BY_HANDLE: dict[str, ByHandle] = {
-    "get_task": lambda caller, handle: caller.call("get_task", task_id=handle),
+    "get_task": lambda caller, handle: caller.call("get_task", task_id=handle, wait_seconds=0),
     "get_task, waiting": lambda caller, handle: caller.call("get_task", task_id=handle, wait_seconds=0.2),
     "view_image": lambda caller, handle: caller.call("view_image", task_id=handle, index=1),
     "save_images": lambda caller, handle: caller.call("save_images", task_id=handle),
