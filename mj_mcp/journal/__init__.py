@@ -17,7 +17,7 @@ from typing import Protocol
 from mj_mcp.errors import MjError, StorageUnavailable
 from mj_mcp.tasks import Kind, Status, Task
 
-__all__ = ["UNREAD", "Claim", "Cut", "Journal", "Limits", "Page", "Place", "Usage", "open_journal"]
+__all__ = ["UNREAD", "Claim", "Journal", "Limits", "Page", "Place", "Usage", "open_journal"]
 
 LEASE_SECONDS = 8.0
 """How long a silent process keeps its tasks. Within 10 s of a death somebody else looks after them."""
@@ -87,17 +87,6 @@ class Usage:
     """None: there is no ceiling."""
     resets_at: float
     """When the next day begins, in seconds since the epoch."""
-
-
-CUTS_KEPT = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A host cut a call off after so many seconds; `at` is when, in seconds since the epoch."""
-
-    seconds: float
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +160,6 @@ class Journal(Protocol):
 
     async def finished(self, kind: Kind, limit: int) -> list[Task]:
         """The tasks of that kind that finished last, everybody's: what job times are learned from."""
-        ...
-
-    async def note_cut(self, owner: str, host: str, cut: Cut) -> None:
-        """Remember that this host cut a call of this owner off; the latest `CUTS_KEPT` are kept."""
-        ...
-
-    async def cuts(self, owner: str, host: str) -> list[Cut]:
-        """What is remembered of that host with this owner."""
         ...
 
     async def tend(self, now: float) -> list[Task]:

@@ -95,6 +95,11 @@ MIGRATIONS: list[tuple[str, str]] = [
         "0006_adopted",
         "ALTER TABLE tasks ADD COLUMN adopted_at REAL",
     ),
+    (
+        # Nothing is learned of hosts that cut calls off any more.
+        "0007_no_cuts",
+        "DROP TABLE cuts",
+    ),
 ]
 """Applied in order, each once. A name is never reused; a journal with a name we do not know is newer than we are."""
 

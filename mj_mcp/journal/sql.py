@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, UNREAD, Claim, Cut, Limits, Page, Place, Usage
+from mj_mcp.journal import LEASE_SECONDS, UNREAD, Claim, Limits, Page, Place, Usage
 from mj_mcp.journal.claims import answering
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.leases import Leases
@@ -199,35 +199,6 @@ class SqlJournal:
                 (self._account, kind, limit),
             )
             return readable(body for (body,) in rows)
-
-        return await self._read(work)
-
-    async def note_cut(self, owner: str, host: str, cut: Cut) -> None:
-        """See `Journal.note_cut`."""
-        whose = (self._account, owner, host)
-
-        def work(db: Db) -> None:
-            db.execute(
-                "INSERT INTO cuts (account, owner, host, seconds, at) VALUES (?, ?, ?, ?, ?)",
-                (*whose, cut.seconds, cut.at),
-            )
-            newest = "SELECT number FROM cuts WHERE account = ? AND owner = ? AND host = ? ORDER BY number DESC LIMIT ?"
-            db.execute(
-                f"DELETE FROM cuts WHERE account = ? AND owner = ? AND host = ? AND number NOT IN ({newest})",
-                (*whose, *whose, CUTS_KEPT),
-            )
-
-        await self._write(work)
-
-    async def cuts(self, owner: str, host: str) -> list[Cut]:
-        """See `Journal.cuts`."""
-
-        def work(db: Db) -> list[Cut]:
-            rows = db.execute(
-                "SELECT seconds, at FROM cuts WHERE account = ? AND owner = ? AND host = ? ORDER BY number",
-                (self._account, owner, host),
-            )
-            return [Cut(seconds, at) for seconds, at in rows]
 
         return await self._read(work)
 
