@@ -36,7 +36,7 @@ async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIt
     async with AsyncExitStack() as stack:
         journal, proxy = await stack.enter_async_context(_open_edges(settings))
         news = News()
-        darkroom = await stack.enter_async_context(Darkroom())
+        darkroom = await stack.enter_async_context(Darkroom(settings.image_format))
         gallery = Gallery(
             journal,
             proxy,

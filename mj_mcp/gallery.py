@@ -16,13 +16,13 @@ from mj_mcp.errors import ImageUnavailable
 from mj_mcp.journal import Journal
 from mj_mcp.news import Reader
 from mj_mcp.originals import File, Originals, image_of
-from mj_mcp.pictures import Darkroom, Original, PictureClient, Rendered, SavedFile, save_originals
+from mj_mcp.pictures import Darkroom, Original, PictureClient, Rendered, SavedFile, check_name, save_originals
 from mj_mcp.proxy import Proxy
-from mj_mcp.sheets import Labelled, Sheets, Shown, overview
+from mj_mcp.sheets import Labelled, Sheets, Shown
 from mj_mcp.tasks import Image, Status, Task
 from mj_mcp.vault import Picture, Vault
 
-__all__ = ["Gallery", "Labelled", "Shown", "overview"]
+__all__ = ["Gallery", "Labelled", "Shown"]
 
 
 class Gallery:
@@ -103,17 +103,32 @@ class Gallery:
         image = image_of(task, index)
         return (await self._originals.all([self._originals.file(task, image)]))[0]
 
-    async def save(self, task: Task, indexes: Sequence[int] | None, folder: str | None) -> list[SavedFile]:
-        """Full-size files in the output folder, or in `folder` inside it.
+    async def living_link(self, task: Task, index: int) -> str:
+        """The proxy's own link to a picture, by which the proxy can fetch it now.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable.
+        """
+        try:
+            return (await self._originals.living(task, image_of(task, index)))[0]
+        except ImageUnavailable as failure:
+            reason = f"picture {index} of task {task.handle} cannot be used as a reference: {failure.message}"
+            raise ImageUnavailable(reason) from failure
+
+    async def save(
+        self, task: Task, indexes: Sequence[int] | None, folder: str | None, name: str | None = None
+    ) -> list[SavedFile]:
+        """Full-size files in the output folder, or in `folder` inside it, called by the task's id or by `name`.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable.
         """
+        check_name(name)
         chosen = [image_of(task, index) for index in dict.fromkeys(indexes or [image.index for image in task.images])]
         if not chosen:
             image_of(task, 1)
         pictures = await self._originals.all([self._named(task, image) for image in chosen])
-        originals = [_original(task, image, picture) for image, picture in zip(chosen, pictures, strict=True)]
+        originals = [_original(task, image, picture, name) for image, picture in zip(chosen, pictures, strict=True)]
         return await asyncio.to_thread(save_originals, self._output_dir, folder, originals)
 
     async def aclose(self) -> None:
@@ -129,8 +144,9 @@ class Gallery:
             raise ImageUnavailable(f"picture {image.index}: {failure.message}; nothing was saved") from failure
 
 
-def _original(task: Task, image: Image, picture: Picture) -> Original:
+def _original(task: Task, image: Image, picture: Picture, name: str | None) -> Original:
     return Original(
+        name=name,
         task_id=task.handle,
         index=image.index,
         data=picture.data,

@@ -173,15 +173,23 @@ class Originals:
 
     async def _bytes(self, task: Task, image: Image) -> bytes:
         """The bytes behind the link; an expired link is looked up once more."""
+        return (await self.living(task, image))[1]
+
+    async def living(self, task: Task, image: Image) -> tuple[str, bytes]:
+        """The proxy's own link to the picture, and the bytes behind it: only they show that it lives.
+
+        Raises:
+            ImageUnavailable.
+        """
         try:
-            return await self._client.fetch(image.url)
+            return image.url, await self._client.fetch(image.url)
         except LinkExpired:
             look = await self._look(task)
             seen = look.images if isinstance(look, Sighting) else ()
             fresh = {one.index: one.url for one in seen}.get(image.index, image.url)
             if fresh == image.url:
                 raise
-            return await self._client.fetch(fresh)
+            return fresh, await self._client.fetch(fresh)
 
     async def _look(self, task: Task) -> Look:
         """One look for all the pictures of a task: their links die together."""

@@ -11,7 +11,6 @@ import base64
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from string import ascii_uppercase
 from typing import Any
 
 import structlog
@@ -31,9 +30,6 @@ LATE = "it is still being fetched"
 STILL_FETCHING = "the pictures are still being fetched; get_task shows them a little later"
 TRY_AGAIN_SECONDS = 30.0
 """How long a sheet with a hole in it stands before its missing pictures are tried again."""
-
-WHOLE_TASKS = 4
-"""Of so many tasks an overview shows every picture; of more, one tile each."""
 
 DRAW_SECONDS = 1.0
 """What a labelled sheet keeps of its time for drawing: what has not arrived by then is an empty tile."""
@@ -202,19 +198,6 @@ class Sheets:
             return None
         converted = await self._darkroom.converted(sheet.data)  # an earlier start may have had another format
         return _encoded(converted.data, converted.media_type, ())
-
-
-def overview(tasks: Sequence[Task]) -> list[list[Labelled]]:
-    """Labels for up to 26 finished tasks, a group each: every picture of up to four (A1, A2, ...), else one tile each.
-
-    The first letter of a group's labels names its task.
-    """
-    if len(tasks) > WHOLE_TASKS:
-        return [[Labelled(letter, task)] for letter, task in zip(ascii_uppercase, tasks, strict=False)]
-    return [
-        [Labelled(f"{letter}{image.index}", task, image.index) for image in task.images] or [Labelled(letter, task)]
-        for letter, task in zip(ascii_uppercase, tasks, strict=False)
-    ]
 
 
 async def _in_time(jobs: Sequence[asyncio.Task[Any]], seconds: float) -> None:

@@ -59,7 +59,7 @@ class Submits:
         self._journal = journal
         self._proxy = proxy
         self._watch = watch
-        self._limits = limits
+        self.limits = limits
         self._now = now
         self._observe = observe
         self._posts: set[asyncio.Task[None]] = set()
@@ -136,9 +136,9 @@ class Submits:
         while not self._stopping:
             claim = await self._journal.claim(
                 asked.task,
-                _request_key(asked.task, asked.request),
+                _request_key(asked.task),
                 allow_duplicate=asked.allow_duplicate,
-                limits=replace(self._limits, pause=self._paused()),
+                limits=replace(self.limits, pause=self._paused()),
                 queue=asked.queue,
             )
             if isinstance(claim, Claim):
@@ -252,11 +252,11 @@ def _may(task: Task, status: Status) -> bool:
     return status in MOVES[task.status]
 
 
-def _request_key(task: Task, request: Submit) -> str:
+def _request_key(task: Task) -> str:
     """What makes two requests identical: the owner, the kind, and what it is made from.
 
     The same change asked for by name or as shorthand is one purchase, so the endpoint is left out.
     """
-    subject = request.body if task.kind is Kind.IMAGINE else {"parent": task.parent_id, "index": task.index}
+    subject = {"prompt": task.prompt} if task.kind is Kind.IMAGINE else {"parent": task.parent_id, "index": task.index}
     text = json.dumps([task.owner, task.kind, subject], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

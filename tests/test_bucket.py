@@ -221,7 +221,9 @@ async def test_one_object_that_is_refused_for_ever_does_not_hold_up_the_others(
     assert KEY_ID not in str(logs)
 
 
-@pytest.mark.parametrize(("what", "size"), [(1, MAX_BYTES + 1), (SHEET, SHEET_BYTES + 1)], ids=["an original", "a sheet"])
+@pytest.mark.parametrize(
+    ("what", "size"), [(1, MAX_BYTES + 1), (SHEET, SHEET_BYTES + 1)], ids=["an original", "a sheet"]
+)
 async def test_an_object_that_is_too_large_is_none_of_ours(
     what: Any, size: int, place: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
@@ -354,7 +356,7 @@ async def test_a_picture_that_one_replica_archived_another_serves_after_its_link
             assert has_sheet(seen)
             saved = await theirs.task("save_images", task_id=task["task_id"])
             assert {file["index"]: Path(file["path"]).read_bytes() for file in saved["files"]} == whole
-            again = await theirs.task("get_task", task_id=task["task_id"])
+            again = await theirs.task("get_task", task_id=task["task_id"], wait_seconds=0)
             assert again["warnings"] == []
         assert pictures_asked(sim) == asked + 1, "nobody but this test asked for a dead link"
 

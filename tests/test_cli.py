@@ -45,8 +45,8 @@ async def run(home: Path, *arguments: str, env: Mapping[str, str] | None = None)
 # --- serve
 
 
-@pytest.mark.parametrize("arguments", [(), ("serve",)])
-async def test_without_a_key_serving_ends_with_one_clear_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [("doctor",), ("tasks",)])
+async def test_without_a_key_a_command_ends_with_one_clear_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
     done = await run(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()

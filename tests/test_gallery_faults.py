@@ -24,7 +24,7 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import KEY, Caller
+from conftest import KEY, Caller, facts_of
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ImageContent, ResourceLink, TextContent
 from PIL import Image
@@ -85,9 +85,7 @@ async def shown(caller: Caller, task_id: str, seconds: float = 15.0) -> CallTool
     return result
 
 
-def task_of(result: CallToolResult) -> dict[str, Any]:
-    assert isinstance(result.structured_content, dict)
-    return result.structured_content
+task_of = facts_of
 
 
 def sheet_of(result: CallToolResult) -> Image.Image:

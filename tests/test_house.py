@@ -33,7 +33,8 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "pace": (2, {"cadence", "jobtimes", "tasks"}),
     "turns": (2, {"pace"}),
     "watch": (2, {"happenings", "news", "turns", "pace", "cadence", "jobtimes", "errors", "tasks", "proxy", "journal"}),
-    "hosts": (2, {"errors", "journal"}),
+    "deadline": (2, set()),
+    "several": (2, {"deadline", "gallery", "originals", "watch", "news", "errors", "tasks"}),
     "submits": (2, {"happenings", "news", "watch", "errors", "tasks", "proxy", "journal"}),
     "vault": (2, {"errors", "pictures"}),
     "catchup": (2, {"errors", "tasks", "journal"}),
@@ -49,7 +50,8 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
             "submits",
             "news",
             "watch",
-            "hosts",
+            "deadline",
+            "several",
             "gallery",
             "verdicts",
             "vault",
@@ -70,7 +72,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "issuer": (1, set()),
     "server": (
         3,
-        {"__init__", "studio", "news", "errors", "tasks", "prompts", "journal", "pictures", "settings"}
+        {"__init__", "studio", "several", "news", "errors", "tasks", "prompts", "journal", "pictures", "settings"}
         | {"tokens", "issuer", "happenings"},
     ),
     "app": (
@@ -81,7 +83,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "doctor": (4, {"errors", "proxy", "journal", "pictures", "settings", "logs", "issuer", "tokens"}),
     "telemetry": (4, {"__init__", "happenings", "tasks"}),
     "simulator": (4, set()),
-    "demo": (4, {"simulator"}),
+    "demo": (4, {"settings", "simulator"}),
     "terminal": (4, {"settings"}),
     "heap": (4, set()),
     "cli_journal": (4, {"__init__", "errors", "journal", "logs", "settings", "terminal"}),
@@ -160,7 +162,7 @@ MAX_FUNCTION_LINES = 40
 # within the limit leaves the list.
 LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {
-    "server.tools:generate_image": 66,  # its arguments are the published ones
+    "server.tools.spending:generate_image": 71,  # its arguments are the published ones
 }
 
 

@@ -26,8 +26,8 @@ from mcp import Client
 from mcp_types import CallToolResult, Implementation
 
 from mj_mcp.app import open_studio
-from mj_mcp.hosts import HOST_WAIT_SECONDS
 from mj_mcp.server import build_server
+from mj_mcp.server.client_timeouts import CLIENT_WAIT_SECONDS
 from mj_mcp.server.door import Door
 from mj_mcp.server.http import http_app, listen
 from mj_mcp.server.http import serve_http as serve
@@ -91,7 +91,7 @@ async def test_the_main_job_runs_over_http_with_progress(
             sim.finish(sim.ledger[0].task_id)
 
     async with serve_http(sim, *options) as served, served.connect(protocol) as caller:
-        assert len((await caller.client.list_tools()).tools) == 9
+        assert len((await caller.client.list_tools()).tools) == 10
         with anyio.fail_after(PATIENCE):
             result = await caller.client.call_tool(
                 "generate_image", {"prompt": "a mug", "wait_seconds": 15}, progress_callback=progress
@@ -102,9 +102,9 @@ async def test_the_main_job_runs_over_http_with_progress(
         assert [content.type for content in result.content[:2]] == ["text", "image"]
         assert told == sorted(told)
         assert len(told) >= 1
-        again = await caller.task("get_task", task_id=task["task_id"])
+        again = await caller.task("get_task", task_id=task["task_id"], wait_seconds=0)
         assert again["submission_id"] == task["submission_id"]
-        assert (await caller.error("get_task", task_id="sub_unknown"))["code"] == "task_not_found"
+        assert (await caller.error("get_task", task_id="sub_unknown", wait_seconds=0))["code"] == "task_not_found"
         assert await served.stop() == 0
     assert len(sim.submits()) == 1
 
@@ -123,7 +123,8 @@ async def test_a_caller_who_hangs_up_leaves_the_task_running(
             assert task["status"] in {"submitting", "queued"}
             sim.finish(sim.ledger[0].task_id)
             with anyio.fail_after(PATIENCE):
-                done = await caller.task("get_task", task_id=task["submission_id"], wait_seconds=15)
+                handle = task["task_id"] or task["submission_id"]
+                done = await caller.task("get_task", task_id=handle, wait_seconds=15)
         assert (done["status"], done["task_id"]) == ("succeeded", sim.ledger[0].task_id)
     assert len(sim.submits()) == 1
 
@@ -139,8 +140,8 @@ async def test_a_call_blocks_for_as_long_as_its_host_survives(
 ) -> None:
     """The name comes with each request in one generation and with the session in the other; else it is not known."""
     named = protocol == "2026-07-28" or not stateless
-    monkeypatch.setitem(HOST_WAIT_SECONDS, "hasty", 0.0 if named else 60.0)
-    monkeypatch.setattr("mj_mcp.hosts.DEFAULT_WAIT_SECONDS", 60.0 if named else 0.0)
+    monkeypatch.setitem(CLIENT_WAIT_SECONDS, "hasty", 0.0 if named else 60.0)
+    monkeypatch.setattr("mj_mcp.server.client_timeouts.DEFAULT_WAIT_SECONDS", 60.0 if named else 0.0)
     async with serving(settings_for(sim.url), stateless=stateless) as url:
         mode = protocol if protocol == "2026-07-28" else "legacy"
         async with Client(url, mode=mode, client_info=Implementation(name="Hasty", version="1")) as client:

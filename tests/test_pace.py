@@ -226,7 +226,7 @@ async def test_a_later_process_has_learned_what_an_earlier_one_saw(
         with anyio.fail_after(20):  # the journal is read beside the first calls
             while task["eta_seconds"] >= cold / 2:
                 await anyio.sleep(0.05)
-                task = await caller.task("get_task", task_id=task["task_id"], include_image=False)
+                task = await caller.task("get_task", task_id=task["task_id"], include_image=False, wait_seconds=0)
 
 
 @pytest.mark.anyio

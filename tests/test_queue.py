@@ -134,6 +134,23 @@ async def test_callers_take_turns_whoever_asks_more(sim: Simulator, settings_for
     assert order == ["ann 0", "eve 1", "bob 1", "ann 1", "ann 2", "ann 3"]
 
 
+async def test_a_repeat_of_what_has_succeeded_needs_no_place_and_is_its_own_callers_alone(
+    sim: Simulator, settings_for: SettingsFor
+) -> None:
+    async with open_studio(settings_for(sim.url, MJ_MAX_OPEN_TASKS="1")) as studio:
+        first = (await buy(studio, "ann", "a mug", 0)).task
+        sim.finish(first.task_id or "")
+        assert (await studio.recall("ann", first.submission_id, wait_seconds=PATIENCE)).task.status is Status.SUCCEEDED
+        await buy(studio, "ann", "a jug", 0)
+        again = await buy(studio, "ann", "a mug", 0)
+        assert (again.task.submission_id, again.task.status) == (first.submission_id, Status.SUCCEEDED)
+        with pytest.raises(Busy):
+            await buy(studio, "bob", "a mug", 0)
+        with pytest.raises(Busy):
+            await buy(studio, "ann", "a mug", 0, allow_duplicate=True)
+    assert [charge.body["prompt"] for charge in sim.ledger] == ["a mug", "a jug"]
+
+
 async def test_a_server_that_stops_sends_the_queue_off_and_buys_nothing(
     sim: Simulator, settings_for: SettingsFor
 ) -> None:

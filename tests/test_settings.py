@@ -59,6 +59,7 @@ def test_the_defaults_are_the_published_ones() -> None:
         "archive_url": "",
         "archive_max_bytes": 5 * 1024**3,
         "image_hosts": frozenset(),
+        "extra_flags": frozenset(),
         "resource_links": True,
         "http_allowed_hosts": frozenset(),
         "http_allowed_origins": frozenset(),
@@ -121,6 +122,8 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("MJ_MAX_OPEN_TASKS", SECRET),
         ("MJ_DAILY_TASK_LIMIT", "-1"),
         ("MJ_READ_ONLY", SECRET),
+        ("MJ_EXTRA_FLAGS", f"{SECRET}!"),
+        ("MJ_EXTRA_FLAGS", "--"),
         ("MJ_RESOURCE_LINKS", SECRET),
         ("MJ_LOG_LEVEL", SECRET),
         ("MJ_LOG_FORMAT", SECRET),
@@ -186,6 +189,11 @@ def test_words_may_be_written_in_any_case(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("MJ_LOG_LEVEL", "WARNING")
     monkeypatch.setenv("MJ_LOG_FORMAT", "Console")
     assert (read_settings().log_level, read_settings().log_format) == ("warning", "console")
+
+
+def test_extra_flags_may_be_written_with_their_dashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_EXTRA_FLAGS", "--Test, sv,, -new-one ")
+    assert read_settings().extra_flags == {"test", "sv", "new-one"}
 
 
 def test_a_home_in_a_path_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

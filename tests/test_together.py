@@ -14,9 +14,10 @@ from conftest import KEY
 from PIL import Image
 
 from mj_mcp.app import open_studio
-from mj_mcp.gallery import Gallery, Labelled, Shown, overview
+from mj_mcp.gallery import Gallery, Labelled, Shown
 from mj_mcp.prompts import Options
 from mj_mcp.settings import Settings
+from mj_mcp.several import overview
 from mj_mcp.sheets import LATE
 from mj_mcp.simulator import Simulator, faults
 from mj_mcp.studio import Studio

@@ -42,7 +42,7 @@ async def test_a_damaged_row_hides_no_other_and_is_watched_again_once_it_is_mend
         damaged, sound = await imagine(caller), await imagine(caller, "a jug")
     body = change(tmp_path, damaged, "body = ?", "no task at all")
     async with spawn(sim) as caller:
-        refused = await caller.error("get_task", task_id=damaged)
+        refused = await caller.error("get_task", task_id=damaged, wait_seconds=0)
         assert refused["code"] == "storage_unavailable"
         assert "`mj-mcp journal check`" in refused["message"]
         # Whether it was paid for cannot be told, so it is not paid for again.
@@ -88,7 +88,7 @@ async def test_a_sweep_that_breaks_is_followed_by_the_next(sim: Simulator, spawn
     async with spawn(sim) as caller:
         with anyio.fail_after(PATIENCE):
             while len(caller.logged("sweep_failed")) < 2:
-                await caller.task("get_task", task_id=free)
+                await caller.task("get_task", task_id=free, wait_seconds=0)
         change(tmp_path, held, "holder = NULL")
         for task_id in (held, free):
             sim.finish(task_id)
@@ -126,7 +126,7 @@ async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_lo
             async def hurry() -> None:
                 for percent in range(1, 100):
                     sim.process(task_id, progress=percent)
-                    await caller.call("get_task", task_id=task_id, include_image=False)
+                    await caller.call("get_task", task_id=task_id, include_image=False, wait_seconds=0)
 
             group.start_soon(hurry)
             await caller.client.call_tool(

@@ -100,9 +100,8 @@ def test_an_id_that_would_change_the_url_is_refused_everywhere(task_id: str) -> 
         lambda it: change(Kind.UPSCALE, it, 1),
         lambda it: simple_change(Kind.REROLL, it, None),
     ):
-        with pytest.raises(InvalidRequest) as refusal:
+        with pytest.raises(InvalidRequest, match=r"^`task_id` must be "):
             use(task_id)
-        assert refusal.value.argument == "task_id"
     # The proxy itself cannot give such an id either: it says that a job exists, so it is doubt.
     assert submitted({"code": 1, "result": task_id}) == Doubtful("the proxy answered code 1 without a usable task id")
 

@@ -10,13 +10,18 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from mj_mcp.errors import Busy, LimitReached
-from mj_mcp.journal import DOUBT_COUNTS_SECONDS, QUEUE_SECONDS, Limits
+from mj_mcp.journal import DOUBT_COUNTS_SECONDS, QUEUE_SECONDS, Limits, Usage
 from mj_mcp.journal.engine import Db
 from mj_mcp.journal.schema import any_of
-from mj_mcp.tasks import OPEN, RUNNING, Status, Task
+from mj_mcp.tasks import OPEN, RUNNING, Kind, Status, Task
 
 BUSY_SECONDS = 15.0
 """What a caller is told to wait: about half a job."""
+
+UNCHARGED = frozenset({Status.REFUSED, Status.ABANDONED})
+"""What does not count as a submit of the day."""
+
+DAY_SECONDS = 86400.0
 
 
 def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
@@ -38,7 +43,7 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
                 retry_after_seconds=BUSY_SECONDS,
             )
     if limits.owner_per_day is not None:
-        spent = _spent_today(db, account, now, task.owner)
+        spent = _spent(db, account, task.owner, _midnight(now)).total()
         if spent >= limits.owner_per_day:
             raise LimitReached(
                 f"you submitted {spent} tasks today (UTC), and a person allowed each caller {limits.owner_per_day}"
@@ -46,7 +51,7 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
                 retry_after_seconds=_until_tomorrow(now),
             )
     if limits.per_day is not None:
-        spent = _spent_today(db, account, now, None)
+        spent = _spent(db, account, None, _midnight(now)).total()
         if spent >= limits.per_day:
             raise LimitReached(
                 f"{spent} tasks were submitted today (UTC), and a person allowed {limits.per_day}"
@@ -82,6 +87,35 @@ def take_place(db: Db, account: str, task: Task, now: float, limits: Limits, *, 
         (account, task.owner, task.submission_id, now),
     )
     return _in_turn(db, account).index(task.submission_id) + 1
+
+
+def count_usage(db: Db, account: str, owner: str | None, limits: Limits, now: float) -> Usage:
+    """See `Journal.usage`."""
+    midnight = _midnight(now)
+    today = _spent(db, account, owner, midnight)
+    week = _spent(db, account, owner, midnight - 6 * DAY_SECONDS)
+    running = _running(db, account, now, owner)
+    (waiting,) = db.execute(
+        "SELECT count(*) FROM waiting WHERE account = ? AND owner = coalesce(?, owner) AND seen_at >= ?",
+        (account, owner, now - QUEUE_SECONDS),
+    ).fetchone()
+    open_left = [limits.max_open - _running(db, account, now, None)]
+    today_left = []
+    if limits.per_day is not None:
+        today_left.append(limits.per_day - _spent(db, account, None, midnight).total())
+    if owner is not None and limits.owner_max_open is not None:
+        open_left.append(limits.owner_max_open - running)
+    if owner is not None and limits.owner_per_day is not None:
+        today_left.append(limits.owner_per_day - today.total())
+    return Usage(
+        today={Kind(kind): number for kind, number in today.items() if kind},
+        last_7_days={Kind(kind): number for kind, number in week.items() if kind},
+        open=running,
+        waiting=waiting,
+        open_left=max(0, min(open_left)),
+        today_left=max(0, min(today_left)) if today_left else None,
+        resets_at=midnight + DAY_SECONDS,
+    )
 
 
 def leave_queue(db: Db, submission_id: str) -> None:
@@ -121,13 +155,14 @@ def _running(db: Db, account: str, now: float, owner: str | None) -> int:
     return int(row[0])
 
 
-def _spent_today(db: Db, account: str, now: float, owner: str | None) -> int:
-    row = db.execute(
-        "SELECT count(*) FROM tasks WHERE account = ? AND owner = coalesce(?, owner) AND submitted_at >= ?"
-        f" AND status <> '{Status.REFUSED}'",
-        (account, owner, _midnight(now)),
-    ).fetchone()
-    return int(row[0])
+def _spent(db: Db, account: str, owner: str | None, since: float) -> Counter[str | None]:
+    """Submits by kind: all but those that were certainly, or by a person's word, not charged."""
+    rows = db.execute(
+        "SELECT kind, count(*) FROM tasks WHERE account = ? AND owner = coalesce(?, owner) AND submitted_at >= ?"
+        f" AND status NOT IN {any_of(UNCHARGED)} GROUP BY kind",
+        (account, owner, since),
+    )
+    return Counter(dict(rows.fetchall()))
 
 
 def _midnight(now: float) -> float:
@@ -135,4 +170,4 @@ def _midnight(now: float) -> float:
 
 
 def _until_tomorrow(now: float) -> float:
-    return round(_midnight(now) + 86400 - now)
+    return round(_midnight(now) + DAY_SECONDS - now)

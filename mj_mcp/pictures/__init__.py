@@ -17,7 +17,15 @@ from mj_mcp.pictures.archive import SHEET, Archive, What, name_of
 from mj_mcp.pictures.bucket import Bucket, BucketUnavailable, open_bucket
 from mj_mcp.pictures.darkroom import Darkroom
 from mj_mcp.pictures.fetch import MAX_BYTES, LinkExpired, PictureClient
-from mj_mcp.pictures.files import Original, SavedFile, make_folder, save_originals, sweep_leftovers, write_whole
+from mj_mcp.pictures.files import (
+    Original,
+    SavedFile,
+    check_name,
+    make_folder,
+    save_originals,
+    sweep_leftovers,
+    write_whole,
+)
 from mj_mcp.pictures.measure import EXTENSION_OF, PictureInfo, inspect, media_type_of
 from mj_mcp.pictures.sheet import SHEET_BYTES, Format, Rendered, Tile, contact_sheet, labelled_sheet, single_view, tile
 
@@ -39,6 +47,7 @@ __all__ = [
     "SavedFile",
     "Tile",
     "What",
+    "check_name",
     "contact_sheet",
     "inspect",
     "labelled_sheet",
