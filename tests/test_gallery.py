@@ -90,11 +90,10 @@ def pictures_asked(sim: Simulator) -> int:
 
 
 async def archived(caller: Caller, task_id: str) -> list[dict[str, Any]]:
-    """The task's pictures once every one is archived, as the list of tasks tells, which fetches nothing itself."""
+    """The task's pictures once every one is archived, as a call tells that fetches nothing itself."""
     with anyio.fail_after(15):
         while True:
-            page = await caller.task("list_tasks")
-            (task,) = [task for task in page["tasks"] if task["task_id"] == task_id]
+            task = await caller.task("get_task", task_id=task_id, wait_seconds=0, include_image=False)
             if task["images"] and all(image["path"] for image in task["images"]):
                 found: list[dict[str, Any]] = task["images"]
                 return found
@@ -288,10 +287,12 @@ async def test_the_ceiling_drops_what_was_used_least_lately(connect: Connect, tm
         sim.pictures_are("noise")
         first, second = [task_of(await seen(caller, await finished(sim, caller, name))) for name in ("first", "second")]
         for index in (1, 2, 3, 4):
-            await caller.task("view_image", task_id=first["task_id"], index=index)  # used again
+            await caller.call("view_image", task_id=first["task_id"], index=index)  # used again
         third = task_of(await seen(caller, await finished(sim, caller, "third")))
-        page = await caller.task("list_tasks")
-        kept = {task["task_id"]: [image["path"] for image in task["images"]] for task in page["tasks"]}
+        kept = {}
+        for task_id in (first["task_id"], second["task_id"], third["task_id"]):
+            task = task_of(await seen(caller, task_id, include_image=False))
+            kept[task_id] = [image["path"] for image in task["images"]]
         assert kept[first["task_id"]] == [image["path"] for image in first["images"]]
         assert kept[third["task_id"]] == [image["path"] for image in third["images"]]
         assert None in kept[second["task_id"]]
@@ -374,7 +375,7 @@ async def test_an_archived_file_that_was_damaged_or_taken_away_is_fetched_anew(
         task = task_of(await seen(caller, task_id))
         assert task["images"][1]["path"] is None
         for index in (1, 2):
-            await caller.task("view_image", task_id=task_id, index=index)
+            await caller.call("view_image", task_id=task_id, index=index)
         assert damaged.read_bytes() == was
         assert gone.exists()
     assert pictures_asked(sim) == 6
@@ -391,13 +392,8 @@ async def test_one_picture_is_shown_large_enough_to_judge(connect: Connect) -> N
             result = await caller.call("view_image", task_id=task_id, index=3, **arguments)
             assert [type(block) for block in result.content] == [TextContent, ImageContent]
             assert opened(sheet_of(result)).size == size
-            assert task_of(result) == {
-                "task_id": task_id,
-                "index": 3,
-                "media_type": result.content[1].mime_type,  # type: ignore[union-attr]  # seen above
-                "width": size[0],
-                "height": size[1],
-            }
+            assert result.structured_content is None
+            assert f"Picture 3 of task {task_id}, {size[0]}x{size[1]}." in str(result.content[0])
 
 
 async def test_a_large_view_of_noise_keeps_to_its_bytes(connect: Connect) -> None:
@@ -459,8 +455,8 @@ async def test_an_open_task_has_no_pictures_yet_and_an_unknown_one_none(
 async def test_the_id_of_the_submission_leads_to_the_pictures_too(sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
         task = task_of(await seen(caller, await finished(sim, caller)))
-        view = await caller.task("view_image", task_id=task["submission_id"], index=1)
-        assert view["task_id"] == task["task_id"]
+        view = await caller.call("view_image", task_id=task["submission_id"], index=1)
+        assert f"Picture 1 of task {task['task_id']}" in str(view.content[0])
         saved = await caller.task("save_images", task_id=task["submission_id"], indexes=[1])
         assert Path(saved["files"][0]["path"]).name == f"{task['task_id']}-1.png"
 
