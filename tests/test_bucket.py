@@ -401,7 +401,7 @@ async def test_a_bucket_that_hangs_delays_one_call_a_little_and_the_link_is_take
         asked = pictures_asked(sim)
         for index in (1, 2):
             began = time.monotonic()
-            await theirs.task("view_image", task_id=task["task_id"], index=index)
+            await theirs.call("view_image", task_id=task["task_id"], index=index)
             assert time.monotonic() - began < 5
             reads = [line for line in silence.asked if line.startswith("GET ")]
             assert len(reads) == 1, "once is enough to know"
@@ -436,7 +436,7 @@ async def test_a_damaged_object_is_fetched_anew_and_mended(
         bucket_server.write(bucket, names[2], b"")
         asked = pictures_asked(sim)
         for index in (1, 2, 3, 4):
-            await theirs.task("view_image", task_id=task["task_id"], index=index)
+            await theirs.call("view_image", task_id=task["task_id"], index=index)
         assert pictures_asked(sim) == asked + 3
         await until(lambda: bucket_server.objects(bucket) == whole)
 

@@ -26,7 +26,7 @@ import anyio
 import pytest
 from conftest import KEY, Caller, facts_of
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, ImageContent, ResourceLink, TextContent
+from mcp_types import CallToolResult, ImageContent, TextContent
 from PIL import Image
 
 from mj_mcp.pictures import PictureClient
@@ -115,7 +115,7 @@ async def test_the_others_are_shown_beside_an_empty_tile_and_the_reason_is_said(
     async with connect(sim) as caller:
         task_id = await finished(sim, caller, p2=kind)
         result = await shown(caller, task_id)
-        assert [type(block) for block in result.content] == [TextContent, ImageContent, *[ResourceLink] * 4]
+        assert [type(block) for block in result.content] == [TextContent, ImageContent]
         sheet = sheet_of(result)
         assert [tile_is_empty(sheet, place) for place in (1, 2, 3, 4)] == [False, True, False, False]
         task = task_of(result)
@@ -147,7 +147,7 @@ async def test_a_result_without_any_picture_has_its_links_and_the_reasons(sim: S
     async with connect(sim) as caller:
         task_id = await finished(sim, caller, **{f"p{n}": kind for n, kind in enumerate(kinds, 1)})
         result = await shown(caller, task_id)
-        assert [type(block) for block in result.content] == [TextContent, *[ResourceLink] * 4]
+        assert [type(block) for block in result.content] == [TextContent]
         task = task_of(result)
         assert task["status"] == "succeeded"
         assert all(image["url"].startswith("http") for image in task["images"])
@@ -168,7 +168,7 @@ async def test_a_call_ends_in_its_time_while_pictures_hang(wait_seconds: int, si
             began = time.perf_counter()
             result = await shown(caller, task_id, wait_seconds)
             assert time.perf_counter() - began <= wait_seconds + 1.0
-        assert [type(block) for block in result.content] == [TextContent, *[ResourceLink] * 4]
+        assert [type(block) for block in result.content] == [TextContent]
         assert task_of(result)["status"] == "succeeded"
         assert task_of(result)["warnings"] == [STILL_FETCHING]
 

@@ -53,6 +53,12 @@ BY_HANDLE: dict[str, ByHandle] = {
     "get_task": lambda caller, handle: caller.call("get_task", task_id=handle, wait_seconds=0),
     "get_task, waiting": lambda caller, handle: caller.call("get_task", task_id=handle, wait_seconds=0.2),
     "view_image": lambda caller, handle: caller.call("view_image", task_id=handle, index=1),
+    "view_image, the sheet": lambda caller, handle: caller.call("view_image", task_id=handle),
+    "view_image, compared": lambda caller, handle: caller.call("view_image", compare=[f"{handle}#1"]),
+    "wait_for_tasks": lambda caller, handle: caller.call("wait_for_tasks", task_ids=[handle], wait_seconds=0),
+    "a reference": lambda caller, handle: caller.call(
+        "generate_image", prompt="like it", image_urls=[f"{handle}#1"], wait_seconds=0
+    ),
     "save_images": lambda caller, handle: caller.call("save_images", task_id=handle),
     "upscale_image": lambda caller, handle: caller.call("upscale_image", task_id=handle, index=1, wait_seconds=0),
     "vary_image": lambda caller, handle: caller.call("vary_image", task_id=handle, index=2, wait_seconds=0),
@@ -70,6 +76,7 @@ AtLarge = Callable[[Caller, Tenant, Tenant], Awaitable[Any]]
 
 AT_LARGE: dict[str, AtLarge] = {
     "list_tasks": lambda caller, _me, _other: caller.call("list_tasks", limit=100),
+    "get_usage": lambda caller, _me, _other: caller.call("get_usage"),
     "tasks resource": lambda caller, _me, _other: caller.client.read_resource("mj://tasks"),
     "resources": lambda caller, _me, _other: caller.client.list_resources(),
     "templates": lambda caller, _me, _other: caller.client.list_resource_templates(),
