@@ -41,7 +41,7 @@ pytestmark = [
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 WAYS = {
     "sessionless": ("2026-07-28", ()),
@@ -396,24 +396,30 @@ async def run(home: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
 async def test_a_stop_during_a_post_waits_for_its_answer_and_records_it(
     protocol: str, sim: Simulator, serve_http: Serve, tmp_path: Path
 ) -> None:
-    sim.inject("submit", faults.delay(3.0))
+    answered = asyncio.Event()
+    sim.inject("submit", faults.held(answered))
     async with serve_http(sim) as served, served.connect(protocol) as caller:
+        # The SDK's client asks for the tools after the first result of each, unless it knows them. After the stop
+        # nobody would answer.
+        await caller.client.list_tools()
         answers: list[CallToolResult] = []
 
         async def ask() -> None:
-            answers.append(await caller.call("generate_image", prompt="a mug", wait_seconds=60))
+            answers.append(await caller.call("generate_image", prompt="a mug", wait_seconds=600))
 
         with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
                 group.start_soon(ask)
-                await sim.until(lambda: len(sim.ledger) == 1)
-                began = anyio.current_time()
-                assert await served.stop() == 0
-                assert anyio.current_time() - began < 8
+                await sim.until(lambda: len(sim.ledger) == 1, PATIENCE)
+                served.process.send_signal(signal.SIGTERM)
+            # The caller has its answer, while the server still waits for that of the proxy.
+            assert served.process.returncode is None
+            answered.set()
+            assert await served.process.wait() == 0
         (answer,) = answers
     assert isinstance(answer.structured_content, dict)
     assert answer.structured_content["status"] == "submitting"
-    assert sim.fired == {"delay": 1}
+    assert sim.fired == {"held": 1}
     (row,) = rows(tmp_path)
     assert (row["status"], row["task_id"]) == ("queued", sim.ledger[0].task_id)
     assert row["submission_id"] == answer.structured_content["submission_id"]
@@ -429,15 +435,13 @@ async def test_a_stop_ends_waits_with_an_answer(
         answers: list[dict[str, Any]] = []
 
         async def wait() -> None:
-            answers.append(await caller.task("get_task", task_id=task["task_id"], wait_seconds=60))
+            answers.append(await caller.task("get_task", task_id=task["task_id"], wait_seconds=600))
 
         with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
                 group.start_soon(wait)
-                await sim.until(lambda: len(sim.looks()) >= 1)
-                began = anyio.current_time()
+                await sim.until(lambda: len(sim.looks()) >= 1, PATIENCE)
                 assert await served.stop(by) == 0
-                assert anyio.current_time() - began < 4
         assert [answer["status"] for answer in answers] == ["queued"]
     assert "Traceback" not in served.log.read_text()
 
