@@ -23,6 +23,7 @@ from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Task
+from mj_mcp.tunnel import read_tunnel
 from mj_mcp.vault import Vault
 from mj_mcp.watch import Watch
 
@@ -86,7 +87,7 @@ async def _open_edges(settings: Settings) -> AsyncIterator[tuple[Journal, Proxy]
     async with AsyncExitStack() as stack:
         journal = open_journal(settings.database_url.get_secret_value(), settings.data_dir, settings.account)
         stack.push_async_callback(journal.aclose)
-        http = Http(settings.base_url, key)
+        http = Http(settings.base_url, key, tunnel=read_tunnel(settings.base_url))
         stack.push_async_callback(http.aclose)
         yield journal, Proxy(http, redactor(*settings.secrets))
 

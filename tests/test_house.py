@@ -61,6 +61,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "records": (2, {"verdicts", "errors", "tasks", "proxy", "journal"}),
     "settings": (2, set()),
     "logs": (2, set()),
+    "tunnel": (2, set()),
     "tokens": (1, set()),
     "issuer": (1, set()),
     "server": (
@@ -71,9 +72,9 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "app": (
         4,
         {"studio", "submits", "watch", "gallery", "records", "proxy", "journal", "pictures", "settings", "logs"}
-        | {"happenings", "news", "tasks", "vault"},
+        | {"happenings", "news", "tasks", "tunnel", "vault"},
     ),
-    "doctor": (4, {"errors", "proxy", "journal", "pictures", "settings", "logs", "issuer", "tokens"}),
+    "doctor": (4, {"errors", "tunnel", "proxy", "journal", "pictures", "settings", "logs", "issuer", "tokens"}),
     "telemetry": (4, {"__init__", "happenings", "tasks"}),
     "simulator": (4, set()),
     "demo": (4, {"simulator"}),
@@ -122,7 +123,7 @@ OUTSIDE: dict[str, set[str]] = {
     "requests": set(),
     "aiohttp": set(),
     "http.client": set(),
-    "urllib.request": set(),
+    "urllib.request": {"tunnel"},  # for what it knows of the environment's proxies
     "socket": {"pictures", "simulator", "server.http"},
     "sqlite3": {"journal"},
     "aiosqlite": {"journal"},
