@@ -21,6 +21,11 @@ _FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
 _BUCKET = re.compile(r"(?i:s3)://[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](/([^/\s]+/)*[^/\s]*)?")
 
 
+_QUOTES = ('"', "'", "`", "\u201c\u201d", "\u2018\u2019")
+_BEARER = re.compile(r"(?i)^(authorization:)?\s*bearer(\s+|$)")
+_UNFILLED = re.compile(r"\$\{[^}]*\}?")
+
+
 class SettingsError(Exception):
     """One line that names the variable and says what it may hold."""
 
@@ -139,20 +144,25 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _printable_key(cls, key: SecretStr) -> SecretStr:
-        text = key.get_secret_value()
-        if not text.strip() or text != text.strip() or not (text.isascii() and text.isprintable()):
-            raise ValueError("it must be printable ASCII without spaces around it")
-        return key
+        text = _cleaned(_BEARER.sub("", _cleaned(key.get_secret_value())))
+        if not text or not (text.isascii() and text.isprintable()) or " " in text:
+            raise ValueError("it must be the key alone, in printable ASCII")
+        return SecretStr(text)
 
     @field_validator("base_url")
     @classmethod
     def _plain_url(cls, url: str) -> str:
+        url = _cleaned(url)
         parts = _parts(url)
+        if any(map(str.isspace, url)) or not url.isprintable():
+            raise ValueError("it must not hold white space")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("it must begin with http:// or https:// and name a host")
         if parts.username or parts.query or parts.fragment:
             raise ValueError("it must not carry a user name, a query or a fragment")
-        return url.rstrip("/").removesuffix("/mj")
+        path, _, _ = f"{parts.path}/".partition("/mj/")  # what is below it is ours to add
+        # The scheme stays to the letter: the account is named after it.
+        return f"{url.partition('://')[0]}://{parts.netloc}{path.rstrip('/')}"
 
     @field_validator("database_url")
     @classmethod
@@ -288,6 +298,20 @@ class Settings(BaseSettings):
         """Names the account without telling the key: tasks of two accounts never mix."""
         text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _cleaned(text: str) -> str:
+    """`text` as a person meant it: without white space and quotes around it, which come along when it is copied."""
+    before = None
+    while text != before:
+        before = text
+        text = text.strip().strip("\ufeff\u200b")
+        for quotes in _QUOTES:
+            if len(text) > 1 and (text[0], text[-1]) == (quotes[0], quotes[-1]):
+                text = text[1:-1]
+    if _UNFILLED.search(text):
+        raise ValueError("it holds a ${...} that nobody has filled in")
+    return text
 
 
 def _parts(url: str) -> SplitResult:
