@@ -10,20 +10,17 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from mj_mcp.pasted import parts_of, pasted_base_url, pasted_key
+
 _ROOTED = re.compile(r"(?i)file://(localhost)?/[^/].*")
 _FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
 _BUCKET = re.compile(r"(?i:s3)://[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](/([^/\s]+/)*[^/\s]*)?")
-
-
-_QUOTES = ('"', "'", "`", "\u201c\u201d", "\u2018\u2019")
-_BEARER = re.compile(r"(?i)^(authorization:)?\s*bearer(\s+|$)")
-_UNFILLED = re.compile(r"\$\{[^}]*\}?")
 
 
 class SettingsError(Exception):
@@ -143,31 +140,18 @@ class Settings(BaseSettings):
 
     @field_validator("api_key")
     @classmethod
-    def _printable_key(cls, key: SecretStr) -> SecretStr:
-        text = _cleaned(_BEARER.sub("", _cleaned(key.get_secret_value())))
-        if not text or not (text.isascii() and text.isprintable()) or " " in text:
-            raise ValueError("it must be the key alone, in printable ASCII")
-        return SecretStr(text)
+    def _plain_key(cls, key: SecretStr) -> SecretStr:
+        return SecretStr(pasted_key(key.get_secret_value()))
 
     @field_validator("base_url")
     @classmethod
     def _plain_url(cls, url: str) -> str:
-        url = _cleaned(url)
-        parts = _parts(url)
-        if any(map(str.isspace, url)) or not url.isprintable():
-            raise ValueError("it must not hold white space")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("it must begin with http:// or https:// and name a host")
-        if parts.username or parts.query or parts.fragment:
-            raise ValueError("it must not carry a user name, a query or a fragment")
-        path, _, _ = f"{parts.path}/".partition("/mj/")  # what is below it is ours to add
-        # The scheme stays to the letter: the account is named after it.
-        return f"{url.partition('://')[0]}://{parts.netloc}{path.rstrip('/')}"
+        return pasted_base_url(url)
 
     @field_validator("database_url")
     @classmethod
     def _postgresql_url(cls, url: SecretStr) -> SecretStr:
-        parts = _parts(url.get_secret_value())
+        parts = parts_of(url.get_secret_value())
         if not url.get_secret_value():
             return url
         if parts.scheme not in {"postgresql", "postgres"} or not (parts.hostname or "host=" in parts.query):
@@ -179,7 +163,7 @@ class Settings(BaseSettings):
     @field_validator("archive_url")
     @classmethod
     def _folder_or_bucket(cls, url: str) -> str:
-        parts = _parts(url)
+        parts = parts_of(url)
         if not url:
             return url
         if parts.username is not None or parts.password is not None or "?" in url or "#" in url:
@@ -193,7 +177,7 @@ class Settings(BaseSettings):
     @field_validator("auth_issuer")
     @classmethod
     def _safe_issuer(cls, url: str) -> str:
-        parts = _parts(url)
+        parts = parts_of(url)
         loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback))):
             raise ValueError("it must be an https:// URL (http:// only on this machine itself)")
@@ -298,29 +282,6 @@ class Settings(BaseSettings):
         """Names the account without telling the key: tasks of two accounts never mix."""
         text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _cleaned(text: str) -> str:
-    """`text` as a person meant it: without white space and quotes around it, which come along when it is copied."""
-    before = None
-    while text != before:
-        before = text
-        text = text.strip().strip("\ufeff\u200b")
-        for quotes in _QUOTES:
-            if len(text) > 1 and (text[0], text[-1]) == (quotes[0], quotes[-1]):
-                text = text[1:-1]
-    if _UNFILLED.search(text):
-        raise ValueError("it holds a ${...} that nobody has filled in")
-    return text
-
-
-def _parts(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:  # its message would show the value
-        raise ValueError("it must be a URL") from None
-    return parts
 
 
 def passwords_in(url: str) -> tuple[str, ...]:

@@ -59,7 +59,8 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     ),
     "verdicts": (2, {"errors", "tasks", "proxy"}),
     "records": (2, {"verdicts", "errors", "tasks", "proxy", "journal"}),
-    "settings": (2, set()),
+    "pasted": (0, set()),
+    "settings": (2, {"pasted"}),
     "logs": (2, set()),
     "tunnel": (2, set()),
     "tokens": (1, set()),
@@ -147,7 +148,7 @@ OUTSIDE: dict[str, set[str]] = {
 NO_IO = {"asyncio", "io", "logging", "os", "pathlib", "shutil", "structlog", "tempfile", "threading", "time"}
 """What floor 0 and the cadence must not import, beside all that is in `OUTSIDE`."""
 
-PURE = {"errors", "tasks", "prompts", "happenings", "news", "cadence", "jobtimes", "mixture"}
+PURE = {"errors", "pasted", "tasks", "prompts", "happenings", "news", "cadence", "jobtimes", "mixture"}
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 40

@@ -330,7 +330,7 @@ async def test_a_repeat_leaves_the_queue_once_its_twin_has_succeeded(journal: Jo
     running, twin, other = await bought(journal, new()), new(), new()
     first = new()
     for task, key in ((first, "key"), (twin, "key"), (other, "other")):
-        assert isinstance(await journal.claim(task, key, allow_duplicate=False, limits=limits, queue=True), Place)
+        assert isinstance(await journal.claim(task, key, allow_duplicate=False, limits=limits), Place)
     await journal.update(running.submission_id, done)
     assert (await claim(journal, first, "key", limits=limits)).is_new
     first = await journal.update(first.submission_id, lambda task: done(accept(task, "77", NOON)))
