@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from mj_mcp.egress import read_tunnel
 from mj_mcp.gallery import Gallery
 from mj_mcp.happenings import Ended, Observer, Opened, ignore
 from mj_mcp.journal import Journal, Limits, open_journal
@@ -23,7 +24,6 @@ from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Task
-from mj_mcp.tunnel import read_tunnel
 from mj_mcp.vault import Vault
 from mj_mcp.watch import Watch
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from mj_mcp.egress import read_tunnel
 from mj_mcp.errors import MjError
 from mj_mcp.journal import open_journal
 from mj_mcp.logs import redactor
@@ -17,7 +18,6 @@ from mj_mcp.proxy import Proxy, Trouble
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
 from mj_mcp.tokens import TokensError, read_tokens
-from mj_mcp.tunnel import read_tunnel
 
 PROXY_SECONDS = 10.0
 BUCKET_SECONDS = 20.0

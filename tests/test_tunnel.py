@@ -15,10 +15,9 @@ from structlog.testing import capture_logs
 from test_cli import run
 from tunnels import HOST, Tunnel, Way, secured
 
-from mj_mcp.proxy import http as proxy_http
+from mj_mcp.egress import authorities, read_tunnel
 from mj_mcp.proxy.http import TRIES_BEFORE_SENDING, Answer, Call, Http, NoAnswer
 from mj_mcp.simulator import Fault, Simulator, faults
-from mj_mcp.tunnel import read_tunnel
 
 pytestmark = pytest.mark.anyio
 
@@ -36,9 +35,9 @@ def certificates(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(path)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    proxy_http._authorities.cache_clear()
+    authorities.cache_clear()
     yield path
-    proxy_http._authorities.cache_clear()
+    authorities.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import Any, Literal
 
 import httpx
@@ -22,6 +21,7 @@ import structlog
 from opentelemetry.trace import Span, SpanKind, StatusCode, get_tracer
 
 from mj_mcp import __version__
+from mj_mcp.egress import authorities
 
 log = structlog.get_logger("mj_mcp.proxy")
 tracer = get_tracer("mj_mcp")
@@ -222,7 +222,7 @@ class Http:
                 limits=httpx.Limits(max_connections=32, max_keepalive_connections=8 if keep_alive else 0),
                 trust_env=False,  # no proxy for plain http, which would see the key
                 proxy=_proxy(self._tunnel) if self._tunnel else None,
-                verify=_authorities(),
+                verify=_trusted(),
             )
         return self._clients[keep_alive]
 
@@ -234,20 +234,15 @@ def _proxy(url: str) -> httpx.Proxy:
     try:
         parts = httpx.URL(url)
         if parts.scheme in {"http", "https"} and parts.host:
-            return httpx.Proxy(url, ssl_context=_authorities() if parts.scheme == "https" else None)
+            return httpx.Proxy(url, ssl_context=_trusted() if parts.scheme == "https" else None)
     except httpx.InvalidURL:  # its words may show a password
         pass
     raise _CannotConnect("HTTPS_PROXY cannot be used: it must be like http://host:port")
 
 
-@cache
-def _authorities() -> ssl.SSLContext:
-    """Those of `SSL_CERT_FILE` or `SSL_CERT_DIR`, else certifi's.
-
-    Reading them takes some 20 ms and a MiB or two, so every client of the process shares them.
-    """
+def _trusted() -> ssl.SSLContext:
     try:
-        return httpx.create_ssl_context()
+        return authorities()
     except OSError as failure:  # an SSLError, too
         raise _CannotConnect(
             f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {failure.strerror or failure}"
