@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from mj_mcp.egress import read_tunnel
 from mj_mcp.gallery import Gallery
 from mj_mcp.happenings import Ended, Observer, Opened, ignore
 from mj_mcp.journal import Journal, Limits, open_journal
@@ -87,7 +88,7 @@ async def _open_edges(settings: Settings) -> AsyncIterator[tuple[Journal, Proxy]
     async with AsyncExitStack() as stack:
         journal = open_journal(settings.database_url.get_secret_value(), settings.data_dir, settings.account)
         stack.push_async_callback(journal.aclose)
-        http = Http(settings.base_url, key)
+        http = Http(settings.base_url, key, tunnel=read_tunnel(settings.base_url))
         stack.push_async_callback(http.aclose)
         yield journal, Proxy(http, redactor(*settings.secrets))
 

@@ -10,11 +10,13 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from mj_mcp.pasted import parts_of, pasted_base_url, pasted_key
 
 _ROOTED = re.compile(r"(?i)file://(localhost)?/[^/].*")
 _FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
@@ -143,26 +145,18 @@ class Settings(BaseSettings):
 
     @field_validator("api_key")
     @classmethod
-    def _printable_key(cls, key: SecretStr) -> SecretStr:
-        text = key.get_secret_value()
-        if text != text.strip() or not (text.isascii() and text.isprintable()):
-            raise ValueError("it must be printable ASCII without spaces around it")
-        return key
+    def _plain_key(cls, key: SecretStr) -> SecretStr:
+        return SecretStr(pasted_key(key.get_secret_value()))
 
     @field_validator("base_url")
     @classmethod
     def _plain_url(cls, url: str) -> str:
-        parts = _parts(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("it must begin with http:// or https:// and name a host")
-        if parts.username or parts.query or parts.fragment:
-            raise ValueError("it must not carry a user name, a query or a fragment")
-        return url.rstrip("/").removesuffix("/mj")
+        return pasted_base_url(url)
 
     @field_validator("database_url")
     @classmethod
     def _postgresql_url(cls, url: SecretStr) -> SecretStr:
-        parts = _parts(url.get_secret_value())
+        parts = parts_of(url.get_secret_value())
         if not url.get_secret_value():
             return url
         if parts.scheme not in {"postgresql", "postgres"} or not (parts.hostname or "host=" in parts.query):
@@ -174,7 +168,7 @@ class Settings(BaseSettings):
     @field_validator("archive_url")
     @classmethod
     def _folder_or_bucket(cls, url: str) -> str:
-        parts = _parts(url)
+        parts = parts_of(url)
         if not url:
             return url
         if parts.username is not None or parts.password is not None or "?" in url or "#" in url:
@@ -188,7 +182,7 @@ class Settings(BaseSettings):
     @field_validator("auth_issuer")
     @classmethod
     def _safe_issuer(cls, url: str) -> str:
-        parts = _parts(url)
+        parts = parts_of(url)
         loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback))):
             raise ValueError("it must be an https:// URL (http:// only on this machine itself)")
@@ -299,15 +293,6 @@ class Settings(BaseSettings):
         """Names the account without telling the key: tasks of two accounts never mix."""
         text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _parts(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:  # its message would show the value
-        raise ValueError("it must be a URL") from None
-    return parts
 
 
 def passwords_in(url: str) -> tuple[str, ...]:

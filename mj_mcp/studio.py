@@ -196,15 +196,14 @@ class Studio:
         self._submits.release()
 
     async def faults(self) -> dict[str, str]:
-        """Which parts would fail a submit now, and how; as far as can be told without asking the proxy."""
-        found = {"key": "refused"} if self._proxy.refuses_key() else {}
+        """Which parts of this server do not work now, and how. A refused key is not one: finished tasks need none."""
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._journal.page(LOCAL_OWNER, None, 1, None)
         except (StorageUnavailable, TimeoutError) as failure:
             log.warning("not_ready", reason=str(failure) or "the journal did not answer in time")
-            found["journal"] = "unavailable"
-        return found
+            return {"journal": "unavailable"}
+        return {}
 
     async def list_tasks(
         self, owner: str, status: Status | None, limit: int, cursor: str | None, *, since: float | None = None
@@ -289,16 +288,14 @@ class Studio:
 
     async def _buy(self, task: Task, request: Submit, allow_duplicate: bool, wait: Deadline, tick: Tick | None) -> Told:
         patience = wait.until if wait.seconds else wait.began + ANSWER_SECONDS
-        claim = await self._submits.begin(
+        claim, task, looks = await self._submits.submit(
             task,
             request,
             allow_duplicate=allow_duplicate,
             until=max(patience, wait.glance),
+            answer_by=patience,
             queue=wait.seconds > 0,
             tick=tick,
-        )
-        task, looks = await self._watch.wait(
-            claim.task, patience, enough=lambda task: task.status is not Status.SUBMITTING, tick=tick
         )
         raise_unless_accepted(task)
         if wait.seconds:

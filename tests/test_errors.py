@@ -10,6 +10,7 @@ import json
 import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,18 @@ async def imagine(caller: Caller, prompt: str = "a mug") -> str:
 
 # --- submits: refused
 
+
+def vendor(status: int, reason: str) -> bytes:
+    """An error of the family behind the gateway."""
+    words = {"code": status, "reason": reason, "message": "the vendor's words", "metadata": {"trace_id": "t"}}
+    return json.dumps(words).encode()
+
+
+def relay(code: int, description: str) -> bytes:
+    """An error of new-api, which relays to others."""
+    return json.dumps({"code": code, "description": description, "type": "upstream_error"}).encode()
+
+
 REFUSED: list[tuple[str, Fault, str, str]] = [
     ("3", faults.code(3), "rejected", "code 3: so says the script"),
     ("4", faults.code(4), "rejected", "code 4: so says the script"),
@@ -64,6 +77,16 @@ REFUSED: list[tuple[str, Fault, str, str]] = [
     ("403, a page", faults.html(403), "unauthorized", "web page"),
     ("404, a page", faults.html(404), "rejected", "base URL"),
     ("400 of a gateway", faults.status(400, b'{"error": {"message": "no such model"}}'), "rejected", "no such model"),
+    *[
+        (reason, faults.status(status, vendor(status, reason)), code, f"{reason}: the vendor's words")
+        for status, reason, code in (
+            (400, "ILLEGAL_PROMPT", "prompt_refused"),
+            (400, "BILLING_BALANCE_NOT_ENOUGH", "unauthorized"),
+            (400, "MISSING_API_KEY", "unauthorized"),
+            (429, "RATE_LIMIT_EXCEEDED", "busy"),
+        )
+    ],
+    ("no quota at a relay", faults.status(400, relay(4, "quota_not_enough ")), "unauthorized", "quota_not_enough"),
 ]
 
 
@@ -86,7 +109,8 @@ async def test_a_refusal_is_told_by_its_code_and_is_no_task(
         # Kept for audit: who asks for the submission hears the refusal again.
         again = await caller.error("get_task", task_id=error["submission_id"], wait_seconds=0)
         assert again == error
-        assert len(sim.requests) == 1
+        assert len(sim.submits()) == 1
+        assert sim.looks(error["submission_id"]) == []
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("999999999", 3600.0), ("-4", 0.0)])
@@ -161,6 +185,14 @@ DOUBTFUL: list[tuple[str, Fault, int]] = [
     ("a body without end", faults.wrong_json(b" " * (2 << 20), accept=True), 1),
     *[(f"code {code} without an id", faults.code(code), 0) for code in (1, 21, 22)],
     *[(f"the id as {shape!r}", faults.result_as(shape), 1) for shape in NO_IDS],
+    *[
+        (f"a relay that lost its upstream's answer, {words}", faults.status(400, relay(code, words), accept=True), 1)
+        for code, words in ((5, "do_request_failed "), (4, "insert_midjourney_task_failed "))
+    ],
+    *[
+        (f"a success that names no task: {body}", faults.wrong_json(json.dumps(body).encode(), accept=True), 1)
+        for body in ({"code": 200, "message": "ok"}, {"code": 0, "id": "77"}, {"code": 77, "data": {"jobId": "77"}})
+    ],
 ]
 
 
@@ -180,15 +212,6 @@ async def test_doubt_is_called_doubt_and_is_never_repeated_by_itself(
         assert await caller.error("generate_image", prompt="a mug", wait_seconds=5) == error
     assert sim.fired == {fault.name: 1}
     assert (len(sim.submits()), len(sim.ledger)) == (1, charged)
-
-
-async def test_after_many_submits_that_came_to_nothing_they_pause(sim: Simulator, connect: Connect) -> None:
-    sim.inject("submit", faults.status(502), times=5)
-    async with connect(sim) as caller:
-        codes = [(await caller.error("generate_image", prompt=f"mug {number}"))["code"] for number in range(6)]
-    assert codes == ["unconfirmed"] * 5 + ["busy"]
-    assert sim.fired == {"status_502": 5}
-    assert len(sim.submits()) == 5
 
 
 async def test_a_call_that_does_not_wait_gives_the_proxy_a_bounded_time(
@@ -212,6 +235,12 @@ async def test_a_call_that_does_not_wait_gives_the_proxy_a_bounded_time(
 
 # --- submits: accepted all the same
 
+
+def renamed(shape: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """The same answer as a relative gives it."""
+    return dict(json.loads(shape.replace("ID", json.dumps(answer["result"]))))
+
+
 ACCEPTED: list[tuple[str, Fault, list[str]]] = [
     ("22", faults.code(22, properties={"numberOfQueues": 3}, accept=True), ["queued behind 3 other jobs"]),
     ("22 without a number", faults.code(22, accept=True), []),
@@ -222,6 +251,10 @@ ACCEPTED: list[tuple[str, Fault, list[str]]] = [
     ("the id as a number", faults.result_as("int"), []),
     ("the id as a list of one", faults.result_as("list"), []),
     ("late", faults.delay(0.3), []),
+    *[
+        (f"the id in {shape}", Fault(name="renamed", edit=partial(renamed, shape)), [])
+        for shape in ('{"code": 200, "data": [{"task_id": ID}]}', '{"code": 0, "taskId": ID}')
+    ],
 ]
 
 
@@ -426,6 +459,17 @@ async def test_the_call_that_bought_says_that_it_cannot_see(sim: Simulator, conn
         assert task["status"] == "queued"
         assert any("looks at the proxy failed: HTTP 502" in warning for warning in task["warnings"])
         assert sim.fired["status_502"] >= 1
+
+
+@pytest.mark.parametrize("word", ["TASK_STATUS_SUCCEEDED", "SUCCESS", "TASK_STATUS_COMPLETED"])
+async def test_a_job_that_ends_under_another_name_ends(word: str, sim: Simulator, connect: Connect) -> None:
+    async with connect(sim) as caller:
+        task_id = await imagine(caller)
+        sim.finish(task_id)
+        sim.inject("look", faults.status_text(word))
+        done = await caller.task("get_task", task_id=task_id, wait_seconds=10)
+        assert (done["status"], len(done["images"])) == ("succeeded", 4)
+    assert sim.fired == {"status_text": 1}
 
 
 async def test_a_canceled_job_is_a_failed_one(sim: Simulator, connect: Connect) -> None:

@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "prompts": (0, {"errors"}),
     "happenings": (0, {"tasks"}),
     "news": (0, {"tasks"}),
-    "proxy": (1, {"__init__", "errors", "tasks"}),
+    "proxy": (1, {"__init__", "egress", "errors", "tasks"}),
     "journal": (1, {"errors", "tasks"}),
     "pictures": (1, {"errors"}),
     "mixture": (2, set()),
@@ -66,7 +66,9 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     ),
     "verdicts": (2, {"errors", "tasks", "proxy"}),
     "records": (2, {"verdicts", "errors", "tasks", "proxy", "journal"}),
-    "settings": (2, set()),
+    "pasted": (0, set()),
+    "egress": (0, set()),
+    "settings": (2, {"pasted"}),
     "logs": (2, set()),
     "tokens": (1, set()),
     "issuer": (1, set()),
@@ -78,9 +80,9 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "app": (
         4,
         {"studio", "submits", "watch", "gallery", "records", "proxy", "journal", "pictures", "settings", "logs"}
-        | {"happenings", "news", "tasks", "vault"},
+        | {"happenings", "news", "tasks", "egress", "vault"},
     ),
-    "doctor": (4, {"errors", "proxy", "journal", "pictures", "settings", "logs", "issuer", "tokens"}),
+    "doctor": (4, {"errors", "egress", "proxy", "journal", "pictures", "settings", "logs", "issuer", "tokens"}),
     "telemetry": (4, {"__init__", "happenings", "tasks"}),
     "simulator": (4, set()),
     "demo": (4, {"settings", "simulator"}),
@@ -122,14 +124,18 @@ PRINT = COMMANDS | {"terminal"}
 OUTSIDE: dict[str, set[str]] = {
     "mcp": {"server", "demo"},  # the demo is a client
     "mcp_types": {"server", "demo"},
-    "httpx": {"proxy.http", "issuer"},  # the issuer's keys are no business of the proxy's client, which carries the key
+    "httpx": {
+        "egress",
+        "proxy.http",
+        "issuer",
+    },  # the issuer's keys are no business of the proxy's client, which carries the key
     "jwt": {"issuer", "server.files"},
     "stamina": {"proxy.http"},
     "httpcore": {"pictures"},  # below httpx, which would log whole links and decode bodies
     "requests": set(),
     "aiohttp": set(),
     "http.client": set(),
-    "urllib.request": set(),
+    "urllib.request": {"egress"},  # for what it knows of the environment's proxies
     "socket": {"pictures", "simulator", "server.http"},
     "sqlite3": {"journal"},
     "aiosqlite": {"journal"},
@@ -153,7 +159,7 @@ OUTSIDE: dict[str, set[str]] = {
 NO_IO = {"asyncio", "io", "logging", "os", "pathlib", "shutil", "structlog", "tempfile", "threading", "time"}
 """What floor 0 and the cadence must not import, beside all that is in `OUTSIDE`."""
 
-PURE = {"errors", "tasks", "prompts", "happenings", "news", "cadence", "jobtimes", "mixture"}
+PURE = {"errors", "pasted", "tasks", "prompts", "happenings", "news", "cadence", "jobtimes", "mixture"}
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 40

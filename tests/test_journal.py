@@ -25,6 +25,7 @@ import mj_mcp.journal
 from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
 from mj_mcp.journal import (
     DOUBT_COUNTS_SECONDS,
+    KEPT_SECONDS,
     LEASE_SECONDS,
     QUEUE_SECONDS,
     REPEAT_SECONDS,
@@ -170,7 +171,7 @@ async def claim(
 
 async def queued(journal: Journal, task: Task, limits: Limits) -> int:
     """The place in the queue of a request that is ready to wait; 0 when it was claimed."""
-    made = await journal.claim(task, task.submission_id, allow_duplicate=False, limits=limits, queue=True)
+    made = await journal.claim(task, task.submission_id, allow_duplicate=False, limits=limits)
     return made.position if isinstance(made, Place) else 0
 
 
@@ -327,7 +328,7 @@ async def test_a_repeat_leaves_the_queue_once_its_twin_has_succeeded(journal: Jo
     running, twin, other = await bought(journal, new()), new(), new()
     first = new()
     for task, key in ((first, "key"), (twin, "key"), (other, "other")):
-        assert isinstance(await journal.claim(task, key, allow_duplicate=False, limits=limits, queue=True), Place)
+        assert isinstance(await journal.claim(task, key, allow_duplicate=False, limits=limits), Place)
     await journal.update(running.submission_id, done)
     assert (await claim(journal, first, "key", limits=limits)).is_new
     first = await journal.update(first.submission_id, lambda task: done(accept(task, "77", NOON)))
@@ -387,25 +388,19 @@ async def test_a_submission_id_is_never_used_twice(journal: Journal) -> None:
 async def test_the_limit_of_open_tasks_is_exact_over_two_processes(open_journal: Open) -> None:
     journals = [open_journal(), open_journal()]
     limits = Limits(max_open=7)
-    claims = await asyncio.gather(
-        *(claim(journals[at % 2], new(), limits=limits) for at in range(50)), return_exceptions=True
-    )
-    refusals = [one for one in claims if isinstance(one, Busy)]
-    assert len(refusals) == 43
-    assert len([one for one in claims if isinstance(one, Claim) and one.is_new]) == 7
-    assert refusals[0].retry_after_seconds == 15.0
+    places = await asyncio.gather(*(queued(journals[at % 2], new(), limits) for at in range(50)))
+    assert sorted(places) == [0] * 7 + list(range(1, 44))
     assert len((await journals[0].page("local", None, 100, None)).tasks) == 7
 
 
 @pytest.mark.parametrize("settle", [no, lambda task: done(accept(task, "77", NOON))])
 async def test_a_settled_task_gives_its_place_back(journal: Journal, settle: Callable[[Task], Task]) -> None:
     limits = Limits(max_open=1)
-    first = new()
+    first, second = new(), new()
     await claim(journal, first, limits=limits)
-    with pytest.raises(Busy):
-        await claim(journal, new(), limits=limits)
+    assert await queued(journal, second, limits) == 1
     await journal.update(first.submission_id, settle)
-    assert (await claim(journal, new(), limits=limits)).is_new
+    assert await queued(journal, second, limits) == 0
 
 
 async def test_a_stalled_task_gives_its_place_back(journal: Journal) -> None:
@@ -420,10 +415,10 @@ async def test_doubt_counts_as_open_as_long_as_a_job_can_run(journal: Journal, c
     await journal.update(task.submission_id, lost)
     limits = Limits(max_open=1)
     clock.time += DOUBT_COUNTS_SECONDS - 1
-    with pytest.raises(Busy):
-        await claim(journal, new(clock()), limits=limits)
+    waiting = new(clock())
+    assert await queued(journal, waiting, limits) == 1
     clock.time += 2
-    assert (await claim(journal, new(clock()), limits=limits)).is_new
+    assert await queued(journal, waiting, limits) == 0
 
 
 async def test_the_daily_limit_is_exact_over_two_processes(open_journal: Open) -> None:
@@ -489,27 +484,66 @@ async def test_owners_take_turns_in_the_queue_however_many_requests_one_of_them_
     assert served == ["bob", "eve", "ann", "bob", "ann", "ann"]
 
 
-async def test_who_does_not_wait_never_jumps_the_queue(journal: Journal) -> None:
+async def test_who_comes_later_never_jumps_the_queue(journal: Journal) -> None:
     limits = Limits(max_open=1)
     running = await bought(journal, new())
     patient = new(owner="ann")
     assert await queued(journal, patient, limits) == 1
     await journal.update(running.submission_id, done)
-    with pytest.raises(Busy, match="1 submits are waiting"):
-        await claim(journal, new(owner="bob"), limits=limits)
+    assert await queued(journal, new(owner="bob"), limits) == 2
     assert await queued(journal, patient, limits) == 0
 
 
-async def test_a_place_that_nobody_asks_for_is_given_up(journal: Journal, clock: Clock) -> None:
+async def test_a_place_is_kept_for_a_while_and_then_given_up(journal: Journal, clock: Clock) -> None:
     limits = Limits(max_open=1)
     await bought(journal, new())
-    dead, alive = new(), new()
-    assert await queued(journal, dead, limits) == 1
-    assert await queued(journal, alive, limits) == 2
-    clock.time += QUEUE_SECONDS - 0.1
-    assert await queued(journal, alive, limits) == 2
+    gone, here = new(owner="ann"), new(owner="bob")
+    assert await queued(journal, gone, limits) == 1
+    assert await queued(journal, here, limits) == 2
+    clock.time += KEPT_SECONDS - 0.1
+    assert await queued(journal, here, limits) == 2
     clock.time += 0.2
-    assert await queued(journal, alive, limits) == 1
+    assert await queued(journal, here, limits) == 1
+
+
+async def test_a_kept_place_is_taken_up_by_the_same_request_of_another_call(journal: Journal, clock: Clock) -> None:
+    limits = Limits(max_open=1)
+    running = await bought(journal, new())
+
+    async def ask(owner: str, key: str) -> int:
+        made = await journal.claim(new(owner=owner), key, allow_duplicate=False, limits=limits)
+        return made.position if isinstance(made, Place) else 0
+
+    assert await ask("ann", "a mug") == 1
+    assert await ask("bob", "a jug") == 2
+    clock.time += KEPT_SECONDS - 0.1
+    await journal.update(running.submission_id, done)
+    assert await ask("bob", "a jug") == 2, "the free place is ann's"
+    assert await ask("ann", "a mug") == 0
+
+
+async def test_a_turn_is_the_owners_whichever_of_their_requests_asks(journal: Journal, clock: Clock) -> None:
+    """A caller that changes its request each time it is told to wait must not hold the place back from everybody."""
+    limits = Limits(max_open=1)
+    running = await bought(journal, new())
+    first, other, second = new(owner="ann"), new(owner="bob"), new(owner="ann")
+    assert await queued(journal, first, limits) == 1
+    assert await queued(journal, other, limits) == 2
+    await journal.update(running.submission_id, done)
+    assert await queued(journal, second, limits) == 3, "the first one may still be waiting"
+    clock.time += QUEUE_SECONDS + 0.1
+    assert await queued(journal, other, limits) == 2
+    assert await queued(journal, second, limits) == 0
+
+
+async def test_two_accounts_that_want_the_same_queue_apart(open_journal: Open) -> None:
+    limits = Limits(max_open=1)
+    one, other = open_journal(), open_journal(account="another")
+    for journal in (one, other):
+        await bought(journal, new())
+        assert await queued(journal, replace(new(), submission_id="the same"), limits) == 1
+    await one.leave("the same")
+    assert await queued(other, replace(new(), submission_id="the next"), limits) == 2
 
 
 async def test_a_place_can_be_left(journal: Journal) -> None:

@@ -23,7 +23,10 @@ LEASE_SECONDS = 8.0
 """How long a silent process keeps its tasks. Within 10 s of a death somebody else looks after them."""
 
 QUEUE_SECONDS = 5.0
-"""How long a place in the queue is kept for a process that does not ask for it again."""
+"""A request in the queue that has not asked for so long is not waiting any more."""
+
+KEPT_SECONDS = 15.0
+"""How long its slot is kept all the same, for the same request or another one of its owner."""
 
 REPEAT_SECONDS = 600.0
 """For so long after its success, a request answers an identical one of the same owner.
@@ -100,26 +103,24 @@ class Page:
 class Journal(Protocol):
     """One account's tasks. Every method raises `StorageUnavailable` when the storage does not answer."""
 
-    async def claim(
-        self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits, queue: bool = False
-    ) -> Claim | Place:
+    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim | Place:
         """Find the row that answers, or check the limits and insert `task` with `request_key`: all in one transaction.
 
         The newest row answers that the same owner asked for with the same `request_key` (which holds the owner) and
         that is open, or succeeded less than `REPEAT_SECONDS` ago by the storage's clock; for an upscale, that
         succeeded at any time. It answers before limits, queue and pause; with `allow_duplicate`, none does.
 
-        Where all places are taken, or others were waiting before, the answer is a place in the queue if `queue` is
-        wanted. Owners take turns. A place that is not asked for again within `QUEUE_SECONDS` is lost.
+        Where as many tasks are open as there may be, or others were waiting before, the answer is a place in the
+        queue. Owners take turns. A place is lost that `request_key` does not ask for again within `KEPT_SECONDS`.
 
         Raises:
-            Busy: the limit of open tasks is reached, the owner's own or (without `queue`) all told.
+            Busy: the owner's own limit of open tasks is reached, or there is a pause.
             LimitReached: the day's ceiling is reached.
         """
         ...
 
-    async def leave(self, submission_id: str) -> None:
-        """Give up the place in the queue."""
+    async def leave(self, request_key: str) -> None:
+        """Give up its place in the queue."""
         ...
 
     async def adopt(self, task: Task) -> Task:

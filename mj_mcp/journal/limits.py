@@ -10,7 +10,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from mj_mcp.errors import Busy, LimitReached
-from mj_mcp.journal import DOUBT_COUNTS_SECONDS, QUEUE_SECONDS, Limits, Usage
+from mj_mcp.journal import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, QUEUE_SECONDS, Limits, Usage
 from mj_mcp.journal.engine import Db
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, RUNNING, Kind, Status, Task
@@ -60,33 +60,30 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
             )
 
 
-def take_place(db: Db, account: str, task: Task, now: float, limits: Limits, *, queue: bool) -> int:
-    """0 when there is a place for `task` now; else its position in the queue, which it joins.
+def take_place(db: Db, account: str, task: Task, slot: str, now: float, *, limits: Limits) -> int:
+    """0 when there is a place for `task` now; else its position in the queue, in which it has this `slot`.
 
-    `now` is the time at which it asks; places that nobody has asked for lately are given up.
-
-    Raises:
-        Busy: there is no place, and it does not want to wait.
+    `now` is the time at which it asks. A slot that is not asked for again is kept for a while, and holds back those
+    behind it. Its turn is the owner's: any request of that owner may use it meanwhile.
     """
-    db.execute("DELETE FROM waiting WHERE account = ? AND seen_at < ?", (account, now - QUEUE_SECONDS))
+    db.execute("DELETE FROM waiting WHERE account = ? AND seen_at < ?", (account, now - KEPT_SECONDS))
     running = _running(db, account, now, None)
-    waiting = _in_turn(db, account)
-    ahead = waiting.index(task.submission_id) if task.submission_id in waiting else len(waiting)
-    if running + ahead < limits.max_open:
-        leave_queue(db, task.submission_id)
+    if running < limits.max_open and not _in_turn(db, account):
         return 0
-    if not queue:
-        raise Busy(
-            f"{running} tasks are open, and this server keeps at most {limits.max_open} open at once"
-            " (MJ_MAX_OPEN_TASKS)" + (f"; {ahead} submits are waiting for a place" if ahead else ""),
-            retry_after_seconds=BUSY_SECONDS,
-        )
     db.execute(
         "INSERT INTO waiting (account, owner, submission_id, seen_at) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (submission_id) DO UPDATE SET seen_at = excluded.seen_at",
-        (account, task.owner, task.submission_id, now),
+        (account, task.owner, slot, now),
     )
-    return _in_turn(db, account).index(task.submission_id) + 1
+    ahead = next(
+        number
+        for number, (waiting, owner, seen_at) in enumerate(_in_turn(db, account))
+        if waiting == slot or (owner == task.owner and seen_at < now - QUEUE_SECONDS)
+    )
+    if running + ahead < limits.max_open:
+        leave_queue(db, slot)
+        return 0
+    return ahead + 1
 
 
 def count_usage(db: Db, account: str, owner: str | None, limits: Limits, now: float) -> Usage:
@@ -118,26 +115,26 @@ def count_usage(db: Db, account: str, owner: str | None, limits: Limits, now: fl
     )
 
 
-def leave_queue(db: Db, submission_id: str) -> None:
-    """Give up the place."""
-    db.execute("DELETE FROM waiting WHERE submission_id = ?", (submission_id,))
+def leave_queue(db: Db, slot: str) -> None:
+    """Give up the slot."""
+    db.execute("DELETE FROM waiting WHERE submission_id = ?", (slot,))
 
 
-def _in_turn(db: Db, account: str) -> list[str]:
-    """The waiting submissions in the order in which they are served: owners take turns.
+def _in_turn(db: Db, account: str) -> list[tuple[str, str, float]]:
+    """Slot, owner and last time of asking, in the order in which they are served: owners take turns.
 
     Everybody's first request goes before anybody's second; among those, whoever was served longest ago is first.
     """
     rows = db.execute(
-        "SELECT submission_id, owner, number FROM waiting WHERE account = ? ORDER BY number", (account,)
+        "SELECT submission_id, owner, seen_at FROM waiting WHERE account = ? ORDER BY number", (account,)
     ).fetchall()
     served = {owner: _last_served(db, account, owner) for owner in {row[1] for row in rows}}
     rounds: Counter[str] = Counter()
     order = []
-    for submission_id, owner, number in rows:
-        rounds[owner] += 1
-        order.append((rounds[owner], served[owner], number, submission_id))
-    return [submission_id for *_, submission_id in sorted(order)]
+    for number, row in enumerate(rows):
+        rounds[row[1]] += 1
+        order.append((rounds[row[1]], served[row[1]], number, tuple(row)))
+    return [row for *_, row in sorted(order)]
 
 
 def _last_served(db: Db, account: str, owner: str) -> int:

@@ -45,20 +45,19 @@ class SqlJournal:
 
     # -------------------------------------------------------------------------------------------- protocol
 
-    async def claim(
-        self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits, queue: bool = False
-    ) -> Claim | Place:
+    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim | Place:
         """See `Journal.claim`."""
+        slot = self._slot(request_key)
 
         def work(db: Db) -> Claim | Place:
             self._take_turn(db)
             if not allow_duplicate:
                 known = answering(db, self._dialect, self._account, task.kind, request_key)
                 if known is not None:
-                    leave_queue(db, task.submission_id)
+                    leave_queue(db, slot)
                     return Claim(known, is_new=False)
             check_limits(db, self._account, task, limits)
-            if position := take_place(db, self._account, task, self._now(), limits, queue=queue):
+            if position := take_place(db, self._account, task, slot, self._now(), limits=limits):
                 return Place(position)
             claim = request_key + (f":{task.submission_id}" if allow_duplicate else "")
             self._insert(db, task, request_key, claim)
@@ -74,9 +73,9 @@ class SqlJournal:
             self._last_known.note(claimed.task)
         return claimed
 
-    async def leave(self, submission_id: str) -> None:
+    async def leave(self, request_key: str) -> None:
         """See `Journal.leave`."""
-        await self._write(lambda db: leave_queue(db, submission_id))
+        await self._write(lambda db: leave_queue(db, self._slot(request_key)))
 
     async def adopt(self, task: Task) -> Task:
         """See `Journal.adopt`."""
@@ -248,6 +247,9 @@ class SqlJournal:
 
     async def _read(self, work: Callable[[Db], T]) -> T:
         return await self._engine.read(work)
+
+    def _slot(self, request_key: str) -> str:
+        return f"{self._account}:{request_key}"
 
     def _take_turn(self, db: Db) -> None:
         if self._dialect.take_turn:

@@ -142,7 +142,7 @@ def _health(studio: Studio) -> list[Route]:
 
     async def ready(_request: Request) -> Response:
         faults = await studio.faults()
-        said = {"ready": not faults, "journal": "ok", "key": "ok"} | faults
+        said = {"ready": not faults, "journal": "ok"} | faults
         return JSONResponse(said, status_code=503 if faults else 200)
 
     return [Route("/healthz", live), Route("/readyz", ready)]
