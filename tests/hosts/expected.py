@@ -39,9 +39,8 @@ LIMITS = (
     Limit(
         "LlamaIndex",
         "0.6.0",
-        {"tools": ["item limits", "item type", "limits"], **_BASE64},
-        "it rebuilds schemas without limits and types of items, and prints the whole result into the text, pictures as "
-        f"base64. {_INLINE}",
+        {"tools": ["item limits", "limits"], **_BASE64},
+        "it rebuilds schemas without limits, and prints the whole result into the text, pictures as base64. " + _INLINE,
     ),
     Limit(
         "Semantic Kernel",
@@ -79,8 +78,8 @@ LIMITS = (
     Limit(
         "crewai-tools",
         "1.15.30",
-        {"tools": ["item limits", "limits"], **_NO_PICTURE},
-        "it rebuilds schemas without limits, and hands the model the text alone.",
+        {"tools": ["item limits"], **_NO_PICTURE},
+        "it rebuilds schemas without the limits of items, and hands the model the text alone.",
     ),
     Limit(
         "autogen-ext",

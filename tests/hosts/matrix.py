@@ -13,19 +13,23 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from expected import LIMITS, Limit
-from judge import CHECKS, SLOW_JOB, SLOW_JOB_SECONDS, compare, make_calls, play_slow_job
-from running import SCRIPTS, Script, running, serving, tools_of
+from judge import CHECKS, SLOW_JOB, SLOW_JOB_SECONDS, Tools, compare, make_calls, play_slow_job
+from running import SCRIPTS, Script, Session, running, serving, tools_of
 
 from mj_mcp.simulator import Simulator
 
 AT_ONCE = 2
-TRIES = 2
-"""Some clients give a server 5 s to start; on a busy machine one more try is fair, as long as nothing was called."""
+TRIES = 3
+"""Some clients give a server 5 s to start, which a busy machine may need; nothing was called by then."""
+MOST_LOG = 3000
 MOST_PLACES = 4
 COLUMNS = (*CHECKS, SLOW_JOB)
 CLIENTS = (
@@ -89,43 +93,58 @@ class Row:
 
 async def tried(script: Script, transport: str, folder: Path) -> Row:
     """Run one client through every check."""
+    row = Row(script.name, transport)
     started = time.monotonic()
-    for _ in range(TRIES):
-        row = Row(script.name, transport)
-        with tempfile.TemporaryDirectory() as name:
-            try:
-                await _checked(row, script, folder, Path(name))
-            except Exception as error:  # noqa: BLE001 - whatever a client or the server does is a finding of this row
-                logs = [log for log in Path(name).glob("*.log") if log.stat().st_size]
-                row.said += [str(error), *(f"{log.name}: {log.read_text(errors='replace')[-3000:]}" for log in logs)]
-                row.losses.setdefault("tools", []).append(f"ended early ({type(error).__name__})")
-        if row.version:
-            break
+    try:
+        await _listened(row, script, folder)
+        if script.cuts and transport == "stdio":
+            await _cut(row, script, folder)
+    except Exception as error:  # noqa: BLE001 - whatever a client or the server does is a finding of this row
+        row.losses.setdefault("tools", []).append(f"ended early ({type(error).__name__})")
+        row.said.append(str(error))
     row.seconds = time.monotonic() - started
     return row
 
 
-async def _checked(row: Row, script: Script, folder: Path, home: Path) -> None:
+async def _listened(row: Row, script: Script, folder: Path) -> None:
     proxy = Simulator(job_seconds=0.3, image_edge=512)
-    async with proxy, serving(row.transport, home, proxy) as server:
-        ours = await tools_of(server, home)
-        async with running(script, folder, home, server, row.said) as session:
-            said = await session.read()
-            row.version = said["version"]
-            lost = compare(ours, said["tools"])
-            row.said += [f"{kind}: {', '.join(places[:MOST_PLACES])}, ..." for kind, places in lost.items()]
-            row.losses["tools"] = [*sorted(lost), *said.get("problems", ())]
-            row.losses |= await make_calls(session.call, proxy)
-    if script.cuts and row.transport == "stdio":
-        slow = Simulator(job_seconds=SLOW_JOB_SECONDS, image_edge=256)
-        (home / "slow").mkdir()
-        async with (
-            slow,
-            serving(row.transport, home / "slow", slow) as server,
-            running(script, folder, home, server, row.said) as session,
-        ):
-            await session.read()
-            row.losses[SLOW_JOB] = await play_slow_job(session.call, slow)
+    async with opened(row, script, folder, proxy) as (ours, said, session):
+        row.version = said["version"]
+        lost = compare(ours, said["tools"])
+        row.said += [f"{kind}: {', '.join(places[:MOST_PLACES])}, ..." for kind, places in lost.items()]
+        row.losses["tools"] = [*sorted(lost), *said.get("problems", ())]
+        row.losses |= await make_calls(session.call, proxy)
+
+
+async def _cut(row: Row, script: Script, folder: Path) -> None:
+    proxy = Simulator(job_seconds=SLOW_JOB_SECONDS, image_edge=256)
+    async with opened(row, script, folder, proxy) as (_, _, session):
+        row.losses[SLOW_JOB] = await play_slow_job(session.call, proxy)
+
+
+@asynccontextmanager
+async def opened(
+    row: Row, script: Script, folder: Path, proxy: Simulator
+) -> AsyncIterator[tuple[Tools, dict[str, Any], Session]]:
+    """The tools as the server lists them, what the client declares, and its session."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(proxy)
+        for tries_left in reversed(range(TRIES)):
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            try:
+                server = await stack.enter_async_context(serving(row.transport, home, proxy))
+                ours = await tools_of(server, home)
+                session = await stack.enter_async_context(running(script, folder, home, server, row.said))
+                said = await session.read()
+            except (EOFError, ExceptionGroup):
+                if not tries_left:
+                    row.said += [
+                        f"{log.name}: {log.read_text(errors='replace')[-MOST_LOG:]}" for log in home.glob("*.log")
+                    ]
+                    raise
+            else:
+                break
+        yield ours, said, session
 
 
 def show(row: Row) -> None:

@@ -41,6 +41,7 @@ def _parts(part) -> list[str | bytes]:
 
 async def main() -> None:
     toolset = McpToolset(connection_params=StdioConnectionParams(server_params=StdioServerParameters(**SERVER)))
+    await toolset.get_tools()  # an agent would go on without tools where it cannot connect
     agent = LlmAgent(name="painter", model=Bridge(model="ours"), tools=[toolset])
     await InMemoryRunner(agent=agent).run_debug("go", quiet=True)
     await toolset.close()
