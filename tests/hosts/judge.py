@@ -20,6 +20,7 @@ CHECKS = ("tools", "success", "argument error", "refused prompt", "busy", "uncon
 SLOW_JOB = "job of 14 s"
 SLOW_JOB_SECONDS = 14.0
 MOST_CALLS = 8
+ERROR_OBJECT = "io.github.mj-mcp/error"
 VIEW_EDGE = 256
 """Pixels asked of `view_image`: no contact sheet has this size."""
 
@@ -32,13 +33,14 @@ _URL_SAFE = str.maketrans("-_", "+/")
 class Reached:
     """What a client gave to its caller: text, pictures in base64, and what only some clients give.
 
-    `error`: whether the client calls it an error; `raised`: the exception instead of an answer.
+    `error`: whether the client calls it an error; `meta`: the result's; `raised`: the exception instead of an answer.
     """
 
     text: str
     pictures: list[str]
     structured: dict[str, Any] | None = None
     error: bool | None = None
+    meta: dict[str, Any] | None = None
     raised: str = ""
 
 
@@ -174,6 +176,8 @@ def _lost_message(reached: Reached) -> list[str]:
 def _lost_error(reached: Reached, code: str, *words: str) -> list[str]:
     losses = [] if re.search(rf"\b{code}: ", reached.text) else ["no code"]
     losses += [f"no {word!r}" for word in words if word not in reached.text]
+    if reached.meta is not None and reached.meta.get(ERROR_OBJECT, {}).get("code") != code:
+        losses.append("no error object")
     return losses + (["not called an error"] if reached.error is False else [])
 
 

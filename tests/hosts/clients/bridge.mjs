@@ -25,6 +25,10 @@ export function reached(blocks, more = {}) {
   return { text: texts.map((block) => block.text ?? JSON.stringify(block)).join("\n"), pictures, ...more };
 }
 
+/** What a caller has who is given the whole result. */
+export const reachedResult = ({ content, structuredContent, isError, _meta }) =>
+  reached(content, { structured: structuredContent, error: isError === true, meta: _meta ?? {} });
+
 /** Make each step that comes with `call`; what it throws is what the caller has. */
 export async function play(declared, call) {
   let step = await ask(declared);

@@ -13,7 +13,8 @@ async def main() -> None:
         async def call(step: Step) -> dict[str, object]:
             result = await client.call_tool(step.tool, step.arguments, raise_on_error=False)
             blocks = [b.data.encode() if b.type == "image" else getattr(b, "text", str(b)) for b in result.content]
-            return reached(*blocks) | {"structured": result.structured_content, "error": result.is_error}
+            more = {"structured": result.structured_content, "error": result.is_error, "meta": result.meta or {}}
+            return reached(*blocks) | more
 
         tools = [tool.model_dump() for tool in await client.list_tools()]
         await play(declared("fastmcp", [{**tool, "schema": tool["input_schema"]} for tool in tools]), call)

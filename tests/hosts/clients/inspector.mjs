@@ -1,6 +1,6 @@
 // The Inspector's command line: a process, and a server of its own, for each step.
 import { spawnSync } from "node:child_process";
-import { play, reached, server, version } from "./bridge.mjs";
+import { play, reachedResult, server, version } from "./bridge.mjs";
 
 const cli = "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js";
 
@@ -27,5 +27,5 @@ const declared = {
 };
 await play(declared, (name, given) => {
   const [result] = inspect("--method", "tools/call", "--tool-name", name, "--tool-args-json", JSON.stringify(given));
-  return reached(result.content, { structured: result.structuredContent, error: result.isError === true });
+  return reachedResult(result);
 });
