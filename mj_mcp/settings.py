@@ -146,7 +146,8 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _plain_key(cls, key: SecretStr) -> SecretStr:
-        return SecretStr(pasted_key(key.get_secret_value()))
+        text = key.get_secret_value()
+        return SecretStr(pasted_key(text)) if text else key
 
     @field_validator("base_url")
     @classmethod
@@ -313,7 +314,11 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_context=False, include_input=False)[0]
         variable = f"MJ_{str(first['loc'][0]).upper()}"
-        what = "is not set" if first["type"] == "missing" else f"is not usable: {first['msg']}"
+        what = (
+            "is not set"
+            if first["type"] == "missing"
+            else f"is not usable: {first['msg'].removeprefix('Value error, ')}"
+        )
         raise SettingsError(f"{variable} {what}") from None
 
 
