@@ -10,13 +10,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 NPM_DIR := $(VENV)/conformance
+# Clients that can share an environment do; the short list is the gate's.
+HOSTS := $(VENV)/hosts
+HOSTS_GATE := $(HOSTS)/npm/.done $(HOSTS)/mcp1/.done $(HOSTS)/mcp2/.done
+HOSTS_ALL := $(HOSTS_GATE) $(HOSTS)/npm/.done-all $(HOSTS)/mcp1-all/.done $(HOSTS)/mcp2-all/.done $(HOSTS)/adk/.done
 
 # The longest first: the gate runs several at once.
 BENCHES := money-postgres money processes journal scale cadence sheet overhead http_load live startup
 BRIEF_money := --processes 4
 BRIEF_money-postgres := --processes 3 --database postgres
 
-.PHONY: demo test lint types tests examples conformance bench docs snapshots clean $(BENCHES:%=bench-%)
+.PHONY: demo test lint types tests examples conformance hosts hosts-install hosts-all bench docs snapshots clean $(BENCHES:%=bench-%)
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
@@ -39,6 +43,15 @@ examples: $(VENV)/.installed-dev
 conformance: $(VENV)/.installed-dev $(if $(CI)$(shell command -v npm),$(NPM_DIR)/.done) ## the official suite over HTTP; needs npm, which brings the Node that the suite needs
 	@if test -f $(NPM_DIR)/.done; then $(BIN)/python tests/conformance/run.py $(NPM_DIR); \
 	else echo "conformance: skipped, since npm is missing"; fi
+
+hosts: $(VENV)/.installed-dev $(if $(CI)$(shell command -v npm),$(HOSTS_GATE)) ## real clients, none of them ours: what reaches their callers; needs npm
+	@if test -f $(HOSTS)/npm/.done; then $(BIN)/python tests/hosts/matrix.py $(HOSTS); \
+	else echo "hosts: skipped, since npm is missing"; fi
+
+hosts-install: $(HOSTS_GATE)
+
+hosts-all: $(HOSTS_ALL) ## more of them, and the table in docs/hosts.md; installs 2.5 GB
+	$(BIN)/python tests/hosts/matrix.py $(HOSTS) --all --write docs/hosts.md
 
 bench: $(BENCHES:%=bench-%) ## each benchmark, briefly
 
@@ -69,6 +82,22 @@ $(NPM_DIR)/.done: | $(VENV)/.created
 	@command -v npm >/dev/null || { echo "conformance: npm is missing"; exit 1; }
 	@npm install --silent --no-audit --no-fund --prefix $(NPM_DIR) \
 	  node@22.23.3 @modelcontextprotocol/conformance@0.2.0-alpha.12
+	@touch $@
+
+$(HOSTS)/npm/.done: tests/hosts/package.json | $(VENV)/.created
+	@command -v npm >/dev/null || { echo "hosts: npm is missing"; exit 1; }
+	@mkdir -p $(@D) && cp $< $(@D)
+	@cd $(@D) && npm install --silent --no-audit --no-fund --no-package-lock --omit=dev
+	@touch $@
+
+$(HOSTS)/npm/.done-all: $(HOSTS)/npm/.done
+	@cd $(@D) && npm install --silent --no-audit --no-fund --no-package-lock
+	@touch $@
+
+# No client shares the server's own environment: most pin what it uses otherwise.
+$(HOSTS)/%/.done: tests/hosts/%.txt $(VENV)/.installed-dev
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	@$(BIN)/uv pip install --quiet --no-deps --python $(@D) --requirement $<
 	@touch $@
 
 clean:

@@ -26,7 +26,7 @@ from statistics import quantiles
 
 import psycopg
 
-from mj_mcp.journal import Journal, Limits, open_journal
+from mj_mcp.journal import Claim, Journal, Limits, open_journal
 from mj_mcp.tasks import Image, Kind, Sighting, Status, Task, accept, merge
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
@@ -41,10 +41,12 @@ LIMITS = Limits(max_open=10**6, per_day=10**6)
 PICTURE = "https://cdn.example.com/attachments/1234567890/0987654321/a_lighthouse_on_a_cliff_at_dusk.png?ex=1&hm=2"
 
 COPY = """
-INSERT INTO tasks (account, owner, submission_id, task_id, kind, status, submitted_at, finished_at, seq, writer, body)
+INSERT INTO tasks (account, owner, submission_id, task_id, kind, status, request_key, submitted_at, finished_at,
+                   settled_at, seq, writer, body)
 WITH RECURSIVE made(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM made WHERE i < {rows})
 SELECT account, 'user-' || (i % {owners}), 'sub_' || i, 'up_' || i, kind, status,
-       submitted_at - ({rows} - i) * 60.0, finished_at - ({rows} - i) * 60.0, 0, '',
+       'key ' || CASE WHEN i % 10 = 0 THEN 0 ELSE i END, submitted_at - ({rows} - i) * 60.0,
+       finished_at - ({rows} - i) * 60.0, settled_at - ({rows} - i) * 60.0, 0, '',
        replace(replace(replace(body, 'sub_first', 'sub_' || i), 'up_first', 'up_' || i),
                '"user-0"', '"user-' || (i % {owners}) || '"')
 FROM tasks, made WHERE submission_id = 'sub_first'
@@ -73,10 +75,12 @@ def intent(owner: str, name: str) -> Task:
     )
 
 
-async def submit(journal: Journal, _rows: int = 0, *, owner: str = "user-0", name: str = "") -> None:
+async def submit(journal: Journal, _rows: int = 0, *, owner: str = "user-0", name: str = "", key: str = "") -> None:
     """The claim, and the outcome: here at once the end, so that the number of open tasks stays as it is."""
     task = intent(owner, name or uuid.uuid4().hex)
-    await journal.claim(task, task.submission_id, allow_duplicate=False, limits=LIMITS)
+    claim = await journal.claim(task, key or task.submission_id, allow_duplicate=False, limits=LIMITS)
+    if isinstance(claim, Claim) and not claim.is_new:
+        return
 
     def settle(known: Task) -> Task:
         now = time.time()
@@ -104,8 +108,17 @@ async def _first_page(journal: Journal, _rows: int) -> None:
 
 
 async def _deep_page(journal: Journal, rows: int) -> None:
-    page = await journal.page("user-1", None, 20, str(rows // 4))
+    page = await journal.page("user-1", None, 20, f"sub_{rows // 4 // OWNERS * OWNERS + 1}")
     assert len(page.tasks) == 20
+
+
+async def _page_since(journal: Journal, _rows: int) -> None:
+    await journal.page("user-1", None, 20, None, time.time() - 3600)
+
+
+async def _repeat(journal: Journal, _rows: int) -> None:
+    # One row in ten is of this request: somebody makes it every ten minutes. The last one answers, but for the first.
+    await submit(journal, key="key 0")
 
 
 async def _rare(journal: Journal, _rows: int) -> None:
@@ -123,8 +136,10 @@ CALLS: dict[str, Call] = {
     "list_tasks, first page": _first_page,
     "list_tasks, deep page": _deep_page,
     "list_tasks, a status nobody has": _rare,
+    "list_tasks, of the last hour": _page_since,
     "sweep (changes and leases)": _sweep,
     "submit": submit,
+    "a repeat that buys nothing": _repeat,
 }
 
 

@@ -294,8 +294,8 @@ class Account:
         """What a caller was shown: a status, or the code of an error."""
         if result is None:
             return "died"
-        content = result["structuredContent"]
-        shown = str(content["error"]["code"] if "error" in content else content["status"])
+        error = result.get("_meta", {}).get("io.github.mj-mcp/error")
+        shown = str(error["code"] if error else result["structuredContent"]["status"])
         self.books.shown.append((request.subject, shown))
         return shown
 

@@ -20,9 +20,9 @@ from statistics import median
 from typing import Self
 
 import web
+from mj_mcp.pace import LOOKS_PER_SECOND
 from pipe import BARE, HERE, OURS, Server, percentile
 
-from mj_mcp.pace import LOOKS_PER_SECOND
 from mj_mcp.simulator import Simulator
 
 AnyServer = Server | web.Server

@@ -20,18 +20,17 @@ Task = dict[str, Any]
 
 
 async def call(client: Client, tool: str, arguments: dict[str, Any]) -> Task:
-    """One tool call. What did not work says why, and what to do, in its structured content."""
+    """One tool call. What did not work says why, and what to do, in its text; for programs, in `_meta`."""
     result = await client.call_tool(tool, arguments)
-    content: Task = result.structured_content or {}
     if result.is_error:
-        raise RuntimeError(content.get("error") or content.get("failure") or result.content)
-    return content
+        raise RuntimeError((result.meta or {}).get("io.github.mj-mcp/error") or result.content)
+    return result.structured_content or {}
 
 
 async def finished(client: Client, task: Task) -> Task:
     """Wait for a task by doing what it says comes `next`. Nothing is ever submitted again to get a result."""
     while task["next"] and task["next"][0]["tool"] == "get_task":
-        print(f"  {task['status']}, about {task['eta_seconds']} s to go")
+        print(f"  {task['status']}, about {task.get('eta_seconds', '?')} s to go")
         task = await call(client, **task["next"][0])
     return task
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from mj_mcp.egress import read_tunnel
 from mj_mcp.gallery import Gallery
 from mj_mcp.happenings import Ended, Observer, Opened, ignore
 from mj_mcp.journal import Journal, Limits, open_journal
@@ -39,7 +40,7 @@ async def open_studio(
     async with AsyncExitStack() as stack:
         journal, proxy = await stack.enter_async_context(_open_edges(settings))
         news = News()
-        darkroom = await stack.enter_async_context(Darkroom())
+        darkroom = await stack.enter_async_context(Darkroom(settings.image_format))
         gallery = Gallery(
             journal,
             proxy,
@@ -48,6 +49,7 @@ async def open_studio(
             vault=await stack.enter_async_context(_vault(settings, darkroom)) if settings.archive else None,
             output_dir=settings.output_dir,
             tell=news.tell,
+            now=time.time,
         )
         stack.push_async_callback(gallery.aclose)
 
@@ -101,7 +103,7 @@ async def _open_edges(settings: Settings) -> AsyncIterator[tuple[Journal, Proxy]
     async with AsyncExitStack() as stack:
         journal = open_journal(settings.database_url.get_secret_value(), settings.data_dir, settings.account)
         stack.push_async_callback(journal.aclose)
-        http = Http(settings.base_url, key)
+        http = Http(settings.base_url, key, tunnel=read_tunnel(settings.base_url))
         stack.push_async_callback(http.aclose)
         yield journal, Proxy(http, redactor(*settings.secrets))
 

@@ -57,12 +57,23 @@ main.add_command(tokens)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen, with --http.")
 @click.option("--port", default=8000, show_default=True, help="The port, with --http; 0 takes a free one.")
 @click.option("--stateless", is_flag=True, help="With --http: no sessions, for several replicas behind one address.")
-def serve(over_http: bool, host: str, port: int, stateless: bool) -> None:
+@click.option("--demo", "is_demo", is_flag=True, help="Against the built-in simulator: no key, no cost.")
+def serve(over_http: bool, host: str, port: int, stateless: bool, is_demo: bool) -> None:
     """Serve over stdio (what a host starts), or over HTTP."""
-    if over_http:
-        _serve(lambda settings, observe: _serving_http(settings, observe, host, port, stateless=stateless))
-    else:
-        _serve(_serving)
+
+    async def serving(settings: Settings, observe: Observer) -> None:
+        if over_http:
+            await _serving_http(settings, observe, host, port, stateless=stateless)
+        else:
+            await _serving(settings, observe)
+
+    async def demo_serving(settings: Settings, observe: Observer) -> None:
+        from mj_mcp.demo import demo_settings  # noqa: PLC0415 - only a demo needs the simulator
+
+        async with demo_settings(settings) as simulated:
+            await serving(simulated, observe)
+
+    _serve(demo_serving if is_demo else serving)
 
 
 @main.command()
@@ -192,7 +203,7 @@ def _as_row(task: Task) -> str:
 
 
 def _serve(serving: Callable[[Settings, Observer], Coroutine[Any, Any, None]]) -> None:
-    settings = settings_or_exit()
+    settings = settings_or_exit(needs_key=False)
     _set_up(settings)
     try:
         with exporting(read_signals()) as observe:

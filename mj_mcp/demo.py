@@ -9,15 +9,17 @@ import asyncio
 import base64
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import ImageContent
+from pydantic import SecretStr
 
+from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
 
 KEY = "demo-key"
@@ -33,6 +35,20 @@ class Bar(Protocol):
     def update(self, n_steps: int) -> None:
         """Go on by so many steps."""
         ...
+
+
+HOST_SPEED = 2.0
+"""In a host a job takes 15 s: long enough to see that it is waited for."""
+
+
+@asynccontextmanager
+async def demo_settings(settings: Settings) -> AsyncIterator[Settings]:
+    """The settings of a server that runs against a simulator of its own, with a journal that ends with it."""
+    with tempfile.TemporaryDirectory(prefix="mj-mcp-demo-") as data:
+        async with Simulator(key=KEY, speed=HOST_SPEED, report_progress=True) as simulator:
+            proxy = {"api_key": SecretStr(KEY), "base_url": simulator.url}
+            journal = {"data_dir": Path(data), "database_url": SecretStr("")}
+            yield settings.model_copy(update=proxy | journal)
 
 
 Say = Callable[[str], None]
@@ -98,5 +114,5 @@ async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arg
 
 
 def _log(out: Path) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     return out.resolve() / "server.log"

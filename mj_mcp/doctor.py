@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from mj_mcp.egress import read_tunnel
 from mj_mcp.errors import MjError
 from mj_mcp.journal import open_journal
 from mj_mcp.logs import redactor
-from mj_mcp.pictures import BucketUnavailable, open_bucket
+from mj_mcp.pictures import BucketUnavailable, make_folder, open_bucket
 from mj_mcp.proxy import Proxy, Trouble
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
 from mj_mcp.tokens import TokensError, read_tokens
 
-LOOK_SECONDS = 10.0
+PROXY_SECONDS = 10.0
 BUCKET_SECONDS = 20.0
 
 
@@ -53,21 +54,22 @@ def _check_settings(settings: Settings) -> Check:
 
 
 async def _check_proxy(settings: Settings) -> list[Check]:
-    """A look at a task that cannot exist: it shows whether the proxy is there and takes the key, and costs nothing."""
-    key = settings.api_key.get_secret_value()
-    http = Http(settings.base_url, key)
+    """The free check of `Proxy`: whether the proxy is there under this path and takes the key."""
+    tunnel = read_tunnel(settings.base_url)
+    through = " through HTTPS_PROXY" if tunnel else ""
+    http = Http(settings.base_url, settings.api_key.get_secret_value(), tunnel=tunnel)
     try:
-        look = await Proxy(http, redactor(*settings.secrets)).look(f"doctor-{uuid.uuid4().hex}", seconds=LOOK_SECONDS)
+        look = await Proxy(http, redactor(*settings.secrets)).check(seconds=PROXY_SECONDS)
     finally:
         await http.aclose()
     if not isinstance(look, Trouble):
         return [
-            Check("proxy", ok=True, said="it answers"),
+            Check("proxy", ok=True, said=f"it answers{through}"),
             Check("key", ok=True, said="it was not refused"),
         ]
     if look.code == "unauthorized":
         return [
-            Check("proxy", ok=True, said="it answers"),
+            Check("proxy", ok=True, said=f"it answers{through}"),
             Check("key", ok=False, said=f"refused ({look.message}): check MJ_API_KEY and the account"),
         ]
     return [
@@ -151,7 +153,7 @@ async def _check_issuer(url: str) -> Check:
 
 def _check_folder(name: str, folder: Path, variable: str) -> Check:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         probe = folder / f".mj-mcp-{uuid.uuid4().hex}"
         probe.touch()
         probe.unlink()

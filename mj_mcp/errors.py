@@ -79,9 +79,9 @@ class InvalidRequest(CallerError):
 
 
 def as_given(value: object) -> str:
-    """A value as a caller wrote it, in JSON; at most 200 characters."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return shortened(text.encode("utf-8", "backslashreplace").decode(), 200)
+    """A value as a caller wrote it, in JSON with what cannot be seen written out; at most 200 characters."""
+    text = json.dumps(value, ensure_ascii=False, default=str)[:201]
+    return shortened("".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text), 200)
 
 
 def shortened(text: str, limit: int = 80) -> str:

@@ -1,58 +1,28 @@
 """What becomes of a finished task's pictures: fetched once, kept, shown small, saved whole.
 
-Joins the pictures' edge with the journal and, for a fresh link, the proxy. Owns when a picture is fetched and
-what is remembered of it. Knows nothing of MCP, nor of how a picture is fetched, drawn or written.
+Joins the pictures' edge with the journal and, for a fresh link, the proxy. Owns what a caller can ask of them. Knows
+nothing of MCP, nor of how a picture is fetched, drawn or written.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import time
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import structlog
-
-from mj_mcp.errors import ImageUnavailable, MjError, StorageUnavailable
+from mj_mcp.catchup import CatchUp
+from mj_mcp.errors import ImageUnavailable
 from mj_mcp.journal import Journal
 from mj_mcp.news import Reader
-from mj_mcp.originals import Originals, image_of
-from mj_mcp.pictures import (
-    SHEET,
-    Darkroom,
-    Original,
-    PictureClient,
-    Rendered,
-    SavedFile,
-    save_originals,
-)
+from mj_mcp.originals import File, Originals, image_of
+from mj_mcp.pictures import Darkroom, Original, PictureClient, Rendered, SavedFile, check_name, save_originals
 from mj_mcp.proxy import Proxy
+from mj_mcp.sheets import Labelled, Sheets, Shown
 from mj_mcp.tasks import Image, Status, Task
 from mj_mcp.vault import Picture, Vault
 
-log = structlog.get_logger("mj_mcp.gallery")
-
-REMEMBERED_SHEETS = 64
-STILL_FETCHING = "the pictures are still being fetched; get_task shows them a little later"
-TRY_AGAIN_SECONDS = 30.0
-"""How long a sheet with a hole in it stands before its missing pictures are tried again."""
-
-CATCH_UP_TASKS = 50
-CATCH_UP_SECONDS = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A task's sheet, ready for a result: base64, or None and why there is none."""
-
-    data: str | None
-    media_type: str | None = None
-    missing: tuple[str, ...] = ()
-    at: float = 0.0
+__all__ = ["Gallery", "Labelled", "Shown"]
 
 
 class Gallery:
@@ -68,47 +38,43 @@ class Gallery:
         vault: Vault | None,
         output_dir: Path,
         tell: Reader,
+        now: Callable[[], float],
     ) -> None:
-        """Nothing is fetched before a task finishes or somebody asks. `tell` hears of tasks that were measured."""
-        self._originals = Originals(journal, proxy, client=client, darkroom=darkroom, vault=vault, tell=tell)
-        self._journal = journal
-        self._darkroom = darkroom
-        self._vault = vault
-        self._output_dir = output_dir
-        self._shown: OrderedDict[str, Shown] = OrderedDict()
-        self._jobs: dict[str, asyncio.Task[Shown]] = {}
+        """Nothing is fetched before a task finishes or somebody asks.
 
-    # ------------------------------------------------------------------------------------------------ verbs
+        `tell` hears of tasks that were measured; `now` is Unix time.
+        """
+        self._originals = Originals(journal, proxy, client=client, darkroom=darkroom, vault=vault, tell=tell)
+        self._owed = CatchUp(journal, now)
+        self._sheets = Sheets(self._originals, darkroom=darkroom, vault=vault, owed=self._owed.add)
+        self._darkroom = darkroom
+        self._keeps = vault is not None
+        self._output_dir = output_dir
 
     def keep(self, task: Task) -> None:
         """A task is over: fetch and archive its originals now, if it has any, whether or not anybody waits."""
-        if self._vault is not None and task.images and task.status is Status.SUCCEEDED:
-            self._job(task)
+        if self._keeps and task.images and task.status is Status.SUCCEEDED:
+            self._sheets.develop(task)
 
     async def catch_up(self) -> None:
-        """Archive what succeeded lately, but was not archived before the process ended."""
-        if self._vault is None:
-            return
-        try:
-            page = await self._journal.page(None, Status.SUCCEEDED, CATCH_UP_TASKS, None)
-        except StorageUnavailable:
-            return
-        for task in page.tasks:
-            lately = (task.finished_at or task.updated_at) > time.time() - CATCH_UP_SECONDS
-            if lately and any(image.path is None for image in task.images):
-                await asyncio.wait({self._job(task)})
+        """Archive what succeeded lately but is not archived yet, until cancelled."""
+        if self._keeps:
+            await self._owed.run(self._sheets.develop)
 
     async def show(self, task: Task, seconds: float) -> Shown:
         """The task's contact sheet, waiting up to `seconds` for it to be made. Never raises for a picture's sake."""
-        known = self._shown.get(task.submission_id)
-        if known is not None and (not known.missing or time.monotonic() - known.at < TRY_AGAIN_SECONDS):
-            self._shown.move_to_end(task.submission_id)
-            return known
-        if not task.images:
-            return Shown(None)
-        job = self._job(task)
-        await asyncio.wait({job}, timeout=seconds)
-        return job.result() if job.done() else known or Shown(None, missing=(STILL_FETCHING,))
+        return await self._sheets.show(task, seconds)
+
+    async def together(self, groups: Sequence[Sequence[Labelled]], seconds: float) -> Shown:
+        """Pictures of several tasks on one sheet, each group a block of its own, in at most `seconds`.
+
+        What cannot be had in that time is an empty tile, and named in `missing`. Never raises for a picture's sake.
+        """
+        return await self._sheets.together(groups, seconds)
+
+    async def present(self, task: Task) -> Task:
+        """`task`, its pictures without the paths of files that are gone."""
+        return await self._originals.present(task)
 
     async def view(self, task: Task, index: int, max_edge: int) -> Rendered:
         """One picture, large enough to judge.
@@ -128,77 +94,47 @@ class Gallery:
         image = image_of(task, index)
         return (await self._originals.all([self._originals.picture(task, image)]))[0]
 
-    async def save(self, task: Task, indexes: Sequence[int] | None, folder: str | None) -> list[SavedFile]:
-        """Full-size files in the output folder, or in `folder` inside it.
+    async def file(self, task: Task, index: int) -> File:
+        """The same, to be sent: as a file wherever one is kept.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable.
+        """
+        image = image_of(task, index)
+        return (await self._originals.all([self._originals.file(task, image)]))[0]
+
+    async def living_link(self, task: Task, index: int) -> str:
+        """The proxy's own link to a picture, by which the proxy can fetch it now.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable.
+        """
+        try:
+            return (await self._originals.living(task, image_of(task, index)))[0]
+        except ImageUnavailable as failure:
+            reason = f"picture {index} of task {task.handle} cannot be used as a reference: {failure.message}"
+            raise ImageUnavailable(reason) from failure
+
+    async def save(
+        self, task: Task, indexes: Sequence[int] | None, folder: str | None, name: str | None = None
+    ) -> list[SavedFile]:
+        """Full-size files in the output folder, or in `folder` inside it, called by the task's id or by `name`.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable.
         """
+        check_name(name)
         chosen = [image_of(task, index) for index in dict.fromkeys(indexes or [image.index for image in task.images])]
         if not chosen:
             image_of(task, 1)
         pictures = await self._originals.all([self._named(task, image) for image in chosen])
-        originals = [_original(task, image, picture) for image, picture in zip(chosen, pictures, strict=True)]
+        originals = [_original(task, image, picture, name) for image, picture in zip(chosen, pictures, strict=True)]
         return await asyncio.to_thread(save_originals, self._output_dir, folder, originals)
 
     async def aclose(self) -> None:
         """Stop fetching. What is half done is absent, not broken."""
-        jobs = list(self._jobs.values())
-        for job in jobs:
-            job.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        await self._sheets.aclose()
         await self._originals.aclose()
-
-    # ------------------------------------------------------------------------------------------ development
-
-    def _job(self, task: Task) -> asyncio.Task[Shown]:
-        sid = task.submission_id
-        if sid not in self._jobs:
-            job = self._jobs[sid] = asyncio.create_task(self._develop(task))
-            job.add_done_callback(lambda _job: self._jobs.pop(sid, None))
-        return self._jobs[sid]
-
-    async def _develop(self, task: Task) -> Shown:
-        """Every picture fetched and archived, the row completed with what was measured, and the sheet made."""
-        try:
-            if (kept := await self._kept_sheet(task)) is not None:
-                self._remember(task, kept)
-                return kept
-            found = await asyncio.gather(
-                *(self._originals.picture(task, image) for image in task.images), return_exceptions=True
-            )
-            pictures = [picture if isinstance(picture, Picture) else None for picture in found]
-            await self._note(task, pictures)
-            missing = tuple(
-                f"picture {image.index}: {_reason(picture)}"
-                for image, picture in zip(task.images, found, strict=True)
-                if not isinstance(picture, Picture)
-            )
-            shown = await self._sheet(task, pictures, missing)
-        except Exception as failure:
-            log.exception("sheet_failed", task_id=task.task_id)
-            shown = Shown(None, missing=(_reason(failure),), at=time.monotonic())
-        self._remember(task, shown)
-        return shown
-
-    async def _sheet(self, task: Task, pictures: list[Picture | None], missing: tuple[str, ...]) -> Shown:
-        if not any(pictures):
-            return Shown(None, missing=missing, at=time.monotonic())
-        sheet = await self._darkroom.contact_sheet([picture.data if picture else None for picture in pictures])
-        if self._vault is not None and not missing:
-            extension = sheet.media_type.removeprefix("image/").replace("jpeg", "jpg")
-            try:
-                await self._vault.put(task.submission_id, SHEET, sheet.data, extension)
-            except OSError as failure:
-                log.warning("sheet_not_kept", task_id=task.task_id, reason=failure.strerror)
-        return _encoded(sheet.data, sheet.media_type, missing)
-
-    async def _kept_sheet(self, task: Task) -> Shown | None:
-        """The sheet made earlier, when there is nothing left to measure or to archive. Only whole sheets are kept."""
-        if self._vault is None or not all(image.media_type and image.path for image in task.images):
-            return None
-        sheet = await self._vault.get(task.submission_id, SHEET)
-        return _encoded(sheet.data, sheet.info.media_type, ()) if sheet else None
 
     async def _named(self, task: Task, image: Image) -> Picture:
         """The picture, or the reason with its index: it is one of several."""
@@ -207,36 +143,10 @@ class Gallery:
         except ImageUnavailable as failure:
             raise ImageUnavailable(f"picture {image.index}: {failure.message}; nothing was saved") from failure
 
-    async def _note(self, task: Task, pictures: list[Picture | None]) -> None:
-        """Complete the row's images with what the bytes say."""
-        seen = {image.index: picture for image, picture in zip(task.images, pictures, strict=True) if picture}
 
-        def change(known: Task) -> Task:
-            return replace(known, images=tuple(_measured(image, seen.get(image.index)) for image in known.images))
-
-        if change(task) != task:
-            await self._originals.record(task, change)
-
-    def _remember(self, task: Task, shown: Shown) -> None:
-        self._shown[task.submission_id] = shown
-        while len(self._shown) > REMEMBERED_SHEETS:
-            self._shown.popitem(last=False)
-
-
-def _measured(image: Image, picture: Picture | None) -> Image:
-    if picture is None:
-        return image
-    return replace(
-        image,
-        media_type=picture.info.media_type,
-        width=picture.info.width,
-        height=picture.info.height,
-        path=str(picture.path) if picture.path else None,
-    )
-
-
-def _original(task: Task, image: Image, picture: Picture) -> Original:
+def _original(task: Task, image: Image, picture: Picture, name: str | None) -> Original:
     return Original(
+        name=name,
         task_id=task.handle,
         index=image.index,
         data=picture.data,
@@ -247,15 +157,3 @@ def _original(task: Task, image: Image, picture: Picture) -> Original:
         kind=task.kind,
         url_host=urlsplit(image.url).hostname,
     )
-
-
-def _encoded(data: bytes, media_type: str, missing: tuple[str, ...]) -> Shown:
-    return Shown(base64.b64encode(data).decode(), media_type, missing, time.monotonic())
-
-
-def _reason(failure: object) -> str:
-    if isinstance(failure, MjError):
-        return failure.message
-    if isinstance(failure, asyncio.CancelledError):
-        return "the server is stopping"
-    return str(ImageUnavailable.code).replace("_", " ")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from mj_mcp.errors import InvalidRequest, TaskNotFound
 from mj_mcp.journal import Journal, Page
 from mj_mcp.proxy import Proxy, check_task_id
-from mj_mcp.tasks import Status, Task, accept, awaiting_pictures, merge, move
+from mj_mcp.tasks import Status, Task, accept, merge, move
 from mj_mcp.verdicts import seen
 
 
@@ -52,7 +52,7 @@ class Records:
         if other is not None and other.submitted_at is not None:
             raise InvalidRequest("task_id", task_id, f"a task that no submission has; {other.submission_id} has it")
         look = seen(task_id, await self._proxy.look(task_id))
-        now, look = self._now(), awaiting_pictures(look)
+        now = self._now()
         return await self._journal.update(task.submission_id, lambda task: merge(accept(task, task_id, now), look, now))
 
     async def abandon(self, submission_id: str) -> Task:

@@ -10,13 +10,16 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from mj_mcp.pasted import parts_of, pasted_base_url, pasted_key
+
 _ROOTED = re.compile(r"(?i)file://(localhost)?/[^/].*")
+_FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
 _BUCKET = re.compile(r"(?i:s3)://[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](/([^/\s]+/)*[^/\s]*)?")
 
 
@@ -30,7 +33,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MJ_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     api_key: SecretStr = Field(
-        description="The key of the Midjourney Proxy; sent as `Authorization: Bearer ...` to the configured host only."
+        SecretStr(""),
+        description="The key of the Midjourney Proxy; sent as `Authorization: Bearer ...` to the configured host only.",
     )
     base_url: str = Field(
         "https://cubicspaces.cloud",
@@ -93,9 +97,18 @@ class Settings(BaseSettings):
         description="Hosts that pictures may come from, separated by commas (`cdn.example.com, *.example.org`), beside "
         "the proxy's own. Default: any public host.",
     )
-    resource_links: bool = Field(
-        True, description="0 leaves resource links out of results, for hosts that drop a result with one."
+    extra_flags: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Midjourney flags that prompts may hold without a check, separated by commas (`test, sv`), for "
+        "those that this version does not know yet. Default: none.",
     )
+    resource_links: bool = Field(
+        False, description="1 adds resource links to results. Several frameworks fail on them after a paid success."
+    )
+    inline_images: bool = Field(
+        True, description="0 leaves pictures out of all results but `view_image`'s, where a framework prints base64."
+    )
+    image_format: Literal["webp", "jpeg", "png"] = Field("webp", description="Of sheets and views: webp, jpeg or png.")
     http_allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         description="The names by which `serve --http` is called (the `Host` of a request), separated by commas; one "
@@ -139,26 +152,19 @@ class Settings(BaseSettings):
 
     @field_validator("api_key")
     @classmethod
-    def _printable_key(cls, key: SecretStr) -> SecretStr:
+    def _plain_key(cls, key: SecretStr) -> SecretStr:
         text = key.get_secret_value()
-        if not text.strip() or text != text.strip() or not (text.isascii() and text.isprintable()):
-            raise ValueError("it must be printable ASCII without spaces around it")
-        return key
+        return SecretStr(pasted_key(text)) if text else key
 
     @field_validator("base_url")
     @classmethod
     def _plain_url(cls, url: str) -> str:
-        parts = _parts(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("it must begin with http:// or https:// and name a host")
-        if parts.username or parts.query or parts.fragment:
-            raise ValueError("it must not carry a user name, a query or a fragment")
-        return url.rstrip("/").removesuffix("/mj")
+        return pasted_base_url(url)
 
     @field_validator("database_url")
     @classmethod
     def _postgresql_url(cls, url: SecretStr) -> SecretStr:
-        parts = _parts(url.get_secret_value())
+        parts = parts_of(url.get_secret_value())
         if not url.get_secret_value():
             return url
         if parts.scheme not in {"postgresql", "postgres"} or not (parts.hostname or "host=" in parts.query):
@@ -170,7 +176,7 @@ class Settings(BaseSettings):
     @field_validator("archive_url")
     @classmethod
     def _folder_or_bucket(cls, url: str) -> str:
-        parts = _parts(url)
+        parts = parts_of(url)
         if not url:
             return url
         if parts.username is not None or parts.password is not None or "?" in url or "#" in url:
@@ -184,7 +190,7 @@ class Settings(BaseSettings):
     @field_validator("auth_issuer")
     @classmethod
     def _safe_issuer(cls, url: str) -> str:
-        parts = _parts(url)
+        parts = parts_of(url)
         loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback))):
             raise ValueError("it must be an https:// URL (http:// only on this machine itself)")
@@ -209,14 +215,22 @@ class Settings(BaseSettings):
             raise ValueError("it must be an absolute path, since a host chooses the current folder")
         return path
 
-    @field_validator("image_hosts", "http_allowed_hosts", "http_allowed_origins", mode="before")
+    @field_validator("image_hosts", "extra_flags", "http_allowed_hosts", "http_allowed_origins", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return (
-            frozenset(host.strip().lower() for host in value.split(",") if host.strip())
+            frozenset(name.strip().lower() for name in value.split(",") if name.strip())
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("extra_flags")
+    @classmethod
+    def _flag_names(cls, names: frozenset[str]) -> frozenset[str]:
+        names = frozenset(name.lstrip("-") for name in names)
+        if not all(_FLAG_NAME.fullmatch(name) for name in names):
+            raise ValueError("it must hold names of flags in letters, like `test, sv`")
+        return names
 
     @field_validator("secret_key")
     @classmethod
@@ -242,10 +256,15 @@ class Settings(BaseSettings):
                 raise ValueError("it must hold origins like https://app.example.com, without *, null or a path")
         return origins
 
-    @field_validator("log_level", "log_format", mode="before")
+    @field_validator("log_level", "log_format", "image_format", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a key was given."""
+        return bool(self.api_key.get_secret_value())
 
     @property
     def token_file(self) -> Path:
@@ -274,22 +293,14 @@ class Settings(BaseSettings):
         """What no text that leaves this process may hold."""
         key = [self.secret_key.get_secret_value()] if self.secret_key else []
         bucket = [found for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN") if (found := os.environ.get(name))]
-        return (self.api_key.get_secret_value(), *key, *bucket, *passwords_in(self.database_url.get_secret_value()))
+        api_key = [self.api_key.get_secret_value()] if self.has_key else []
+        return (*api_key, *key, *bucket, *passwords_in(self.database_url.get_secret_value()))
 
     @property
     def account(self) -> str:
         """Names the account without telling the key: tasks of two accounts never mix."""
         text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _parts(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:  # its message would show the value
-        raise ValueError("it must be a URL") from None
-    return parts
 
 
 def passwords_in(url: str) -> tuple[str, ...]:
@@ -310,7 +321,11 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_context=False, include_input=False)[0]
         variable = f"MJ_{str(first['loc'][0]).upper()}"
-        what = "is not set" if first["type"] == "missing" else f"is not usable: {first['msg']}"
+        what = (
+            "is not set"
+            if first["type"] == "missing"
+            else f"is not usable: {first['msg'].removeprefix('Value error, ')}"
+        )
         raise SettingsError(f"{variable} {what}") from None
 
 

@@ -14,14 +14,15 @@ import asyncio
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
 
-from mj_mcp.errors import Busy, MjError, PromptRefused, StorageUnavailable, Unauthorized
+from mj_mcp.errors import Busy, MjError, StorageUnavailable, Unauthorized
 from mj_mcp.happenings import Observer, Submitted, ignore
-from mj_mcp.journal import Claim, Journal, Limits
+from mj_mcp.journal import KEPT_SECONDS, Claim, Journal, Limits
 from mj_mcp.news import Tick
 from mj_mcp.polling.poller import TICK_SECONDS, Poller
 from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Submit
@@ -35,11 +36,13 @@ QUEUE_PACE_SECONDS = 0.5
 """How often a request in the queue asks for its place."""
 
 QUEUE_AGAIN_SECONDS = 5.0
-"""When to call again after the queue: soon, for waiting is what gets a place."""
+"""When to call again after the queue: soon, while the slot is kept."""
 
 PAUSE_SECONDS = 60.0
-FAILED_IN_A_ROW = 5
-"""After so many, or after one refused key, submits pause instead of hammering; looks go on."""
+"""How long submits pause after the proxy refused the key or the account; looks go on."""
+
+ACCOUNT_STATUSES = frozenset({401, 402})
+"""The key is wrong, or nothing is left to pay with. A 403 may also be about one request: the proxy is asked."""
 
 
 class Submits:
@@ -54,47 +57,50 @@ class Submits:
         limits: Limits,
         now: Callable[[], float],
         observe: Observer = ignore,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`now` gives seconds since the epoch; `observe` is told of every outcome."""
+        """`now`: seconds since the epoch. `observe` hears of every outcome. `clock` gives the seconds of a pause."""
         self._journal = journal
         self._proxy = proxy
         self._watch = watch
-        self._limits = limits
+        self.limits = limits
         self._now = now
         self._observe = observe
+        self._clock = clock
         self._posts: set[asyncio.Task[None]] = set()
-        self._failed = 0
-        self._pause: tuple[float, type[MjError], str] | None = None
+        self._paused_until = float("-inf")
         self._stopping = False
 
-    async def begin(
-        self, task: Task, request: Submit, *, allow_duplicate: bool, until: float, queue: bool, tick: Tick | None = None
-    ) -> Claim:
-        """Claim the request and post it; returns as soon as it is claimed, by the event loop's time `until`.
+    async def submit(
+        self,
+        task: Task,
+        request: Submit,
+        *,
+        allow_duplicate: bool,
+        until: float,
+        answer_by: float,
+        queue: bool,
+        tick: Tick | None = None,
+    ) -> tuple[Claim, Task, int]:
+        """Claim the request, post it, and wait for the answer; the claim, its task as it is then, and the looks made.
 
-        Where all places are taken, a caller who will `queue` waits for one until then, and `tick` is told its place.
-        The outcome is published to whoever waits for the claimed task. A caller that is cancelled, or out of
-        time, before the claim is made has bought nothing.
+        The claim is made by the event loop's time `until`, the answer awaited until `answer_by`. Where all places are
+        taken, a caller who will `queue` waits for one, and `tick` is told its place. One who is told `Busy` keeps that
+        place for a while, so that the same call again goes on from there. A caller that is cancelled, or out of time,
+        before the claim is made has bought nothing; a claim that was withdrawn like that answers nobody else.
 
         Raises:
             Busy, LimitReached, StorageUnavailable: nothing was submitted.
         """
-        asked = _Asked(task, request, allow_duplicate, queue, asyncio.get_running_loop().create_future())
-        post = asyncio.create_task(self._submit(asked))
-        self._posts.add(post)
-        post.add_done_callback(self._posts.discard)
-        try:
-            async with asyncio.timeout_at(until):
-                while not asked.claimed.done():
-                    await asyncio.wait({asked.claimed}, timeout=TICK_SECONDS)
-                    if tick is not None and asked.place and not asked.claimed.done():
-                        await tick(task, asked.place)
-        except TimeoutError:
-            if not asked.claimed.done():
-                raise _no_claim(asked) from None
-        finally:
-            asked.claimed.cancel()  # which makes `_submit` withdraw, unless the claim is made
-        return asked.claimed.result()
+        while True:
+            claimed = asyncio.get_running_loop().create_future()
+            asked = _Asked(task, request, _request_key(task), allow_duplicate, queue, claimed)
+            claim = await self._begin(asked, until, tick)
+            answered, looks = await self._watch.wait(
+                claim.task, answer_by, enough=lambda task: task.status is not Status.SUBMITTING, tick=tick
+            )
+            if claim.is_new or not _is_withdrawn(answered):
+                return claim, answered, looks
 
     def release(self) -> None:
         """Send the queue off: nothing that is not claimed yet is submitted any more."""
@@ -108,6 +114,25 @@ class Submits:
         for post in self._posts:
             post.cancel()
         await asyncio.gather(*self._posts, return_exceptions=True)
+
+    async def _begin(self, asked: _Asked, until: float, tick: Tick | None) -> Claim:
+        """Returns as soon as it is claimed; the POST goes on, and its outcome is published."""
+        post = asyncio.create_task(self._submit(asked))
+        self._posts.add(post)
+        post.add_done_callback(self._posts.discard)
+        try:
+            async with asyncio.timeout_at(until):
+                while not asked.claimed.done():
+                    await asyncio.wait({asked.claimed}, timeout=TICK_SECONDS)
+                    if tick is not None and asked.place and not asked.claimed.done():
+                        await tick(asked.task, asked.place)
+        except TimeoutError:
+            if not asked.claimed.done():
+                asked.keeps_place = True
+                raise _no_claim(asked) from None
+        finally:
+            asked.claimed.cancel()  # which makes `_submit` withdraw, unless the claim is made
+        return asked.claimed.result()
 
     async def _submit(self, asked: _Asked) -> None:
         """The order of side effects. Runs in a task of its own; the caller only waits for what it records."""
@@ -128,28 +153,34 @@ class Submits:
         if claim.is_new:
             self._watch.publish(claim.task)
             outcome = await self._post(asked.request)
-            self._learn(outcome)
+            refused_by = outcome.status if isinstance(outcome, Refused) else None
+            if refused_by in ACCOUNT_STATUSES:
+                self._begin_pause()
             await self._record(asked.task, outcome)
+            if refused_by == 403 and await self._proxy.refuses_key():
+                self._begin_pause()
 
     async def _claim(self, asked: _Asked) -> Claim | None:
         """The claim, as soon as there is a place for it; None when the caller leaves the queue."""
         while not self._stopping:
             claim = await self._journal.claim(
                 asked.task,
-                _request_key(asked.task, asked.request),
+                asked.key,
                 allow_duplicate=asked.allow_duplicate,
-                limits=replace(self._limits, pause=self._paused()),
-                queue=asked.queue,
+                limits=replace(self.limits, pause=self._pause()),
             )
             if isinstance(claim, Claim):
                 return claim
             asked.place = claim.position
+            if not asked.queue:
+                raise _no_claim(asked)
             await asyncio.wait({asked.claimed}, timeout=QUEUE_PACE_SECONDS)
             if asked.claimed.done():
-                await self._journal.leave(asked.task.submission_id)
+                if not asked.keeps_place:
+                    await self._journal.leave(asked.key)
                 return None
         if asked.place:
-            await self._journal.leave(asked.task.submission_id)
+            await self._journal.leave(asked.key)
         raise Busy("this server is stopping, so nothing was submitted")
 
     async def _post(self, request: Submit) -> Accepted | Refused | Doubtful:
@@ -159,30 +190,18 @@ class Submits:
             log.exception("submit_failed")
             return Doubtful("this server failed while it submitted")
 
-    def _learn(self, outcome: Accepted | Refused | Doubtful) -> None:
-        """Pause after a refused key, or after too many submits in a row that came to nothing."""
-        code = outcome.failure.code if isinstance(outcome, Refused) else None
-        if code in {PromptRefused.code, Busy.code}:
-            return  # the proxy works; it is this prompt, or this moment, that it refused
-        self._failed = 0 if isinstance(outcome, Accepted) else self._failed + 1
-        if code == Unauthorized.code:
-            self._begin_pause(Unauthorized, "the proxy refused the key or the account")
-        elif self._failed >= FAILED_IN_A_ROW:
-            self._begin_pause(Busy, f"the last {self._failed} submits came to nothing")
+    def _begin_pause(self) -> None:
+        self._paused_until = self._clock() + PAUSE_SECONDS
+        log.warning("submits_paused", seconds=PAUSE_SECONDS)
 
-    def _begin_pause(self, kind: type[MjError], why: str) -> None:
-        self._failed = 0
-        self._pause = (asyncio.get_running_loop().time() + PAUSE_SECONDS, kind, why)
-        log.warning("submits_paused", seconds=PAUSE_SECONDS, reason=why)
-
-    def _paused(self) -> MjError | None:
-        if self._pause is None:
-            return None
-        until, kind, why = self._pause
-        left = until - asyncio.get_running_loop().time()
+    def _pause(self) -> MjError | None:
+        left = self._paused_until - self._clock()
         if left <= 0:
             return None
-        return kind(f"{why}, so submits pause; nothing was submitted", retry_after_seconds=float(math.ceil(left)))
+        return Unauthorized(
+            "the proxy refused the key or the account, so submits pause; nothing was submitted",
+            retry_after_seconds=float(math.ceil(left)),
+        )
 
     async def _record(self, task: Task, outcome: Accepted | Refused | Doubtful) -> None:
         """Write down what became of a submit, again and again until it is written; then tell."""
@@ -217,10 +236,12 @@ class _Asked:
 
     task: Task
     request: Submit
+    key: str
     allow_duplicate: bool
     queue: bool
     claimed: asyncio.Future[Claim]
     place: int = 0
+    keeps_place: bool = False
 
 
 def _no_claim(asked: _Asked) -> MjError:
@@ -228,13 +249,18 @@ def _no_claim(asked: _Asked) -> MjError:
     if not asked.place:
         return StorageUnavailable("the journal did not answer in time, so nothing was submitted")
     return Busy(
-        f"as many tasks are open as this server keeps at once (MJ_MAX_OPEN_TASKS), and number {asked.place} in the"
-        " queue was not served in the time of this call, so nothing was submitted",
+        "as many tasks are open as this server keeps at once (MJ_MAX_OPEN_TASKS). This request is number"
+        f" {asked.place} in the queue, and keeps that place for {KEPT_SECONDS:g} s: call again with the same arguments."
+        " Nothing was submitted",
         retry_after_seconds=QUEUE_AGAIN_SECONDS,
     )
 
 
 _WITHDRAWN = Failure("withdrawn", "the caller left before anything was submitted")
+
+
+def _is_withdrawn(task: Task) -> bool:
+    return task.status is Status.REFUSED and task.failure is not None and task.failure.code == _WITHDRAWN.code
 
 
 def _settle(task: Task, outcome: Accepted | Refused | Doubtful, now: float) -> Task:
@@ -252,11 +278,11 @@ def _may(task: Task, status: Status) -> bool:
     return status in MOVES[task.status]
 
 
-def _request_key(task: Task, request: Submit) -> str:
+def _request_key(task: Task) -> str:
     """What makes two requests identical: the owner, the kind, and what it is made from.
 
     The same change asked for by name or as shorthand is one purchase, so the endpoint is left out.
     """
-    subject = request.body if task.kind is Kind.IMAGINE else {"parent": task.parent_id, "index": task.index}
+    subject = {"prompt": task.prompt} if task.kind is Kind.IMAGINE else {"parent": task.parent_id, "index": task.index}
     text = json.dumps([task.owner, task.kind, subject], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

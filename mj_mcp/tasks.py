@@ -80,7 +80,10 @@ class IllegalMove(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One picture of a task. `index` counts from 1; `path` is the archived original on this machine."""
+    """One picture of a task. `index` counts from 1; `path` is the archived original on this machine.
+
+    `size` (in bytes) and `sha256` are those of the original as it was archived: a kept file is checked by them.
+    """
 
     index: int
     url: str
@@ -88,6 +91,8 @@ class Image:
     width: int | None = None
     height: int | None = None
     path: str | None = None
+    size: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +232,8 @@ def resume(task: Task) -> Task:
     return replace(task, given_up_at=None, warnings=tuple(w for w in task.warnings if w != GIVEN_UP))
 
 
-def awaiting_pictures(seen: Sighting) -> Sighting:
-    """`seen`, as under way while it is a success without pictures: some proxies list them a moment after the end."""
-    missing = seen.status is _S.SUCCEEDED and not seen.images
-    return replace(seen, status=_S.PROCESSING, warnings=()) if missing else seen
+UNLISTED_SECONDS = 20.0
+"""How long a success may take to list its pictures before it counts as one without pictures: some polls."""
 
 
 def merge(task: Task, seen: Sighting, now: float) -> Task:
@@ -243,6 +246,8 @@ def merge(task: Task, seen: Sighting, now: float) -> Task:
         return _relinked(task, seen, now)
     if not task.is_watched or _is_late(task, seen):
         return task
+    if _is_unlisted(task, seen, now):
+        seen = replace(seen, status=_S.PROCESSING, warnings=())
     known = replace(
         task,
         upstream_status=seen.upstream_status or task.upstream_status,
@@ -264,6 +269,12 @@ def merge(task: Task, seen: Sighting, now: float) -> Task:
 
 def _is_late(task: Task, seen: Sighting) -> bool:
     return seen.status is _S.QUEUED and task.status in {_S.PROCESSING, _S.STALLED}
+
+
+def _is_unlisted(task: Task, seen: Sighting, now: float) -> bool:
+    """Whether it is a success that may list its pictures yet. The row has not changed since the first such look."""
+    is_first = seen.upstream_status != task.upstream_status
+    return seen.status is _S.SUCCEEDED and not seen.images and (is_first or now - task.updated_at < UNLISTED_SECONDS)
 
 
 def _advanced(task: Task, seen: Sighting) -> bool:

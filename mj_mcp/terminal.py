@@ -10,12 +10,15 @@ from mj_mcp.settings import Settings, SettingsError, read_settings
 EXIT_SETTINGS = 2
 
 
-def settings_or_exit() -> Settings:
+def settings_or_exit(*, needs_key: bool = True) -> Settings:
     """The settings from the environment."""
     try:
-        return read_settings()
+        settings = read_settings()
     except SettingsError as failure:
-        fail(f"{failure}. `mj-mcp demo` shows everything without a key; the README lists the settings.", EXIT_SETTINGS)
+        fail(f"{failure}. The README lists the settings.", EXIT_SETTINGS)
+    if needs_key and not settings.has_key:
+        fail("MJ_API_KEY is not set. `mj-mcp demo` shows everything without a key.", EXIT_SETTINGS)
+    return settings
 
 
 def fail(line: str, code: int) -> NoReturn:

@@ -10,11 +10,12 @@ as well, which has no ceiling and outlives the process: a file leaves it when th
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -51,7 +52,17 @@ class Picture:
 
     data: bytes
     info: PictureInfo
-    path: Path | None
+    sha256: str
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a picture was when it was archived: a file with the same bytes need not be decoded again."""
+
+    info: PictureInfo
+    size: int
+    sha256: str
 
 
 class Vault:
@@ -92,12 +103,26 @@ class Vault:
         finally:
             self._more.set()
 
-    async def get(self, submission_id: str, what: What, *, far: bool = True) -> Picture | None:
-        """A picture that decodes, or None; `far` asks the bucket too. Never raises: there is always the link."""
-        near = await self._get_near(submission_id, what)
+    async def get(
+        self, submission_id: str, what: What, known: Known | None = None, *, far: bool = True
+    ) -> Picture | None:
+        """A picture that is `known` or decodes, or None; `far` asks the bucket too.
+
+        Never raises: there is always the link.
+        """
+        near = await self._get_near(submission_id, what, known)
         if near is not None or self._bucket is None or not far:
             return near
-        return await self._get_far(self._bucket, submission_id, what)
+        return await self._get_far(self._bucket, submission_id, what, known)
+
+    async def find(self, submission_id: str, what: What, known: Known) -> Path | None:
+        """A file near by that holds exactly this picture; it is read through, but never held in memory."""
+        for place in (self._near, self._unsent):
+            with suppress(OSError):
+                path = await asyncio.to_thread(place.get, submission_id, what)
+                if path is not None and await asyncio.to_thread(_holds, path, known):
+                    return path
+        return None
 
     # ---------------------------------------------------------------------------------------------- near by
 
@@ -106,18 +131,23 @@ class Vault:
             self._unsent.put(submission_id, what, data, extension)
         return self._near.put(submission_id, what, data, extension)
 
-    async def _get_near(self, submission_id: str, what: What) -> Picture | None:
+    async def _get_near(self, submission_id: str, what: What, known: Known | None) -> Picture | None:
         for place in (self._near, self._unsent):
             with suppress(OSError, ImageUnavailable):  # it vanished, or the disk damaged it
                 path = await asyncio.to_thread(place.get, submission_id, what)
                 if path is not None:
-                    data = await asyncio.to_thread(path.read_bytes)
-                    return Picture(data, await self._darkroom.inspect(data), path)
+                    return await self._checked(await asyncio.to_thread(path.read_bytes), known, path)
         return None
+
+    async def _checked(self, data: bytes, known: Known | None, path: Path | None = None) -> Picture:
+        """The picture of these bytes. Another one than is known has to decode. Raises ImageUnavailable."""
+        digest = await digest_of(data)
+        info = known.info if known and known.sha256 == digest else await self._darkroom.inspect(data)
+        return Picture(data, info, digest, path)
 
     # ------------------------------------------------------------------------------------------- the bucket
 
-    async def _get_far(self, bucket: Bucket, submission_id: str, what: What) -> Picture | None:
+    async def _get_far(self, bucket: Bucket, submission_id: str, what: What, known: Known | None) -> Picture | None:
         name = name_of(submission_id, what)
         try:
             async with self._reads:
@@ -126,17 +156,17 @@ class Vault:
                 data = await bucket.get(name, SHEET_BYTES if what == SHEET else MAX_BYTES)
             if data is None:
                 return None
-            info = await self._darkroom.inspect(data)
+            picture = await self._checked(data, known)
         except BucketUnavailable as failure:
             self._failed("get", failure)
             return None
         except ImageUnavailable as failure:
             log.warning("bucket_object_refused", name=name, reason=failure.message)
             return None
-        path = None
         with suppress(OSError):  # shown all the same
-            path = await asyncio.to_thread(self._near.put, submission_id, what, data, info.extension)
-        return Picture(data, info, path)
+            path = await asyncio.to_thread(self._near.put, submission_id, what, data, picture.info.extension)
+            return replace(picture, path=path)
+        return picture
 
     async def _send(self, bucket: Bucket) -> None:
         """Send what is owed: what an earlier process left, then whatever is put."""
@@ -176,3 +206,14 @@ class Vault:
         if verb == "put" or now >= self._quiet_until:
             self._quiet_until = now + RETRY_SECONDS
             log.warning("bucket_unavailable", verb=verb, reason=failure.reason, **more)
+
+
+async def digest_of(data: bytes) -> str:
+    """SHA-256 in hexadecimal digits, off the event loop."""
+    return await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+
+
+def _holds(path: Path, known: Known) -> bool:
+    with path.open("rb") as file:
+        same_size = os.fstat(file.fileno()).st_size == known.size
+        return same_size and hashlib.file_digest(file, "sha256").hexdigest() == known.sha256

@@ -8,7 +8,7 @@ from __future__ import annotations
 from mj_mcp.errors import (
     ERRORS,
     Busy,
-    StorageUnavailable,
+    Rejected,
     TaskNotFound,
     Unauthorized,
     Unconfirmed,
@@ -45,7 +45,7 @@ def raise_unless_accepted(task: Task) -> None:
     """A submit that the proxy did not take, or may have taken, is an error of whoever asked for it."""
     failure = task.failure
     if task.status is Status.REFUSED and failure is not None:
-        kind = ERRORS.get(failure.code, StorageUnavailable)
+        kind = ERRORS.get(failure.code, Rejected)
         stay_away = failure.retry_after_seconds
         if stay_away is None and kind is Busy:
             stay_away = BUSY_SECONDS

@@ -24,11 +24,12 @@ from buckets import BucketServer
 from databases import Database
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp_types import CallToolResult, Implementation
+from mcp_types import CallToolResult, Implementation, TextContent
 
 from mj_mcp.app import open_studio
 from mj_mcp.polling.open_jobs import Timings
 from mj_mcp.server import build_server
+from mj_mcp.server.shapes import ImageView, TaskView
 from mj_mcp.settings import Settings, read_settings
 from mj_mcp.simulator import Simulator
 
@@ -37,6 +38,9 @@ IMAGE_EDGE = 256
 
 PROTOCOLS = ["2026-07-28", "2025-06-18"]
 """The sessionless generation, and an older handshake."""
+
+HOST = Implementation(name="some-host", version="1")
+"""A client of which nothing is known; the SDK's own name, `mcp`, is one that hasty and patient clients share."""
 
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -61,6 +65,21 @@ async def sim() -> AsyncIterator[Simulator]:
     """A simulator whose jobs move only when the test says so. Its pictures are small: size has tests of its own."""
     async with Simulator(key=KEY, job_seconds=None, image_edge=IMAGE_EDGE) as simulator:
         yield simulator
+
+
+class Facts(dict[str, Any]):
+    """Structured content, in which a field without a value is left out and reads as None."""
+
+    def __missing__(self, name: str) -> None:
+        if name not in TaskView.model_fields.keys() | ImageView.model_fields.keys() | {"next_cursor"}:
+            raise KeyError(name)
+
+
+def facts_of(result: CallToolResult) -> Facts:
+    """The structured content of a result."""
+    assert isinstance(result.structured_content, dict)
+    facts: Facts = json.loads(json.dumps(result.structured_content), object_hook=Facts)
+    return facts
 
 
 class Caller:
@@ -89,23 +108,30 @@ class Caller:
         """Call a tool that must work; its structured content."""
         result = await self.call(tool, **arguments)
         assert not result.is_error, result.content
-        assert isinstance(result.structured_content, dict)
-        return result.structured_content
+        return facts_of(result)
 
     async def error(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """Call a tool that must fail; the error of its structured content."""
-        result = await self.call(tool, **arguments)
-        assert result.is_error, result.structured_content
-        assert isinstance(result.structured_content, dict)
-        error = result.structured_content["error"]
-        assert set(error) == {"code", "message", "next_step", "retry_after_seconds", "submission_id"}
-        assert isinstance(error, dict)
-        return error
+        """Call a tool that must fail; the error as programs find it."""
+        return error_of(await self.call(tool, **arguments))
 
     def logged(self, event: str | None = None) -> list[dict[str, Any]]:
         """The server's log lines so far (`spawn` only)."""
         assert self._log is not None
         return log_lines(self._log, event)
+
+
+def error_of(result: CallToolResult) -> dict[str, Any]:
+    """The error in `_meta` of a result; its text says the same, and there is no structured content."""
+    assert result.is_error, result.structured_content
+    assert result.structured_content is None
+    assert result.meta is not None
+    error: dict[str, Any] = result.meta["io.github.mj-mcp/error"]
+    assert set(error) == {"code", "message", "next_step", "retry_after_seconds", "submission_id"}
+    (block,) = result.content
+    assert isinstance(block, TextContent)
+    assert block.text.startswith(f"{error['code']}: {error['message']}")
+    assert block.text.endswith(error["next_step"])
+    return error
 
 
 def log_lines(log: Path, event: str | None = None) -> list[dict[str, Any]]:
@@ -145,7 +171,9 @@ def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
             monkeypatch.setattr("mcp.client.session.LATEST_HANDSHAKE_VERSION", protocol)
         log = tmp_path / "server.log"
         with log.open("a") as errlog:
-            client = Client(stdio_client(parameters, errlog=errlog), mode=protocol if modern else "legacy")
+            client = Client(
+                stdio_client(parameters, errlog=errlog), mode=protocol if modern else "legacy", client_info=HOST
+            )
             async with client:
                 assert client.session.protocol_version == protocol
                 yield Caller(client, log, pid)
@@ -166,7 +194,7 @@ class Served:
     async def connect(self, protocol: str = "2026-07-28", **client: Any) -> AsyncIterator[Caller]:
         """A real client of this server over HTTP."""
         mode = protocol if protocol == "2026-07-28" else "legacy"
-        async with Client(self.url, mode=mode, **client) as connected:
+        async with Client(self.url, mode=mode, **({"client_info": HOST} | client)) as connected:
             yield Caller(connected)
 
     def logged(self, event: str | None = None) -> list[dict[str, Any]]:
@@ -239,7 +267,7 @@ def connect(settings_for: Callable[..., Settings]) -> Callable[..., AbstractAsyn
     ) -> AsyncIterator[Caller]:
         settings = settings_for(sim.url, **extra)
         mode = "auto" if protocol == "2026-07-28" else "legacy"
-        info = Implementation(name=host, version="1") if host else None
+        info = Implementation(name=host, version="1") if host else HOST
         async with (
             open_studio(settings, timings=timings) as studio,
             Client(build_server(studio, settings), mode=mode, client_info=info) as client,

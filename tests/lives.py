@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from conftest import Caller, environment
+from conftest import Caller, environment, error_of
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.shared.exceptions import MCPError
@@ -133,6 +133,7 @@ WRONG = {"failed", "refused"}
 
 def told(result: CallToolResult) -> str:
     """The status that a result shows, or the code of its error."""
-    content = result.structured_content
-    assert isinstance(content, dict)
-    return str(content["error"]["code"] if "error" in content else content["status"])
+    if result.is_error:
+        return str(error_of(result)["code"])
+    assert isinstance(result.structured_content, dict)
+    return str(result.structured_content["status"])

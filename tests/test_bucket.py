@@ -25,7 +25,7 @@ from PIL import Image
 from structlog.testing import capture_logs
 
 from mj_mcp.errors import ImageUnavailable
-from mj_mcp.pictures import SHEET, SHEET_BYTES, Bucket, BucketUnavailable, Darkroom, What, open_bucket
+from mj_mcp.pictures import MAX_BYTES, SHEET, SHEET_BYTES, Bucket, BucketUnavailable, Darkroom, What, open_bucket
 from mj_mcp.settings import SettingsError, read_settings
 from mj_mcp.simulator import Simulator
 from mj_mcp.vault import Vault
@@ -221,7 +221,9 @@ async def test_one_object_that_is_refused_for_ever_does_not_hold_up_the_others(
     assert KEY_ID not in str(logs)
 
 
-@pytest.mark.parametrize(("what", "size"), [(1, 33 * 2**20), (SHEET, SHEET_BYTES + 1)], ids=["an original", "a sheet"])
+@pytest.mark.parametrize(
+    ("what", "size"), [(1, MAX_BYTES + 1), (SHEET, SHEET_BYTES + 1)], ids=["an original", "a sheet"]
+)
 async def test_an_object_that_is_too_large_is_none_of_ours(
     what: Any, size: int, place: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
@@ -354,7 +356,7 @@ async def test_a_picture_that_one_replica_archived_another_serves_after_its_link
             assert has_sheet(seen)
             saved = await theirs.task("save_images", task_id=task["task_id"])
             assert {file["index"]: Path(file["path"]).read_bytes() for file in saved["files"]} == whole
-            again = await theirs.task("get_task", task_id=task["task_id"])
+            again = await theirs.task("get_task", task_id=task["task_id"], wait_seconds=0)
             assert again["warnings"] == []
         assert pictures_asked(sim) == asked + 1, "nobody but this test asked for a dead link"
 
@@ -399,7 +401,7 @@ async def test_a_bucket_that_hangs_delays_one_call_a_little_and_the_link_is_take
         asked = pictures_asked(sim)
         for index in (1, 2):
             began = time.monotonic()
-            await theirs.task("view_image", task_id=task["task_id"], index=index)
+            await theirs.call("view_image", task_id=task["task_id"], index=index)
             assert time.monotonic() - began < 5
             reads = [line for line in silence.asked if line.startswith("GET ")]
             assert len(reads) == 1, "once is enough to know"
@@ -434,7 +436,7 @@ async def test_a_damaged_object_is_fetched_anew_and_mended(
         bucket_server.write(bucket, names[2], b"")
         asked = pictures_asked(sim)
         for index in (1, 2, 3, 4):
-            await theirs.task("view_image", task_id=task["task_id"], index=index)
+            await theirs.call("view_image", task_id=task["task_id"], index=index)
         assert pictures_asked(sim) == asked + 3
         await until(lambda: bucket_server.objects(bucket) == whole)
 

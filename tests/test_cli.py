@@ -18,7 +18,7 @@ from authority import AUDIENCE, Authority
 from conftest import KEY, environment
 
 from mj_mcp import __version__
-from mj_mcp.simulator import Simulator
+from mj_mcp.simulator import Simulator, faults
 
 pytestmark = pytest.mark.anyio
 
@@ -45,8 +45,8 @@ async def run(home: Path, *arguments: str, env: Mapping[str, str] | None = None)
 # --- serve
 
 
-@pytest.mark.parametrize("arguments", [(), ("serve",)])
-async def test_without_a_key_serving_ends_with_one_clear_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [("doctor",), ("tasks",)])
+async def test_without_a_key_a_command_ends_with_one_clear_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
     done = await run(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
@@ -106,6 +106,8 @@ async def test_the_doctor_finds_all_well(unknown: str, sim: Simulator, tmp_path:
     sim.unknown_look = unknown  # type: ignore[assignment]
     done = await examine(sim, tmp_path)
     assert (done.returncode, marks(done)) == (0, WELL)
+    for folder in ("data", "pictures"):
+        assert oct((tmp_path / folder).stat().st_mode & 0o777) == "0o700"
 
 
 async def test_the_doctor_says_which_journal_it_is_and_never_its_password(
@@ -148,6 +150,36 @@ async def test_the_doctor_sees_a_page_of_html_instead_of_the_proxy(tmp_path: Pat
         assert "MJ_BASE_URL" in done.stdout
         assert "<html" not in done.stdout.lower()
         assert marks(await examine(sim, tmp_path)) == WELL
+
+
+async def test_the_doctor_sees_a_wrong_path_that_answers_in_json(sim: Simulator, tmp_path: Path) -> None:
+    """Such a 404 looks like that of a task which is not known, and the proxy says so with 404 as well."""
+    sim.unknown_look = "404"
+    assert marks(await examine(sim, tmp_path)) == WELL
+    done = await examine(sim, tmp_path, MJ_BASE_URL=f"{sim.url}/wrong")
+    assert (done.returncode, marks(done)) == (1, WELL | {"proxy": "FAIL", "key": "FAIL"})
+    assert "the path of MJ_BASE_URL is wrong or missing" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        (
+            "https://www.example.com/api/mj/task/77/fetch?x=1",
+            "HTTP 301 redirects to https://www.example.com/api: set MJ_BASE_URL to that address",
+        ),
+        (
+            "/login",
+            "/login, which is not this API: check MJ_BASE_URL",
+        ),
+    ],
+)
+async def test_the_doctor_says_where_a_redirect_leads(location: str, said: str, sim: Simulator, tmp_path: Path) -> None:
+    sim.inject("look", faults.status(301, headers={"Location": location}))
+    done = await examine(sim, tmp_path)
+    assert (done.returncode, marks(done)) == (1, WELL | {"proxy": "FAIL", "key": "FAIL"})
+    assert said in done.stdout
+    assert sim.fired == {"status_301": 1}
 
 
 async def test_the_doctor_sees_that_nobody_is_there(sim: Simulator, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -54,7 +56,7 @@ async def test_a_caller_on_another_machine_gets_links_that_open(
     async with finished(sim, serve_http, protocol) as task, httpx.AsyncClient(trust_env=False) as browser:
         assert "save_images" not in task["tools"]
         assert "save_images" not in {call["tool"] for call in task["next"]}
-        assert [image["path"] for image in task["images"]] == [None] * 4
+        assert ["path" in image for image in task["images"]] == [False] * 4
         opens: set[bytes] = set()
         for image in task["images"]:
             opened = await browser.get(image["url"])
@@ -69,6 +71,37 @@ async def test_a_caller_on_another_machine_gets_links_that_open(
         looks = len(sim.requests)
         assert (await browser.head(task["images"][0]["url"])).status_code == 200
         assert len(sim.requests) == looks, "it comes from the archive"
+
+
+async def test_a_browser_that_has_the_picture_is_not_sent_it_again(sim: Simulator, serve_http: Serve) -> None:
+    async with finished(sim, serve_http, PROTOCOLS[0]) as task, httpx.AsyncClient(trust_env=False) as browser:
+        link = task["images"][0]["url"]
+        first = await browser.get(link)
+        etag = first.headers["etag"]
+        assert etag == f'"{hashlib.sha256(first.content).hexdigest()}"'
+        again = await browser.get(link, headers={"If-None-Match": f'"another", {etag}'})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+        other = await browser.get(link, headers={"If-None-Match": '"another"'})
+        assert (other.status_code, other.content) == (200, first.content)
+        part = await browser.get(link, headers={"Range": "bytes=0-3"})
+        assert (part.status_code, part.content) == (206, first.content[:4])
+
+
+@pytest.mark.parametrize("archive", ["1", "0"])
+async def test_the_head_of_a_link_says_all_but_sends_no_body(archive: str, sim: Simulator, serve_http: Serve) -> None:
+    async with finished(sim, serve_http, PROTOCOLS[0], MJ_ARCHIVE=archive) as task:
+        parts = urlsplit(task["images"][0]["url"])
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        head = f"HEAD {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
+        answer = (await reader.read()).lower()
+        writer.close()
+        assert answer.startswith(b"http/1.1 200")
+        assert answer.endswith(b"\r\n\r\n"), "and nothing after it"
+        async with httpx.AsyncClient(trust_env=False) as browser:
+            whole = await browser.get(task["images"][0]["url"])
+        assert f"content-length: {len(whole.content)}\r\n".encode() in answer
+        assert f"etag: {whole.headers['etag']}\r\n".encode() in answer
 
 
 async def test_a_server_that_a_person_gave_a_folder_saves_there(

@@ -18,7 +18,7 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import KEY, PROTOCOLS, Caller
+from conftest import KEY, PROTOCOLS, Caller, facts_of
 from mcp.shared.exceptions import MCPError
 from mcp_types import BlobResourceContents, CallToolResult, ImageContent, ResourceLink, TextContent
 from PIL import Image
@@ -62,9 +62,7 @@ async def seen(caller: Caller, task_id: str, **more: Any) -> CallToolResult:
     return result
 
 
-def task_of(result: CallToolResult) -> dict[str, Any]:
-    assert isinstance(result.structured_content, dict)
-    return result.structured_content
+task_of = facts_of
 
 
 def sheet_of(result: CallToolResult) -> bytes:
@@ -92,11 +90,10 @@ def pictures_asked(sim: Simulator) -> int:
 
 
 async def archived(caller: Caller, task_id: str) -> list[dict[str, Any]]:
-    """The task's pictures once every one is archived, as the list of tasks tells, which fetches nothing itself."""
+    """The task's pictures once every one is archived, as a call tells that fetches nothing itself."""
     with anyio.fail_after(15):
         while True:
-            page = await caller.task("list_tasks")
-            (task,) = [task for task in page["tasks"] if task["task_id"] == task_id]
+            task = await caller.task("get_task", task_id=task_id, wait_seconds=0, include_image=False)
             if task["images"] and all(image["path"] for image in task["images"]):
                 found: list[dict[str, Any]] = task["images"]
                 return found
@@ -122,7 +119,8 @@ def archive_of(tmp_path: Path) -> list[str]:
 async def test_a_finished_task_is_text_then_one_sheet_then_links_that_can_be_read(
     protocol: str, spawn: Connect
 ) -> None:
-    async with simulator(image_edge=640) as sim, spawn(sim, protocol=protocol) as caller:
+    linked = {"MJ_RESOURCE_LINKS": "1"}
+    async with simulator(image_edge=640) as sim, spawn(sim, protocol=protocol, **linked) as caller:
         task_id = await finished(sim, caller)
         result = await seen(caller, task_id)
         assert [type(block) for block in result.content] == [TextContent, ImageContent, *[ResourceLink] * 4]
@@ -178,7 +176,7 @@ async def test_a_single_picture_is_shown_as_itself(sim: Simulator, connect: Conn
 async def test_include_image_false_leaves_the_picture_out(sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
         result = await seen(caller, await finished(sim, caller), include_image=False)
-        assert [type(block) for block in result.content] == [TextContent, *[ResourceLink] * 4]
+        assert [type(block) for block in result.content] == [TextContent]
 
 
 async def test_the_list_of_tasks_never_carries_pictures(sim: Simulator, connect: Connect) -> None:
@@ -186,12 +184,6 @@ async def test_the_list_of_tasks_never_carries_pictures(sim: Simulator, connect:
         await seen(caller, await finished(sim, caller))
         page = await caller.call("list_tasks")
         assert [type(block) for block in page.content] == [TextContent]
-
-
-async def test_resource_links_can_be_left_out(sim: Simulator, connect: Connect) -> None:
-    async with connect(sim, MJ_RESOURCE_LINKS="0") as caller:
-        result = await seen(caller, await finished(sim, caller))
-        assert [type(block) for block in result.content] == [TextContent, ImageContent]
 
 
 async def test_the_sheet_is_made_once_and_outlives_the_server_and_the_links(sim: Simulator, connect: Connect) -> None:
@@ -295,10 +287,12 @@ async def test_the_ceiling_drops_what_was_used_least_lately(connect: Connect, tm
         sim.pictures_are("noise")
         first, second = [task_of(await seen(caller, await finished(sim, caller, name))) for name in ("first", "second")]
         for index in (1, 2, 3, 4):
-            await caller.task("view_image", task_id=first["task_id"], index=index)  # used again
+            await caller.call("view_image", task_id=first["task_id"], index=index)  # used again
         third = task_of(await seen(caller, await finished(sim, caller, "third")))
-        page = await caller.task("list_tasks")
-        kept = {task["task_id"]: [image["path"] for image in task["images"]] for task in page["tasks"]}
+        kept = {}
+        for task_id in (first["task_id"], second["task_id"], third["task_id"]):
+            task = task_of(await seen(caller, task_id, include_image=False))
+            kept[task_id] = [image["path"] for image in task["images"]]
         assert kept[first["task_id"]] == [image["path"] for image in first["images"]]
         assert kept[third["task_id"]] == [image["path"] for image in third["images"]]
         assert None in kept[second["task_id"]]
@@ -344,7 +338,7 @@ async def test_an_expired_link_that_has_no_successor_is_said_to_be_expired(conne
         sim.forget(task_id)
         clock.now += 61
         result = await seen(caller, task_id)
-        assert [type(block) for block in result.content] == [TextContent, *[ResourceLink] * 4]
+        assert [type(block) for block in result.content] == [TextContent]
         assert len([text for text in task_of(result)["warnings"] if "expired" in text]) == 4
         error = await caller.error("view_image", task_id=task_id, index=1)
         assert error["code"] == "image_unavailable"
@@ -378,10 +372,11 @@ async def test_an_archived_file_that_was_damaged_or_taken_away_is_fetched_anew(
         was = damaged.read_bytes()
         damaged.write_bytes(was[: len(was) // 2])
         gone.unlink()
-        task = task_of(await seen(caller, task_id))
-        assert task["images"][1]["path"] is None
+        with anyio.fail_after(15):
+            while task_of(await seen(caller, task_id))["images"][1].get("path"):
+                pass  # which files are gone is remembered for two seconds
         for index in (1, 2):
-            await caller.task("view_image", task_id=task_id, index=index)
+            await caller.call("view_image", task_id=task_id, index=index)
         assert damaged.read_bytes() == was
         assert gone.exists()
     assert pictures_asked(sim) == 6
@@ -398,13 +393,8 @@ async def test_one_picture_is_shown_large_enough_to_judge(connect: Connect) -> N
             result = await caller.call("view_image", task_id=task_id, index=3, **arguments)
             assert [type(block) for block in result.content] == [TextContent, ImageContent]
             assert opened(sheet_of(result)).size == size
-            assert task_of(result) == {
-                "task_id": task_id,
-                "index": 3,
-                "media_type": result.content[1].mime_type,  # type: ignore[union-attr]  # seen above
-                "width": size[0],
-                "height": size[1],
-            }
+            assert result.structured_content is None
+            assert f"Picture 3 of task {task_id}, {size[0]}x{size[1]}." in str(result.content[0])
 
 
 async def test_a_large_view_of_noise_keeps_to_its_bytes(connect: Connect) -> None:
@@ -466,8 +456,8 @@ async def test_an_open_task_has_no_pictures_yet_and_an_unknown_one_none(
 async def test_the_id_of_the_submission_leads_to_the_pictures_too(sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
         task = task_of(await seen(caller, await finished(sim, caller)))
-        view = await caller.task("view_image", task_id=task["submission_id"], index=1)
-        assert view["task_id"] == task["task_id"]
+        view = await caller.call("view_image", task_id=task["submission_id"], index=1)
+        assert f"Picture 1 of task {task['task_id']}" in str(view.content[0])
         saved = await caller.task("save_images", task_id=task["submission_id"], indexes=[1])
         assert Path(saved["files"][0]["path"]).name == f"{task['task_id']}-1.png"
 

@@ -26,8 +26,8 @@ from mcp import Client
 from mcp_types import CallToolResult, Implementation
 
 from mj_mcp.app import open_studio
-from mj_mcp.hosts import HOST_WAIT_SECONDS
 from mj_mcp.server import build_server
+from mj_mcp.server.client_timeouts import CLIENT_WAIT_SECONDS
 from mj_mcp.server.door import Door
 from mj_mcp.server.http import http_app, listen
 from mj_mcp.server.http import serve_http as serve
@@ -41,7 +41,7 @@ pytestmark = [
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 WAYS = {
     "sessionless": ("2026-07-28", ()),
@@ -91,7 +91,7 @@ async def test_the_main_job_runs_over_http_with_progress(
             sim.finish(sim.ledger[0].task_id)
 
     async with serve_http(sim, *options) as served, served.connect(protocol) as caller:
-        assert len((await caller.client.list_tools()).tools) == 9
+        assert len((await caller.client.list_tools()).tools) == 11
         with anyio.fail_after(PATIENCE):
             result = await caller.client.call_tool(
                 "generate_image", {"prompt": "a mug", "wait_seconds": 15}, progress_callback=progress
@@ -102,9 +102,9 @@ async def test_the_main_job_runs_over_http_with_progress(
         assert [content.type for content in result.content[:2]] == ["text", "image"]
         assert told == sorted(told)
         assert len(told) >= 1
-        again = await caller.task("get_task", task_id=task["task_id"])
+        again = await caller.task("get_task", task_id=task["task_id"], wait_seconds=0)
         assert again["submission_id"] == task["submission_id"]
-        assert (await caller.error("get_task", task_id="sub_unknown"))["code"] == "task_not_found"
+        assert (await caller.error("get_task", task_id="sub_unknown", wait_seconds=0))["code"] == "task_not_found"
         assert await served.stop() == 0
     assert len(sim.submits()) == 1
 
@@ -123,7 +123,8 @@ async def test_a_caller_who_hangs_up_leaves_the_task_running(
             assert task["status"] in {"submitting", "queued"}
             sim.finish(sim.ledger[0].task_id)
             with anyio.fail_after(PATIENCE):
-                done = await caller.task("get_task", task_id=task["submission_id"], wait_seconds=15)
+                handle = task["task_id"] or task["submission_id"]
+                done = await caller.task("get_task", task_id=handle, wait_seconds=15)
         assert (done["status"], done["task_id"]) == ("succeeded", sim.ledger[0].task_id)
     assert len(sim.submits()) == 1
 
@@ -139,8 +140,8 @@ async def test_a_call_blocks_for_as_long_as_its_host_survives(
 ) -> None:
     """The name comes with each request in one generation and with the session in the other; else it is not known."""
     named = protocol == "2026-07-28" or not stateless
-    monkeypatch.setitem(HOST_WAIT_SECONDS, "hasty", 0.0 if named else 60.0)
-    monkeypatch.setattr("mj_mcp.hosts.DEFAULT_WAIT_SECONDS", 60.0 if named else 0.0)
+    monkeypatch.setitem(CLIENT_WAIT_SECONDS, "hasty", 0.0 if named else 60.0)
+    monkeypatch.setattr("mj_mcp.server.client_timeouts.DEFAULT_WAIT_SECONDS", 60.0 if named else 0.0)
     async with serving(settings_for(sim.url), stateless=stateless) as url:
         mode = protocol if protocol == "2026-07-28" else "legacy"
         async with Client(url, mode=mode, client_info=Implementation(name="Hasty", version="1")) as client:
@@ -396,24 +397,30 @@ async def run(home: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
 async def test_a_stop_during_a_post_waits_for_its_answer_and_records_it(
     protocol: str, sim: Simulator, serve_http: Serve, tmp_path: Path
 ) -> None:
-    sim.inject("submit", faults.delay(3.0))
+    answered = asyncio.Event()
+    sim.inject("submit", faults.held(answered))
     async with serve_http(sim) as served, served.connect(protocol) as caller:
+        # The SDK's client asks for the tools after the first result of each, unless it knows them. After the stop
+        # nobody would answer.
+        await caller.client.list_tools()
         answers: list[CallToolResult] = []
 
         async def ask() -> None:
-            answers.append(await caller.call("generate_image", prompt="a mug", wait_seconds=60))
+            answers.append(await caller.call("generate_image", prompt="a mug", wait_seconds=600))
 
         with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
                 group.start_soon(ask)
-                await sim.until(lambda: len(sim.ledger) == 1)
-                began = anyio.current_time()
-                assert await served.stop() == 0
-                assert anyio.current_time() - began < 8
+                await sim.until(lambda: len(sim.ledger) == 1, PATIENCE)
+                served.process.send_signal(signal.SIGTERM)
+            # The caller has its answer, while the server still waits for that of the proxy.
+            assert served.process.returncode is None
+            answered.set()
+            assert await served.process.wait() == 0
         (answer,) = answers
     assert isinstance(answer.structured_content, dict)
     assert answer.structured_content["status"] == "submitting"
-    assert sim.fired == {"delay": 1}
+    assert sim.fired == {"held": 1}
     (row,) = rows(tmp_path)
     assert (row["status"], row["task_id"]) == ("queued", sim.ledger[0].task_id)
     assert row["submission_id"] == answer.structured_content["submission_id"]
@@ -429,15 +436,13 @@ async def test_a_stop_ends_waits_with_an_answer(
         answers: list[dict[str, Any]] = []
 
         async def wait() -> None:
-            answers.append(await caller.task("get_task", task_id=task["task_id"], wait_seconds=60))
+            answers.append(await caller.task("get_task", task_id=task["task_id"], wait_seconds=600))
 
         with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
                 group.start_soon(wait)
-                await sim.until(lambda: len(sim.looks()) >= 1)
-                began = anyio.current_time()
+                await sim.until(lambda: len(sim.looks()) >= 1, PATIENCE)
                 assert await served.stop(by) == 0
-                assert anyio.current_time() - began < 4
         assert [answer["status"] for answer in answers] == ["queued"]
     assert "Traceback" not in served.log.read_text()
 
@@ -449,11 +454,11 @@ async def test_readiness_tells_the_truth_about_the_journal(sim: Simulator, serve
     async with serve_http(sim) as served, by_hand(served) as client:
         assert (await client.get("/healthz")).json() == {"live": True}
         ready = await client.get("/readyz")
-        assert (ready.status_code, ready.json()) == (200, {"ready": True, "journal": "ok", "key": "ok"})
+        assert (ready.status_code, ready.json()) == (200, {"ready": True, "journal": "ok"})
         with journal(tmp_path) as db:
             db.execute("ALTER TABLE tasks RENAME TO away")
         broken = await client.get("/readyz")
-        assert (broken.status_code, broken.json()) == (503, {"ready": False, "journal": "unavailable", "key": "ok"})
+        assert (broken.status_code, broken.json()) == (503, {"ready": False, "journal": "unavailable"})
         assert (await client.get("/healthz")).status_code == 200
         with journal(tmp_path) as db:
             db.execute("ALTER TABLE away RENAME TO tasks")
@@ -466,13 +471,12 @@ def journal(home: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
-async def test_readiness_tells_that_the_key_is_refused_and_not_the_key(sim: Simulator, serve_http: Serve) -> None:
+async def test_a_refused_key_does_not_take_a_replica_out(sim: Simulator, serve_http: Serve) -> None:
+    """Finished tasks and their pictures need no key. The key is for the doctor and the metrics."""
     async with serve_http(sim, MJ_API_KEY="wrong-canary-77") as served, by_hand(served) as client:
-        assert (await client.get("/readyz")).status_code == 200, "nobody knows yet"
         async with served.connect() as caller:
             error = await caller.error("generate_image", prompt="a mug")
         assert error["code"] == "unauthorized"
-        refused = await client.get("/readyz")
-        assert (refused.status_code, refused.json()) == (503, {"ready": False, "journal": "ok", "key": "refused"})
-        assert "canary" not in refused.text + served.log.read_text()
-        assert (await client.get("/healthz")).status_code == 200
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"ready": True, "journal": "ok"})
+        assert "canary" not in ready.text + served.log.read_text()

@@ -16,25 +16,30 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
+import psycopg
 import pytest
 
 import mj_mcp.journal
 from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
 from mj_mcp.journal import (
-    CUTS_KEPT,
     DOUBT_COUNTS_SECONDS,
+    KEPT_SECONDS,
     LEASE_SECONDS,
     QUEUE_SECONDS,
+    REPEAT_SECONDS,
     Claim,
-    Cut,
     Journal,
     Limits,
     Page,
     Place,
+    Usage,
 )
+from mj_mcp.journal.claims import ANSWERING
+from mj_mcp.journal.engine import Db, Engine, Rows
 from mj_mcp.journal.postgres import Postgres
-from mj_mcp.journal.schema import MIGRATIONS
+from mj_mcp.journal.schema import MIGRATIONS, POSTGRES_TYPES, typed
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.tasks import (
@@ -72,13 +77,42 @@ class Clock:
         return self.time
 
 
-Open = Callable[..., Journal]
+class Where(NamedTuple):
+    """A storage: the name of its engine, and its folder or URL."""
+
+    engine: str
+    place: str
+
+    def new_engine(self) -> Engine:
+        """Another process's engine on it."""
+        return Sqlite(Path(self.place) / "data") if self.engine == "sqlite" else Postgres(self.place)
+
+    def load(self, dump: str) -> None:
+        """Make the journal of an SQLite dump, as an older version would have left it here."""
+        if self.engine == "sqlite":
+            (Path(self.place) / "data").mkdir()
+            with closing(sqlite3.connect(Path(self.place) / "data" / "journal.db")) as file:
+                file.executescript(dump)
+            return
+        with psycopg.connect(self.place) as db:
+            for statement in typed(dump, POSTGRES_TYPES).split(";\n")[1:-2]:  # without its BEGIN and COMMIT
+                db.execute(statement.encode())
+            for table in ("tasks", "waiting"):
+                db.execute(f"SELECT setval('{table}_number_seq', max(number)) FROM {table}".encode())
+
+    def tables(self) -> set[str]:
+        """The names of its tables."""
+        if self.engine == "sqlite":
+            with closing(sqlite3.connect(Path(self.place) / "data" / "journal.db")) as file:
+                return {name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        with psycopg.connect(self.place) as db:
+            return {name for (name,) in db.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema")}
+
+
+Open = Callable[..., SqlJournal]
 """Another process's door to the same storage, in this process. `account` is the only argument."""
 
-ENGINES: dict[str, Callable[[str | Path, str, Clock], Journal]] = {
-    "sqlite": lambda folder, account, clock: SqlJournal(Sqlite(Path(folder) / "data"), account, clock),
-    "postgres": lambda url, account, clock: SqlJournal(Postgres(str(url)), account, clock),
-}
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -86,13 +120,19 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=ENGINES)
-async def open_journal(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Open]:
-    opened: list[Journal] = []
-    where = request.getfixturevalue("database_url") if request.param == "postgres" else tmp_path
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
+    return Where(
+        request.param, request.getfixturevalue("database_url") if request.param == "postgres" else f"{tmp_path}"
+    )
 
-    def open_(account: str = "account") -> Journal:
-        opened.append(ENGINES[request.param](where, account, clock))
+
+@pytest.fixture
+async def open_journal(where: Where, clock: Clock) -> AsyncIterator[Open]:
+    opened: list[SqlJournal] = []
+
+    def open_(account: str = "account") -> SqlJournal:
+        opened.append(SqlJournal(where.new_engine(), account, clock))
         return opened[-1]
 
     yield open_
@@ -101,7 +141,7 @@ async def open_journal(request: pytest.FixtureRequest, tmp_path: Path, clock: Cl
 
 
 @pytest.fixture
-def journal(open_journal: Open) -> Journal:
+def journal(open_journal: Open) -> SqlJournal:
     return open_journal()
 
 
@@ -116,6 +156,7 @@ def new(at: float = NOON, owner: str = "local") -> Task:
         kind=Kind.IMAGINE,
         prompt="a red mug",
         submitted_at=at,
+        claimed_at=NOON,
         updated_at=at,
     )
 
@@ -131,7 +172,7 @@ async def claim(
 
 async def queued(journal: Journal, task: Task, limits: Limits) -> int:
     """The place in the queue of a request that is ready to wait; 0 when it was claimed."""
-    made = await journal.claim(task, task.submission_id, allow_duplicate=False, limits=limits, queue=True)
+    made = await journal.claim(task, task.submission_id, allow_duplicate=False, limits=limits)
     return made.position if isinstance(made, Place) else 0
 
 
@@ -145,8 +186,32 @@ def done(task: Task) -> Task:
     return merge(task, Sighting(status=Status.SUCCEEDED, images=(Image(1, "https://x.example/1"),)), NOON + 1)
 
 
+async def made(journal: Journal, task: Task, key: str = "", at: float = NOON + 1) -> Task:
+    """A task that succeeded, by the clock of the process that saw it `at`."""
+    await bought(journal, task, key)
+    return await journal.update(task.submission_id, lambda known: replace(done(known), finished_at=at))
+
+
+async def age(journal: SqlJournal, task: Task, seconds: float) -> None:
+    """Let the storage's clock have been so far back when the task succeeded."""
+    await journal._write(
+        lambda db: db.execute(
+            "UPDATE tasks SET settled_at = settled_at - ? WHERE submission_id = ?", (seconds, task.submission_id)
+        )
+    )
+
+
 def no(task: Task) -> Task:
     return refuse(task, Failure("rejected", "no"), NOON)
+
+
+def failed(task: Task) -> Task:
+    accepted = accept(task, f"up_{task.submission_id}", NOON)
+    return merge(accepted, Sighting(status=Status.FAILED, failure=Failure("generation_failed", "no")), NOON + 1)
+
+
+def abandoned(task: Task) -> Task:
+    return move(lost(task), Status.ABANDONED, NOON)
 
 
 def lost(task: Task) -> Task:
@@ -154,6 +219,14 @@ def lost(task: Task) -> Task:
 
 
 # --- the claim
+
+
+async def test_a_claim_is_dated_when_it_is_made_and_not_when_it_was_asked_for(journal: Journal, clock: Clock) -> None:
+    task = new()
+    clock.time = NOON + 300  # in our own queue
+    made = await claim(journal, task)
+    assert (made.task.submitted_at, made.task.claimed_at) == (NOON, NOON + 300)
+    assert await journal.find(task.submission_id, "local") == made.task
 
 
 async def test_a_claim_writes_the_task_down_whole(open_journal: Open) -> None:
@@ -174,13 +247,123 @@ async def test_an_identical_request_finds_the_one_that_is_open(
     assert again == Claim(first, is_new=False)
 
 
-@pytest.mark.parametrize("settle", [no, lambda task: done(accept(task, "77", NOON))])
-async def test_a_settled_request_frees_its_claim(journal: Journal, settle: Callable[[Task], Task]) -> None:
-    first = new()
+@pytest.mark.parametrize("settle", [no, failed, abandoned])
+@pytest.mark.parametrize("kind", [Kind.IMAGINE, Kind.UPSCALE])
+async def test_a_request_that_came_to_nothing_is_bought_again(
+    journal: Journal, settle: Callable[[Task], Task], kind: Kind
+) -> None:
+    first = replace(new(), kind=kind)
     await claim(journal, first, "key")
     await journal.update(first.submission_id, settle)
-    second = new()
+    second = replace(new(), kind=kind)
     assert await claim(journal, second, "key") == Claim(second, is_new=True)
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_a_repeat_within_ten_minutes_of_success_finds_it_whatever_the_limits(
+    open_journal: Open, kind: Kind
+) -> None:
+    first, second = open_journal(), open_journal()
+    task = await made(first, replace(new(), kind=kind), "key")
+    await age(first, task, REPEAT_SECONDS - 60)
+    limits = Limits(max_open=0, per_day=0, owner_max_open=0, owner_per_day=0, pause=Busy("paused"))
+    for journal in (first, second):
+        repeat = await claim(journal, replace(new(), kind=kind), "key", limits=limits)
+        assert repeat == Claim(task, is_new=False)
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_later_a_repeat_buys_but_never_the_same_upscale(open_journal: Open, kind: Kind) -> None:
+    journal = open_journal()
+    task = await made(journal, replace(new(), kind=kind), "key")
+    await age(journal, task, 86400.0 if kind is Kind.UPSCALE else REPEAT_SECONDS + 1)
+    repeat = replace(new(), kind=kind)
+    bought_again = Claim(repeat, is_new=True)
+    assert await claim(journal, repeat, "key") == (Claim(task, is_new=False) if kind is Kind.UPSCALE else bought_again)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_the_age_of_a_success_is_taken_by_the_storages_clock(open_journal: Open, hours: int) -> None:
+    """The process that saw it has a clock that is an hour off."""
+    journal = open_journal()
+    task = await made(journal, new(), "key", at=time.time() + hours * 3600)
+    assert await claim(journal, new(), "key") == Claim(task, is_new=False)
+    await age(journal, task, REPEAT_SECONDS + 1)
+    assert (await claim(journal, new(), "key")).is_new
+
+
+async def test_what_is_written_after_the_success_does_not_renew_it(open_journal: Open) -> None:
+    journal = open_journal()
+    task = await made(journal, new(), "key")
+    await age(journal, task, REPEAT_SECONDS + 1)
+    await journal.update(task.submission_id, lambda known: replace(known, images=(Image(1, "https://x.example/2"),)))
+    assert (await claim(journal, new(), "key")).is_new
+
+
+async def test_the_newest_answers_whether_it_is_open_or_finished(open_journal: Open) -> None:
+    journal = open_journal()
+    oldest, finished, running = [new() for _ in range(3)]
+    for task in (oldest, finished):
+        await claim(journal, task, "key", allow_duplicate=True)
+    finished = await journal.update(finished.submission_id, lambda task: done(accept(task, "77", NOON)))
+    assert await claim(journal, new(), "key") == Claim(finished, is_new=False)
+    await claim(journal, running, "key", allow_duplicate=True)
+    assert await claim(journal, new(), "key") == Claim(running, is_new=False)
+    oldest = await journal.update(oldest.submission_id, lambda task: done(accept(task, "78", NOON)))
+    assert await claim(journal, new(), "key") == Claim(running, is_new=False)
+    await journal.update(running.submission_id, no)
+    assert await claim(journal, new(), "key") == Claim(finished, is_new=False)
+    await age(journal, finished, REPEAT_SECONDS + 1)
+    assert await claim(journal, new(), "key") == Claim(oldest, is_new=False)
+
+
+@pytest.mark.parametrize("kind", [Kind.IMAGINE, Kind.UPSCALE])
+async def test_who_wants_another_one_buys_it(journal: Journal, kind: Kind) -> None:
+    await made(journal, replace(new(), kind=kind), "key")
+    another = replace(new(), kind=kind)
+    assert await claim(journal, another, "key", allow_duplicate=True) == Claim(another, is_new=True)
+
+
+async def test_the_success_of_another_account_or_of_another_request_answers_nobody(open_journal: Open) -> None:
+    await made(open_journal("theirs"), new(), "key")
+    journal = open_journal()
+    for key in ("key", "another key"):
+        task = new()
+        assert await claim(journal, task, key) == Claim(task, is_new=True)
+
+
+async def test_a_repeat_leaves_the_queue_once_its_twin_has_succeeded(journal: Journal) -> None:
+    limits = Limits(max_open=1)
+    running, twin, other = await bought(journal, new()), new(), new()
+    first = new()
+    for task, key in ((first, "key"), (twin, "key"), (other, "other")):
+        assert isinstance(await journal.claim(task, key, allow_duplicate=False, limits=limits), Place)
+    await journal.update(running.submission_id, done)
+    assert (await claim(journal, first, "key", limits=limits)).is_new
+    first = await journal.update(first.submission_id, lambda task: done(accept(task, "77", NOON)))
+    assert await claim(journal, twin, "key", limits=limits) == Claim(first, is_new=False)
+    await journal.update((await claim(journal, other, "other", limits=limits)).task.submission_id, no)
+    assert (await claim(journal, new(), limits=limits)).is_new, "nobody is before it in the queue"
+
+
+async def test_repeats_that_meet_the_end_of_the_first_over_two_processes_buy_nothing(open_journal: Open) -> None:
+    journals = [open_journal(), open_journal()]
+    first = await bought(journals[0], new(), "key")
+    claims, ended = [], asyncio.Event()
+
+    async def repeat(journal: Journal) -> None:
+        while not ended.is_set():
+            claims.append(await claim(journal, new(), "key"))
+        claims.append(await claim(journal, new(), "key"))
+
+    repeats = [asyncio.create_task(repeat(journal)) for journal in journals for _ in range(3)]
+    while len(claims) < 10:  # noqa: ASYNC110 - they run
+        await asyncio.sleep(0)
+    over = await journals[1].update(first.submission_id, done)
+    ended.set()
+    await asyncio.gather(*repeats)
+    assert {(one.task.status, one.is_new) for one in claims} == {(Status.QUEUED, False), (Status.SUCCEEDED, False)}
+    assert claims[-1] == Claim(over, is_new=False)
 
 
 async def test_who_asks_for_a_duplicate_gets_one_and_it_is_found_too(journal: Journal) -> None:
@@ -188,7 +371,8 @@ async def test_who_asks_for_a_duplicate_gets_one_and_it_is_found_too(journal: Jo
     await claim(journal, first, "key")
     assert await claim(journal, second, "key", allow_duplicate=True) == Claim(second, is_new=True)
     assert await claim(journal, third, "key", allow_duplicate=True) == Claim(third, is_new=True)
-    await journal.update(first.submission_id, no)
+    assert await claim(journal, new(), "key") == Claim(third, is_new=False)
+    await journal.update(third.submission_id, no)
     assert await claim(journal, new(), "key") == Claim(second, is_new=False)
 
 
@@ -213,25 +397,19 @@ async def test_a_submission_id_is_never_used_twice(journal: Journal) -> None:
 async def test_the_limit_of_open_tasks_is_exact_over_two_processes(open_journal: Open) -> None:
     journals = [open_journal(), open_journal()]
     limits = Limits(max_open=7)
-    claims = await asyncio.gather(
-        *(claim(journals[at % 2], new(), limits=limits) for at in range(50)), return_exceptions=True
-    )
-    refusals = [one for one in claims if isinstance(one, Busy)]
-    assert len(refusals) == 43
-    assert len([one for one in claims if isinstance(one, Claim) and one.is_new]) == 7
-    assert refusals[0].retry_after_seconds == 15.0
+    places = await asyncio.gather(*(queued(journals[at % 2], new(), limits) for at in range(50)))
+    assert sorted(places) == [0] * 7 + list(range(1, 44))
     assert len((await journals[0].page("local", None, 100, None)).tasks) == 7
 
 
 @pytest.mark.parametrize("settle", [no, lambda task: done(accept(task, "77", NOON))])
 async def test_a_settled_task_gives_its_place_back(journal: Journal, settle: Callable[[Task], Task]) -> None:
     limits = Limits(max_open=1)
-    first = new()
+    first, second = new(), new()
     await claim(journal, first, limits=limits)
-    with pytest.raises(Busy):
-        await claim(journal, new(), limits=limits)
+    assert await queued(journal, second, limits) == 1
     await journal.update(first.submission_id, settle)
-    assert (await claim(journal, new(), limits=limits)).is_new
+    assert await queued(journal, second, limits) == 0
 
 
 async def test_a_stalled_task_gives_its_place_back(journal: Journal) -> None:
@@ -246,10 +424,10 @@ async def test_doubt_counts_as_open_as_long_as_a_job_can_run(journal: Journal, c
     await journal.update(task.submission_id, lost)
     limits = Limits(max_open=1)
     clock.time += DOUBT_COUNTS_SECONDS - 1
-    with pytest.raises(Busy):
-        await claim(journal, new(clock()), limits=limits)
+    waiting = new(clock())
+    assert await queued(journal, waiting, limits) == 1
     clock.time += 2
-    assert (await claim(journal, new(clock()), limits=limits)).is_new
+    assert await queued(journal, waiting, limits) == 0
 
 
 async def test_the_daily_limit_is_exact_over_two_processes(open_journal: Open) -> None:
@@ -275,11 +453,14 @@ async def test_the_day_ends_at_midnight_utc(journal: Journal) -> None:
         await claim(journal, new(midnight + 86399), limits=limits)
 
 
-async def test_a_refused_submit_costs_nothing_of_the_day_and_doubt_does(journal: Journal) -> None:
-    limits = Limits(max_open=1000, per_day=1)
+@pytest.mark.parametrize("settle", [no, abandoned])
+async def test_a_refused_or_abandoned_submit_costs_nothing_of_the_day_and_doubt_does(
+    journal: Journal, settle: Callable[[Task], Task]
+) -> None:
+    limits = Limits(max_open=1000, per_day=1, owner_per_day=1)
     first, second = new(), new()
     await claim(journal, first, limits=limits)
-    await journal.update(first.submission_id, no)
+    await journal.update(first.submission_id, settle)
     assert (await claim(journal, second, limits=limits)).is_new
     await journal.update(second.submission_id, lost)
     with pytest.raises(LimitReached):
@@ -290,13 +471,6 @@ async def test_a_day_without_submits_refuses_them_all(journal: Journal) -> None:
     with pytest.raises(LimitReached):
         await claim(journal, new(), limits=Limits(max_open=10, per_day=0))
     assert await journal.page("local", None, 10, None) == Page((), None)
-
-
-async def test_only_the_latest_cuts_are_kept_each_host_and_owner_apart(journal: Journal) -> None:
-    for number in range(CUTS_KEPT + 3):
-        await journal.note_cut("ann", "agent", Cut(float(number), NOON))
-    assert [cut.seconds for cut in await journal.cuts("ann", "agent")] == [*map(float, range(3, CUTS_KEPT + 3))]
-    assert await journal.cuts("bob", "agent") == await journal.cuts("ann", "other") == []
 
 
 async def test_owners_take_turns_in_the_queue_however_many_requests_one_of_them_has(journal: Journal) -> None:
@@ -319,27 +493,66 @@ async def test_owners_take_turns_in_the_queue_however_many_requests_one_of_them_
     assert served == ["bob", "eve", "ann", "bob", "ann", "ann"]
 
 
-async def test_who_does_not_wait_never_jumps_the_queue(journal: Journal) -> None:
+async def test_who_comes_later_never_jumps_the_queue(journal: Journal) -> None:
     limits = Limits(max_open=1)
     running = await bought(journal, new())
     patient = new(owner="ann")
     assert await queued(journal, patient, limits) == 1
     await journal.update(running.submission_id, done)
-    with pytest.raises(Busy, match="1 submits are waiting"):
-        await claim(journal, new(owner="bob"), limits=limits)
+    assert await queued(journal, new(owner="bob"), limits) == 2
     assert await queued(journal, patient, limits) == 0
 
 
-async def test_a_place_that_nobody_asks_for_is_given_up(journal: Journal, clock: Clock) -> None:
+async def test_a_place_is_kept_for_a_while_and_then_given_up(journal: Journal, clock: Clock) -> None:
     limits = Limits(max_open=1)
     await bought(journal, new())
-    dead, alive = new(), new()
-    assert await queued(journal, dead, limits) == 1
-    assert await queued(journal, alive, limits) == 2
-    clock.time += QUEUE_SECONDS - 0.1
-    assert await queued(journal, alive, limits) == 2
+    gone, here = new(owner="ann"), new(owner="bob")
+    assert await queued(journal, gone, limits) == 1
+    assert await queued(journal, here, limits) == 2
+    clock.time += KEPT_SECONDS - 0.1
+    assert await queued(journal, here, limits) == 2
     clock.time += 0.2
-    assert await queued(journal, alive, limits) == 1
+    assert await queued(journal, here, limits) == 1
+
+
+async def test_a_kept_place_is_taken_up_by_the_same_request_of_another_call(journal: Journal, clock: Clock) -> None:
+    limits = Limits(max_open=1)
+    running = await bought(journal, new())
+
+    async def ask(owner: str, key: str) -> int:
+        made = await journal.claim(new(owner=owner), key, allow_duplicate=False, limits=limits)
+        return made.position if isinstance(made, Place) else 0
+
+    assert await ask("ann", "a mug") == 1
+    assert await ask("bob", "a jug") == 2
+    clock.time += KEPT_SECONDS - 0.1
+    await journal.update(running.submission_id, done)
+    assert await ask("bob", "a jug") == 2, "the free place is ann's"
+    assert await ask("ann", "a mug") == 0
+
+
+async def test_a_turn_is_the_owners_whichever_of_their_requests_asks(journal: Journal, clock: Clock) -> None:
+    """A caller that changes its request each time it is told to wait must not hold the place back from everybody."""
+    limits = Limits(max_open=1)
+    running = await bought(journal, new())
+    first, other, second = new(owner="ann"), new(owner="bob"), new(owner="ann")
+    assert await queued(journal, first, limits) == 1
+    assert await queued(journal, other, limits) == 2
+    await journal.update(running.submission_id, done)
+    assert await queued(journal, second, limits) == 3, "the first one may still be waiting"
+    clock.time += QUEUE_SECONDS + 0.1
+    assert await queued(journal, other, limits) == 2
+    assert await queued(journal, second, limits) == 0
+
+
+async def test_two_accounts_that_want_the_same_queue_apart(open_journal: Open) -> None:
+    limits = Limits(max_open=1)
+    one, other = open_journal(), open_journal(account="another")
+    for journal in (one, other):
+        await bought(journal, new())
+        assert await queued(journal, replace(new(), submission_id="the same"), limits) == 1
+    await one.leave("the same")
+    assert await queued(other, replace(new(), submission_id="the next"), limits) == 2
 
 
 async def test_a_place_can_be_left(journal: Journal) -> None:
@@ -461,11 +674,205 @@ async def test_refused_submits_are_listed_only_when_asked_for(journal: Journal) 
     assert await journal.find(refused.submission_id, "local") == refused
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "-1", "1.5", "1 ", "\u0661", "9" * 19, "9" * 400, "1; DROP TABLE tasks"])
+@pytest.mark.parametrize("cursor", ["", "x", "1", "up_x", "\u0661", "\ud83d", "a\0b", "9" * 400, "1; DROP TABLE tasks"])
 async def test_a_cursor_that_we_never_gave_is_an_invalid_request(journal: Journal, cursor: str) -> None:
-    with pytest.raises(InvalidRequest) as refusal:
+    task = new()
+    await claim(journal, task)
+    await journal.update(task.submission_id, lambda known: accept(known, "up_x", NOON))
+    with pytest.raises(InvalidRequest, match="`cursor` must be the `next_cursor` of an earlier page"):
         await journal.page("local", None, 3, cursor)
-    assert refusal.value.argument == "cursor"
+
+
+async def test_a_cursor_tells_nothing_of_other_owners_and_serves_nobody_else(journal: Journal) -> None:
+    mine = [new(owner="me") for _ in range(3)]
+    for task in mine:
+        await claim(journal, task)
+        await claim(journal, new(owner="you"))
+    cursor = (await journal.page("me", None, 1, None)).next_cursor
+    assert cursor == mine[2].submission_id
+    assert await journal.page("me", None, 1, cursor) == Page((mine[1],), mine[1].submission_id)
+    refusals = []
+    for owner, given in (("you", cursor), ("you", "sub_nobody"), ("me", "sub_nobody")):
+        with pytest.raises(InvalidRequest) as refusal:
+            await journal.page(owner, None, 1, given)
+        refusals.append(str(refusal.value).replace(given, "ID"))
+    assert len(set(refusals)) == 1
+    assert (await journal.page(None, None, 9, cursor)).tasks[1:3] == (
+        mine[1],
+        (await journal.page("you", None, 9, None)).tasks[2],
+    )
+
+
+async def test_a_cursor_stays_good_when_its_row_changes(journal: Journal) -> None:
+    tasks = [new() for _ in range(3)]
+    for task in tasks:
+        await claim(journal, task)
+    cursor = (await journal.page("local", Status.SUBMITTING, 1, None)).next_cursor
+    await journal.update(tasks[2].submission_id, no)
+    assert await journal.page("local", Status.SUBMITTING, 5, cursor) == Page((tasks[1], tasks[0]), None)
+
+
+async def test_a_page_since_a_time_holds_what_was_submitted_from_then_on(journal: Journal) -> None:
+    before, at, after = new(NOON - 1), new(NOON), new(NOON + 1)
+    late = new(NOON - 2)  # it was asked for before, and waited in the queue
+    theirs = new(NOON + 1, owner="you")
+    for task in (before, at, after, late, theirs):
+        await claim(journal, task)
+    after = await journal.update(after.submission_id, lost)
+    assert await journal.page("local", None, 10, None, NOON) == Page((after, at), None)
+    assert await journal.page("local", None, 10, None, NOON - 2) == Page((late, after, at, before), None)
+    assert await journal.page("local", Status.SUBMITTING, 10, None, NOON) == Page((at,), None)
+    assert await journal.page(None, None, 10, None, NOON + 1) == Page((theirs, after), None)
+    assert await journal.page("local", None, 10, None, NOON + 2) == Page((), None)
+    first = await journal.page("local", None, 1, None, NOON)
+    assert first == Page((after,), after.submission_id)
+    assert await journal.page("local", None, 1, first.next_cursor, NOON) == Page((at,), None)
+
+
+async def test_a_page_since_a_time_is_right_although_clocks_differ_by_hours(journal: Journal) -> None:
+    right, behind = new(NOON), new(NOON - 23 * 3600)
+    long_ago = new(NOON - 30 * 86400)
+    for task in (long_ago, right, behind):
+        await claim(journal, task)
+    assert await journal.page("local", None, 10, None, NOON - 60) == Page((right,), None)
+    assert await journal.page("local", None, 10, None, NOON - 86400) == Page((behind, right), None)
+
+
+async def test_a_task_that_was_found_is_listed_since_it_was_taken_in(journal: Journal) -> None:
+    found = replace(new(), status=Status.QUEUED, task_id="77", submitted_at=None, updated_at=NOON)
+    await journal.adopt(found)
+    found = await journal.update(found.submission_id, lambda task: move(task, Status.PROCESSING, NOON + 100))
+    assert await journal.page("local", None, 10, None, NOON) == Page((found,), None)
+    assert await journal.page("local", None, 10, None, NOON + 1) == Page((), None)
+
+
+# --- what was used
+
+
+async def test_usage_counts_as_the_limits_count_each_kind_and_day_and_owner_apart(
+    open_journal: Open, clock: Clock
+) -> None:
+    journal, midnight = open_journal(), NOON - 12 * 3600
+    rows: list[tuple[float, Kind, str, Callable[[Task], Task] | None]] = [
+        (NOON, Kind.IMAGINE, "me", None),
+        (midnight, Kind.IMAGINE, "me", failed),
+        (midnight, Kind.UPSCALE, "me", lost),
+        (NOON, Kind.REROLL, "me", no),
+        (NOON, Kind.REROLL, "me", abandoned),
+        (midnight - 1, Kind.UPSCALE, "me", lambda task: done(accept(task, "77", NOON))),
+        (midnight - 6 * 86400, Kind.VARIATION, "me", failed),
+        (midnight - 6 * 86400 - 1, Kind.VARIATION, "me", failed),
+        (NOON, Kind.VARIATION, "you", None),
+    ]
+    for at, kind, owner, settle in rows:
+        task = replace(new(at, owner), kind=kind)
+        await claim(journal, task)
+        if settle is not None:
+            await journal.update(task.submission_id, settle)
+    await journal.adopt(replace(new(owner="me"), status=Status.QUEUED, task_id="88", submitted_at=None))
+    await claim(open_journal("theirs"), new(owner="me"))
+    mine = Usage(
+        today={Kind.IMAGINE: 2, Kind.UPSCALE: 1},
+        last_7_days={Kind.IMAGINE: 2, Kind.UPSCALE: 2, Kind.VARIATION: 1},
+        open=2,  # one is being submitted, one was adopted; the doubt is older than any job
+        waiting=0,
+        open_left=7,
+        today_left=None,
+        resets_at=midnight + 86400,
+    )
+    assert await journal.usage("me", Limits(max_open=10)) == mine
+    everybodys = replace(
+        mine,
+        today={**mine.today, Kind.VARIATION: 1},
+        last_7_days={**mine.last_7_days, Kind.VARIATION: 2},
+        open=3,
+    )
+    assert await journal.usage(None, Limits(max_open=10, owner_max_open=1, owner_per_day=1)) == everybodys
+    clock.time = midnight + 86400
+    tomorrow = await journal.usage("me", Limits(max_open=10))
+    assert (tomorrow.today, tomorrow.resets_at) == ({}, midnight + 2 * 86400)
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [
+        (Limits(max_open=9), (6, None)),
+        (Limits(max_open=9, per_day=5), (6, 2)),
+        (Limits(max_open=9, per_day=5, owner_max_open=3, owner_per_day=2), (1, 0)),
+        (Limits(max_open=4, per_day=4, owner_max_open=8, owner_per_day=9), (1, 1)),
+        (Limits(max_open=2, per_day=1), (0, 0)),
+    ],
+)
+async def test_what_is_left_is_the_least_of_the_owners_and_all_told(
+    journal: Journal, limits: Limits, left: tuple[int, int | None]
+) -> None:
+    for owner in ("me", "me", "you"):
+        await claim(journal, new(owner=owner))
+    usage = await journal.usage("me", limits)
+    assert (usage.open_left, usage.today_left) == left
+
+
+async def test_who_waits_in_the_queue_is_counted_while_the_place_is_kept(journal: Journal, clock: Clock) -> None:
+    limits = Limits(max_open=1)
+    await bought(journal, new(owner="me"))
+    for owner in ("me", "me", "you"):
+        assert await queued(journal, new(owner=owner), limits) > 0
+    assert [(await journal.usage(owner, limits)).waiting for owner in ("me", "you", None)] == [2, 1, 3]
+    clock.time += QUEUE_SECONDS + 1
+    assert (await journal.usage("me", limits)).waiting == 0
+
+
+class Interrupted:
+    """An engine whose reads are interrupted before each of their statements."""
+
+    def __init__(self, engine: Engine, interrupt: Callable[[], None]) -> None:
+        self._engine = engine
+        self._interrupt = interrupt
+        self._db: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def read(self, work: Callable[[Db], T]) -> T:
+        def interrupted(db: Db) -> T:
+            self._db = db
+            return work(self)
+
+        return await self._engine.read(interrupted)
+
+    def execute(self, *statement: Any) -> Rows:
+        self._interrupt()
+        rows: Rows = self._db.execute(*statement)
+        return rows
+
+
+async def test_usage_is_of_one_moment_however_much_is_bought_meanwhile(where: Where, open_journal: Open) -> None:
+    theirs, loop = open_journal(), asyncio.get_running_loop()
+    await theirs.ready()
+    written = []
+
+    def buy() -> None:
+        written.append(asyncio.run_coroutine_threadsafe(claim(theirs, new()), loop).result(10))
+
+    ours = SqlJournal(Interrupted(where.new_engine(), buy), "account", Clock())
+    try:
+        limits = Limits(max_open=1000, per_day=1000)
+        usage = await ours.usage("local", limits)
+        assert len(written) > 3
+        assert usage.open > 0
+        assert usage == Usage(
+            today={Kind.IMAGINE: usage.open},
+            last_7_days={Kind.IMAGINE: usage.open},
+            open=usage.open,
+            waiting=0,
+            open_left=1000 - usage.open,
+            today_left=1000 - usage.open,
+            resets_at=NOON + 12 * 3600,
+        )
+        last = written[-1].task
+        assert await ours.find(last.submission_id, "local") == last, "the next read shows what is there by then"
+    finally:
+        await ours.aclose()
 
 
 # --- whose it is
@@ -665,7 +1072,6 @@ async def test_a_damaged_row_hides_no_other_from_those_who_read_many(open_journa
     damaged, sound = await bought(first, new()), await bought(first, new())
     assert await second.changes() == []
     damaged, sound = [await first.update(task.submission_id, done) for task in (damaged, sound)]
-    assert isinstance(first, SqlJournal)
     await first._write(
         lambda db: db.execute("UPDATE tasks SET body = '{' WHERE submission_id = ?", (damaged.submission_id,))
     )
@@ -748,6 +1154,58 @@ async def test_a_caller_that_is_cancelled_never_leaves_a_transaction_half_done(o
     # What had begun is done whole; what had not begun never happened.
     assert await journal.find(task.submission_id, "local") == done(task)
     assert await journal.find(behind.submission_id, "local") is None
+
+
+OLD_JOURNAL = (Path(__file__).parent / "old_journal.sql").read_text()
+"""Written by the version before migration 0005, with a row of every status and warnings that are sentences."""
+
+
+async def test_a_journal_of_an_older_version_is_read_whole_and_goes_on(where: Where, open_journal: Open) -> None:
+    where.load(OLD_JOURNAL)
+    journal = open_journal()
+    rows = {task.submission_id.removeprefix("sub_"): task for task in await everything(journal)}
+    assert len(rows) == 12
+    assert {task.status for task in rows.values()} == {*Status}
+    assert {name: task.warnings for name, task in rows.items() if task.warnings} == {
+        "succeeded": ("queued behind 3 other jobs",),
+        "queued": ("queued behind 3 other jobs",),
+        "processing": (
+            "Invisible characters were removed from the prompt.",
+            "the proxy does not know this task; it may have forgotten it \u63d0",
+        ),
+        "stalled": ("nothing has moved for 31 minutes",),
+        "given_up": ("nothing has moved for 31 minutes", GIVEN_UP),
+    }
+    assert where.tables() == {"migrations", "tasks", "waiting"} | ({"sqlite_sequence"} & where.tables())
+    assert rows["succeeded"].images[3].path == "/data/images/1001-4.png"
+    watched = {task.submission_id for task in await journal.tend(NOON)}
+    assert watched == {"sub_submitting", "sub_queued", "sub_processing", "sub_stalled", "sub_adopted"}
+    answers = {}
+    for name, task in rows.items():
+        answer = await claim(journal, replace(new(), kind=task.kind), f"key of sub_{name}")
+        answers[name] = answer.task.submission_id.removeprefix("sub_")
+        assert answer.is_new == (answers[name] != name)
+    found = {name for name, answer in answers.items() if answer == name}
+    assert found == {"upscaled"} | {name for name, task in rows.items() if task.is_open and name != "adopted"}
+    newest = await journal.page("local", None, 5, None)
+    assert {task.submission_id.removeprefix("sub_") for task in newest.tasks} == {*answers.values()} - found
+
+
+async def everything(journal: Journal) -> list[Task]:
+    """Every row, refused ones too."""
+    pages = [await journal.page(None, status, 100, None) for status in (None, Status.REFUSED)]
+    return [task for page in pages for task in page.tasks]
+
+
+async def test_a_success_that_an_older_version_wrote_lately_is_found_by_its_own_clock(
+    where: Where, open_journal: Open
+) -> None:
+    """Such a version may still run, in another host, after this one has brought the journal up to date."""
+    journal = open_journal()
+    tasks = {at: await made(journal, new(), f"key {at}", time.time() - at) for at in (0.0, REPEAT_SECONDS + 60)}
+    await journal._write(lambda db: db.execute("UPDATE tasks SET settled_at = NULL"))
+    assert await claim(journal, new(), "key 0.0") == Claim(tasks[0.0], is_new=False)
+    assert (await claim(journal, new(), f"key {REPEAT_SECONDS + 60}")).is_new
 
 
 async def test_the_url_chooses_the_engine(tmp_path: Path, database_url: str) -> None:
@@ -1006,6 +1464,19 @@ async def test_a_locked_journal_buys_nothing_and_recovers(data_dir: Path, monkey
             other.execute("ROLLBACK")
         assert await journal.find(task.submission_id, "local") is None
         assert (await claim(journal, task)).is_new
+
+
+async def test_a_claim_looks_up_its_answer_by_index(data_dir: Path) -> None:
+    async with sqlite(data_dir) as journal:
+        statement = ANSWERING.format(now=journal._dialect.now)
+        plan = await journal._write(
+            lambda db: [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", ("a", "k", "a", "k", 600.0))]
+        )
+    steps = [step for step in plan if step.startswith(("SEARCH", "SCAN"))]
+    assert steps == [
+        "SEARCH tasks USING INDEX tasks_open (account=? AND request_key=?)",
+        "SEARCH tasks USING INDEX tasks_settled (account=? AND request_key=? AND <expr>>?)",
+    ]
 
 
 async def test_no_change_is_lost_between_two_statements_of_a_look_for_changes(data_dir: Path) -> None:

@@ -162,6 +162,25 @@ async def test_there_is_nothing_to_copy_where_no_journal_is(sim: Simulator, tmp_
     assert not (tmp_path / "data").exists()
 
 
+async def test_a_journal_of_an_older_version_is_checked_backed_up_and_copied(
+    sim: Simulator, tmp_path: Path, database_url: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "journal.db")) as db:
+        db.executescript((Path(__file__).parent / "old_journal.sql").read_text())
+    for command, said in (
+        (["check"], "12 rows, all sound\n"),
+        (["backup", str(tmp_path / "b.db")], f"{tmp_path / 'b.db'}: 12 rows\n"),
+    ):
+        done = await journal(sim, tmp_path, *command)
+        assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+    done = await journal(sim, tmp_path, "copy", "--to", database_url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("tasks: 12 rows copied and compared\nwaiting: 1 rows copied and compared\n")
+    done = await journal(sim, tmp_path, "check", MJ_DATABASE_URL=database_url)
+    assert (done.returncode, done.stdout) == (0, "12 rows, all sound\n")
+
+
 # --- backup
 
 

@@ -193,7 +193,7 @@ async def test_a_servers_log_tells_the_whole_story_of_a_call_and_no_secret(
         task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
         sim.finish(task["task_id"])
         done = await caller.task("get_task", task_id=task["task_id"], wait_seconds=10)
-        await caller.error("get_task", task_id="no such id!")
+        await caller.error("get_task", task_id="no such id!", wait_seconds=0)
         calls = caller.logged("tool_call")
         requests = caller.logged("upstream_request")
     assert [(line["tool"], line["outcome"], line.get("code")) for line in calls] == [

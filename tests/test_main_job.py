@@ -11,10 +11,10 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import UserDict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from typing import Any
 import anyio
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
-from conftest import KEY, PROTOCOLS, Caller, environment
-from mcp_types import CallToolResult, ResourceLink, ResourceTemplateReference, TextContent, TextResourceContents
+from conftest import KEY, PROTOCOLS, Caller, environment, error_of
+from mcp_types import CallToolResult, ResourceTemplateReference, TextContent, TextResourceContents
 
 from mj_mcp import __version__
 from mj_mcp.simulator import Fault, Simulator, faults
@@ -83,7 +83,7 @@ class Either:
         return f"Either{self._values!r}"
 
 
-DATE = Like(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+DATE = Like(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 SUBMISSION = Like(r"sub_[0-9a-f]{32}")
 ASKED_OR_NOT = Either(None, "TASK_STATUS_QUEUED")
 MEASURED_OR_NOT = Either(None, Near(1, 8192))
@@ -91,9 +91,22 @@ JOB = Either(None, Near(0, 60))
 """Seconds that a job just begun is said to take."""
 
 
-def view(**known: Any) -> dict[str, Any]:
+class Whole(UserDict[str, Any]):
+    """Equal to structured content with these fields and no others; None stands for a field that is left out."""
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and all(self.get(key) == other.get(key) for key in {*self, *other})
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def view(**known: Any) -> Whole:
     """The structured content of a task just queued, whole, but for what a test knows better."""
     task: dict[str, Any] = {
+        "message": Like("(?s).+"),
         "task_id": None,
         "submission_id": SUBMISSION,
         "kind": "imagine",
@@ -106,22 +119,31 @@ def view(**known: Any) -> dict[str, Any]:
         "images": [],
         "failure": None,
         "warnings": [],
-        "duplicate_of_open_task": False,
+        "duplicate_of": None,
+        "duplicate_of_open_task": None,
         "submitted_at": DATE,
         "updated_at": DATE,
         "finished_at": None,
         "eta_seconds": JOB,
-        "next": [{"tool": "get_task", "arguments": {"task_id": known.get("task_id"), "wait_seconds": 25}}],
+        "next": [{"tool": "get_task", "arguments": {"task_id": known.get("task_id"), "wait_seconds": Near(1, 25)}}],
     }
     assert known.keys() <= task.keys()
-    return task | known
+    return Whole(task | known)
 
 
-def finished(sim: Simulator, task_id: str, pictures: int = 4, **known: Any) -> dict[str, Any]:
+def row(of: Whole, **known: Any) -> Whole:
+    """The same task as a row of a list."""
+    names = ("task_id", "kind", "status", "prompt", "parent_id", "index", "submitted_at", "finished_at")
+    handle = {} if of["task_id"] else {"submission_id": of["submission_id"]}
+    fields = {name: of[name] for name in names} | {"eta_seconds": of["eta_seconds"], "image_count": len(of["images"])}
+    return Whole(handle | fields | known)
+
+
+def finished(sim: Simulator, task_id: str, pictures: int = 4, **known: Any) -> Whole:
     """The structured content of a task that has succeeded, whole."""
     one = {"task_id": task_id, "index": 1}
     keep: list[dict[str, Any]] = [
-        {"tool": "view_image", "arguments": one},
+        {"tool": "view_image", "arguments": {"task_id": task_id}},
         {"tool": "save_images", "arguments": {"task_id": task_id}},
     ]
     spend: list[dict[str, Any]] = [
@@ -135,14 +157,14 @@ def finished(sim: Simulator, task_id: str, pictures: int = 4, **known: Any) -> d
         "upstream_status": "TASK_STATUS_SUCCEED",
         "progress": 100,
         "images": [
-            {
-                "index": index,
-                "url": Like(rf"{re.escape(sim.url)}/pictures/{task_id}/{index}\.png\?sig=[0-9a-f]{{32}}&exp=0"),
-                "media_type": Either(None, "image/png"),
-                "width": MEASURED_OR_NOT,
-                "height": MEASURED_OR_NOT,
-                "path": Either(None, Like("/.+")),
-            }
+            Whole(
+                index=index,
+                url=Like(rf"{re.escape(sim.url)}/pictures/{task_id}/{index}\.png\?sig=[0-9a-f]{{32}}&exp=0"),
+                media_type=Either(None, "image/png"),
+                width=MEASURED_OR_NOT,
+                height=MEASURED_OR_NOT,
+                path=Either(None, Like("/.+")),
+            )
             for index in range(1, pictures + 1)
         ],
         "finished_at": DATE,
@@ -202,17 +224,15 @@ async def test_every_tool_sends_the_specified_request_and_answers_in_the_publish
             assert task_id in texts(result)
             assert "get_task" in texts(result)
             assert result.structured_content == view(task_id=task_id, prompt="a mug --ar 3:2", **known)
+            assert result.structured_content["message"] == texts(result)
             pictures = 1 if known["kind"] == "upscale" else 4
             sim.finish(task_id)
             result = await caller.call("get_task", task_id=task_id, wait_seconds=10)
             assert not result.is_error
             assert result.structured_content == finished(sim, task_id, pictures, prompt="a mug --ar 3:2", **known)
-            numbers = range(1, pictures + 1)
-            assert [block.type for block in result.content] == ["text", "image"] + ["resource_link"] * pictures
-            assert [str(block.uri) for block in result.content if isinstance(block, ResourceLink)] == [
-                f"mj://tasks/{task_id}/images/{number}" for number in numbers
-            ]
-            assert all(f"Picture {number}: " in texts(result) for number in numbers)
+            assert [block.type for block in result.content] == ["text", "image"]
+            assert ("1 picture" if pictures == 1 else "4 pictures") in texts(result)
+            assert "a mug --ar 3:2" in texts(result)
             return task_id
 
         imagined = await buy(
@@ -270,6 +290,7 @@ async def test_every_tool_sends_the_specified_request_and_answers_in_the_publish
 
     assert [block.type for block in seen_large.content] == ["text", "image"]
     assert saved == {
+        "message": Like("(?s)Picture 1: /.+Picture 3: /.+"),
         "task_id": varied,
         "files": [
             {
@@ -294,11 +315,18 @@ async def test_every_tool_sends_the_specified_request_and_answers_in_the_publish
 
     ids = [charge.task_id for charge in reversed(sim.ledger)]
     assert listed.structured_content is not None
-    assert set(listed.structured_content) == {"tasks", "next_cursor"}
+    assert set(listed.structured_content) == {"message", "tasks", "next_cursor"}
     assert [task["task_id"] for task in listed.structured_content["tasks"]] == ids[:2]
-    assert listed.structured_content["tasks"][0] == finished(
-        sim, ids[0], prompt="a mug --ar 3:2", kind="reroll", parent_id=varied
-    )
+    assert listed.structured_content["tasks"][0] == {
+        "task_id": ids[0],
+        "kind": "reroll",
+        "status": "succeeded",
+        "prompt": "a mug --ar 3:2",
+        "parent_id": varied,
+        "image_count": 4,
+        "submitted_at": DATE,
+        "finished_at": DATE,
+    }
     assert [block.type for block in listed.content] == ["text"]
     assert [task["task_id"] for task in older["tasks"]] == ids[2:]
     assert older["next_cursor"] is None
@@ -312,7 +340,7 @@ async def test_resources_prompts_and_completions_show_the_same_tasks(
     async with spawn(sim, protocol=protocol) as caller:
         task_id = await grid(sim, caller)
         other = await caller.task("generate_image", prompt="a jug", wait_seconds=0)
-        shown = await caller.task("get_task", task_id=task_id)
+        shown = await caller.task("get_task", task_id=task_id, wait_seconds=0)
         client = caller.client
         (recent,) = (await client.read_resource("mj://tasks")).contents
         (one,) = (await client.read_resource(f"mj://tasks/{task_id}")).contents
@@ -332,10 +360,10 @@ async def test_resources_prompts_and_completions_show_the_same_tasks(
     expected = finished(sim, task_id, prompt="a mug")
     assert shown == expected
     assert json.loads(one.text) == expected
-    assert json.loads(recent.text) == [
-        view(task_id=other["task_id"], prompt="a jug", upstream_status=ASKED_OR_NOT),
-        expected,
-    ]
+    assert json.loads(recent.text) == {
+        "message": "2 tasks, newest first: 1 queued, 1 succeeded.",
+        "tasks": [row(view(task_id=other["task_id"], prompt="a jug")), row(expected)],
+    }
     assert listed == {"mj://tasks"}
     assert "mj://tasks/{task_id}" in templates
     assert every.values == [other["task_id"], task_id]
@@ -413,7 +441,8 @@ async def test_a_submit_that_hangs_holds_no_call_beyond_its_time(protocol: str, 
         assert again == task
         # The same request meanwhile is the same purchase.
         same = await caller.task("generate_image", prompt="a mug", wait_seconds=0.1)
-        assert same == task | {"duplicate_of_open_task": True}
+        assert (same["duplicate_of"], same["duplicate_of_open_task"]) == (handle, True)
+        assert same["message"].startswith("Nothing new was started: the same request is open already.")
 
         (charge,) = sim.ledger
         sim.finish(charge.task_id)
@@ -510,10 +539,12 @@ async def test_a_cancelled_call_leaves_its_task_alive_with_its_id_recorded(
             scope.cancel()
             page = await caller.task("list_tasks", limit=1)
             (task,) = page["tasks"]
-            assert task["task_id"] == (None if fault else charge.task_id)
+            assert task.get("task_id") == (None if fault else charge.task_id)
+            assert ("submission_id" in task) is bool(fault)
             sim.finish(charge.task_id)
-            done = await caller.task("get_task", task_id=task["submission_id"], wait_seconds=10)
-            assert done == finished(sim, charge.task_id, prompt=prompt, submission_id=task["submission_id"])
+            handle = task.get("submission_id", charge.task_id)
+            done = await caller.task("get_task", task_id=handle, wait_seconds=10)
+            assert done == finished(sim, charge.task_id, prompt=prompt)
         assert [line["outcome"] for line in caller.logged("tool_call") if line["tool"] == "generate_image"] == [
             "cancelled",
             "cancelled",
@@ -534,11 +565,8 @@ async def test_a_killed_server_started_again_lists_its_tasks_and_finishes_watchi
     async with spawn(sim, protocol=protocol) as caller:
         page = await caller.task("list_tasks")
         assert page == {
-            "tasks": [
-                view(task_id=ids[1], prompt="a jug", upstream_status=ASKED_OR_NOT),
-                view(task_id=ids[0], prompt="a mug", upstream_status=ASKED_OR_NOT),
-            ],
-            "next_cursor": None,
+            "message": "2 tasks, newest first: 2 queued.",
+            "tasks": [row(view(task_id=ids[1], prompt="a jug")), row(view(task_id=ids[0], prompt="a mug"))],
         }
         # Watched to their end although nobody waits.
         sim.finish(ids[0])
@@ -560,32 +588,30 @@ async def test_a_lost_answer_is_in_doubt_and_never_bought_again_by_itself(
         result = await caller.call("generate_image", prompt="a mug", wait_seconds=5)
         assert result.is_error
         assert [block.type for block in result.content] == ["text"]
-        assert result.structured_content == {
-            "error": {
-                "code": "unconfirmed",
-                "message": Like("the submit may have been accepted and charged .*"),
-                "next_step": Like("Do not submit it again: .*"),
-                "retry_after_seconds": None,
-                "submission_id": SUBMISSION,
-            }
+        first = error_of(result)
+        assert first == {
+            "code": "unconfirmed",
+            "message": Like("the submit may have been accepted and charged .*"),
+            "next_step": Like("Do not submit it again: .*"),
+            "retry_after_seconds": None,
+            "submission_id": SUBMISSION,
         }
-        first = result.structured_content["error"]
         handle = first["submission_id"]
         assert handle in texts(result)
         assert sim.fired == {"reset_after_accept": 1}
         assert await caller.error("generate_image", prompt="a mug", wait_seconds=0) == first
         page = await caller.task("list_tasks", status="unconfirmed")
-        (task,) = page["tasks"]
-        assert task == view(
+        expected = view(
             submission_id=handle,
             status="unconfirmed",
             prompt="a mug",
-            failure={"code": "unconfirmed", "message": Like(".+")},
+            failure={"code": "unconfirmed", "message": Like("(?s).+")},
             eta_seconds=None,
             next=[],
         )
+        assert page["tasks"] == [row(expected)]
         # Whoever asks how it stands gets an answer, no error.
-        assert await caller.task("get_task", task_id=handle, wait_seconds=0) == task
+        assert await caller.task("get_task", task_id=handle, wait_seconds=0) == expected
         assert len(sim.submits()) == 1
         # Killed in mid-POST, the answer is as lost.
         sim.inject("submit", faults.hang())
@@ -626,14 +652,20 @@ async def test_an_identical_request_is_the_running_task_unless_another_is_asked_
             group.start_soon(call)
         first, second = sorted(answers, key=lambda answer: bool(answer["duplicate_of_open_task"]))
         assert first == view(task_id=sim.ledger[0].task_id, prompt="a mug")
-        assert second["duplicate_of_open_task"] is True
-        assert second | {"duplicate_of_open_task": False, "eta_seconds": first["eta_seconds"]} == first
+        again = {"tool": "generate_image", "arguments": {"prompt": "a mug", "wait_seconds": 0, "allow_duplicate": True}}
+        assert second == view(
+            task_id=first["task_id"],
+            prompt="a mug",
+            duplicate_of=first["submission_id"],
+            duplicate_of_open_task=True,
+            next=[*first["next"], again],
+        )
         assert len(sim.submits()) == 1
         another = await caller.task("generate_image", prompt="a mug", wait_seconds=0, allow_duplicate=True)
         assert another == view(task_id=sim.ledger[1].task_id, prompt="a mug")
         assert len(sim.submits()) == 2
 
-        # The same change asked for in two ways is one purchase; once it is over, it is for sale again.
+        # The same change asked for in two ways is one purchase, also when it is over.
         sim.finish(first["task_id"])
         await caller.task("get_task", task_id=first["task_id"], wait_seconds=10)
         upscale = {"task_id": first["task_id"], "index": 1, "wait_seconds": 0}
@@ -643,9 +675,13 @@ async def test_an_identical_request_is_the_running_task_unless_another_is_asked_
         assert len(sim.submits()) == 3
         sim.finish(large["task_id"])
         await caller.task("get_task", task_id=large["task_id"], wait_seconds=10)
-        again = await caller.task("upscale_image", **upscale)
+        over = await caller.task("upscale_image", **upscale)
+        assert (over["task_id"], over["duplicate_of_open_task"]) == (large["task_id"], False)
+        assert over["message"].startswith("Nothing new was started: the same request finished ")
+        assert over["next"][-1] == {"tool": "upscale_image", "arguments": upscale | {"allow_duplicate": True}}
+        assert len(sim.submits()) == 3
+        again = await caller.task("upscale_image", **upscale, allow_duplicate=True)
         assert again["task_id"] == sim.ledger[3].task_id
-        assert again["duplicate_of_open_task"] is False
     assert len(sim.submits()) == len(sim.ledger) == 4
 
 
@@ -856,20 +892,5 @@ async def test_a_server_told_to_stop_during_a_post_waits_for_the_answer_and_reco
     async with spawn(sim) as caller:
         page = await caller.task("list_tasks")
     (task,) = page["tasks"]
-    assert task == view(task_id=sim.ledger[0].task_id, prompt="a mug", upstream_status=ASKED_OR_NOT)
+    assert task == row(view(task_id=sim.ledger[0].task_id, prompt="a mug"))
     assert len(sim.submits()) == 1
-
-
-async def test_without_a_key_one_line_says_what_to_do(tmp_path: Path) -> None:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("MJ_")}
-    with anyio.fail_after(20):
-        done = await anyio.run_process(
-            [sys.executable, "-m", "mj_mcp"],
-            env={**environ, "HOME": str(tmp_path)},
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    assert (done.returncode, done.stdout) == (2, b"")
-    (line,) = done.stderr.decode().splitlines()
-    assert "MJ_API_KEY" in line
-    assert "mj-mcp demo" in line

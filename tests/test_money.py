@@ -179,7 +179,7 @@ async def test_a_lost_answer_is_called_doubt_and_the_repeated_call_posts_nothing
         assert first["code"] == "unconfirmed"
         again = await caller.error("generate_image", prompt="a mug", wait_seconds=0)
         assert (again["code"], again["submission_id"]) == ("unconfirmed", first["submission_id"])
-        task = await caller.task("get_task", task_id=first["submission_id"])
+        task = await caller.task("get_task", task_id=first["submission_id"], wait_seconds=0)
         assert task["status"] == "unconfirmed"
     assert len(sim.submits()) == 1
     assert len(sim.ledger) == fault.accept

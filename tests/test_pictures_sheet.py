@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,8 +21,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, PngImagePlugin
 
 from mj_mcp.errors import ImageUnavailable, InvalidRequest
-from mj_mcp.pictures import Darkroom, PictureInfo, contact_sheet, inspect, single_view
+from mj_mcp.pictures import Darkroom, Format, PictureInfo, Rendered, Tile, inspect, labelled_sheet, single_view
+from mj_mcp.pictures import contact_sheet as drawn
+from mj_mcp.pictures import tile as tiled
 from mj_mcp.pictures.measure import damage_is_unavailable, open_picture
+from mj_mcp.pictures.sheet import converted
 
 RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)
 
@@ -46,6 +50,22 @@ def shown(rendered: Any) -> Image.Image:
     assert image.size == (rendered.width, rendered.height)
     assert f"image/{(image.format or '').lower()}" == rendered.media_type
     return image
+
+
+def tiles_of(pictures: Sequence[bytes | None]) -> list[Tile | None]:
+    """A tile for each picture that can be had."""
+
+    def tile(data: bytes | None) -> Tile | None:
+        try:
+            return tiled(data or b"", len(pictures))
+        except ImageUnavailable:
+            return None
+
+    return [tile(data) for data in pictures]
+
+
+def contact_sheet(pictures: Sequence[bytes | None], form: Format = "webp", **bounds: int) -> Rendered:
+    return drawn(tiles_of(pictures), form, **bounds)
 
 
 def near(found: Any, wanted: tuple[int, int, int]) -> bool:
@@ -211,7 +231,7 @@ def test_start_up_does_not_pay_for_pillow() -> None:
         ((1024, 1024), 2, (768, 381)),
         ((1024, 1024), 3, (768, 768)),
         ((1024, 1024), 4, (768, 768)),
-        ((1456, 816), 1, (768, 430)),
+        ((1456, 816), 1, (768, 431)),
         ((1456, 816), 4, (768, 432)),
         ((816, 1456), 1, (430, 768)),
         ((816, 1456), 4, (432, 768)),
@@ -233,17 +253,39 @@ def test_any_number_of_any_pictures_fits_the_sheet(sizes: list[tuple[int, int] |
     pictures = [None if size is None else encoded(flat(*size)) for size in sizes]
     if not any(pictures):
         with pytest.raises(ImageUnavailable):
-            contact_sheet(pictures, edge)
+            contact_sheet(pictures, max_edge=edge)
         return
-    rendered = contact_sheet(pictures, edge)
+    rendered = contact_sheet(pictures, max_edge=edge)
     assert max(rendered.width, rendered.height) <= edge
-    assert rendered.missing == tuple(place for place, one in enumerate(pictures, 1) if one is None)
 
 
-def test_a_sheet_of_noise_stays_under_200_kib() -> None:
-    rendered = contact_sheet([encoded(noise(1024, 1024, seed)) for seed in range(4)])
+FORMATS: list[Format] = ["webp", "jpeg", "png"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_sheet_of_noise_stays_under_200_kib_in_every_format(form: Format) -> None:
+    rendered = contact_sheet([encoded(noise(1024, 1024, seed)) for seed in range(4)], form)
     assert len(rendered.data) <= 200 * 1024
-    shown(rendered)
+    assert rendered.media_type == f"image/{form}"
+    assert max(shown(rendered).size) >= 384  # still large enough to choose from
+
+
+def test_a_png_that_fits_is_exact() -> None:
+    picture = flat(300, 200)
+    ImageDraw.Draw(picture).rectangle((50, 50, 99, 99), fill=(1, 2, 3))
+    sheet = shown(contact_sheet([encoded(picture)], "png"))
+    assert sheet.mode == "RGB"
+    assert sheet.tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_sheet_of_another_format_is_converted_and_one_of_the_same_is_left_alone(form: Format) -> None:
+    sheet = contact_sheet([encoded(flat(200, 100))] * 4)
+    again = converted(sheet.data, form)
+    assert (again.media_type, shown(again).size) == (f"image/{form}", shown(sheet).size)
+    assert (again.data == sheet.data) is (form == "webp")
+    with pytest.raises(ImageUnavailable):
+        converted(sheet.data[:-20], form)
 
 
 def test_quality_and_size_step_down_until_it_fits() -> None:
@@ -296,7 +338,6 @@ def test_a_single_picture_is_shown_as_itself_without_a_number() -> None:
 def test_a_picture_that_cannot_be_had_is_an_empty_numbered_tile() -> None:
     picture = encoded(flat(500, 500))
     rendered = contact_sheet([picture, None, b"<html>", picture])
-    assert rendered.missing == (2, 3)
     sheet = shown(rendered)
     assert near(sheet.getpixel((650, 300)), (62, 62, 66))
     assert near(sheet.getpixel((250, 300)), RED)
@@ -314,6 +355,113 @@ def test_mixed_shapes_are_letterboxed_and_keep_their_shape() -> None:
     column = [sheet.getpixel((570, row)) for row in range(390, 766)]
     blue = sum(near(pixel, BLUE) for pixel in column)
     assert 117 <= blue <= 137  # a third of the cell's 381
+
+
+# ---------------------------------------------------------------- labelled sheets
+
+
+def grouped(*groups: Sequence[tuple[str, Image.Image | None]]) -> list[list[tuple[str, Tile | None]]]:
+    """Tiles as a sheet of these groups needs them."""
+    return [
+        [(label, tiled(encoded(image), len(groups) * len(group)) if image else None) for label, image in group]
+        for group in groups
+    ]
+
+
+def box_of(sheet: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """The smallest box that holds every pixel of about this colour."""
+    distance = ImageChops.difference(sheet.convert("RGB"), Image.new("RGB", sheet.size, colour))
+    far = [band.point(lambda value: 255 * (value > 24)) for band in distance.split()]
+    box = ImageChops.invert(ImageChops.lighter(ImageChops.lighter(far[0], far[1]), far[2])).getbbox()
+    assert box is not None, f"nothing on the sheet is {colour}"
+    return box
+
+
+TASKS = [(200, 30, 30), (30, 160, 30), (30, 30, 200), (200, 200, 30)]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_pictures_of_a_task_stand_together_whatever_their_shapes(form: Format) -> None:
+    sizes = [(1024, 576), (1024, 1024), (683, 1024), (1024, 683)]
+    counts = [4, 4, 4, 1]
+    groups = [
+        [(f"{letter}{number}", flat(*size, colour)) for number in range(1, count + 1)]
+        for letter, size, colour, count in zip("ABCD", sizes, TASKS, counts, strict=True)
+    ]
+    sheet = shown(labelled_sheet(grouped(*groups), form))
+    boxes = [box_of(sheet, colour) for colour in TASKS]
+    for (left, top, right, bottom), (x, y, far, low) in itertools.combinations(boxes, 2):
+        assert right <= x or far <= left or bottom <= y or low <= top
+    areas = [(right - left) * (bottom - top) for left, top, right, bottom in boxes]
+    assert sum(areas) > 0.6 * sheet.width * sheet.height
+
+
+def test_two_pictures_stand_next_to_each_other() -> None:
+    sheet = shown(labelled_sheet(grouped([("1", flat(800, 800))], [("2", flat(800, 800, BLUE))])))
+    assert sheet.size == (1024, 503)
+    assert near(sheet.getpixel((250, 400)), RED)
+    assert near(sheet.getpixel((770, 400)), BLUE)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)) | st.none(), min_size=1, max_size=20),
+        min_size=1,
+        max_size=4,
+    )
+    | st.lists(
+        st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)) | st.none(), min_size=1, max_size=1),
+        min_size=1,
+        max_size=20,
+    ),
+    st.sampled_from(FORMATS),
+)
+def test_any_groups_of_any_shapes_fit_one_sheet(groups: list[list[tuple[int, int] | None]], form: Format) -> None:
+    tiles = grouped(*[[("A9", None if size is None else flat(*size)) for size in group] for group in groups])
+    if not any(tile for group in tiles for _, tile in group):
+        with pytest.raises(ImageUnavailable):
+            labelled_sheet(tiles, form)
+        return
+    rendered = labelled_sheet(tiles, form)
+    assert max(shown(rendered).size) <= 1024
+    assert len(rendered.data) <= 200 * 1024
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_eighty_pictures_of_noise_stay_under_200_kib(form: Format) -> None:
+    picture = noise(256, 256)
+    groups = [[(f"{letter}{number}", picture) for number in range(1, 21)] for letter in "ABCD"]
+    rendered = labelled_sheet(grouped(*groups), form)
+    assert len(rendered.data) <= 200 * 1024
+    assert max(shown(rendered).size) >= 512
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 80))
+def test_the_tiles_of_a_sheet_hold_three_mib_in_all(width: int, height: int, share: int) -> None:
+    image = tiled(encoded(flat(width, height, 0, "1")), share).image
+    rounding = 2 * max(image.size)
+    assert (image.width * image.height - rounding) * 3 * share <= 3 * 2**20
+    assert max(image.size) <= 1024
+
+
+def test_a_label_is_at_the_top_or_at_the_foot_of_its_tile() -> None:
+    tiles = grouped([("A", flat(800, 800))], [("B", flat(800, 800))])
+    for foot in (False, True):
+        sheet = shown(labelled_sheet(tiles, "png", foot=foot)).convert("L")
+        top, bottom = sheet.crop((10, 10, 62, 62)), sheet.crop((10, 441, 62, 493))
+        labelled, plain = (bottom, top) if foot else (top, bottom)
+        assert labelled.getextrema()[1] == 255
+        assert plain.getextrema()[0] == plain.getextrema()[1]
+        other = sheet.crop((531, 441, 583, 493) if foot else (531, 10, 583, 62))
+        assert sum(ImageChops.difference(labelled, other).histogram()[128:]) > 60  # another letter
+
+
+def test_a_tile_without_a_picture_is_empty_and_labelled() -> None:
+    sheet = shown(labelled_sheet(grouped([("A1", flat(500, 500)), ("A2", None)], [("B1", None)])))
+    assert near(sheet.getpixel((1000, 400)), (62, 62, 66))
+    assert sheet.crop((521, 0, 620, 60)).convert("L").getextrema()[1] == 255  # its label
 
 
 # ---------------------------------------------------------------- odd pictures
@@ -430,9 +578,11 @@ def test_an_edge_out_of_range_is_refused(edge: int) -> None:
         single_view(WHOLE["PNG"], edge)
 
 
-def test_a_view_of_noise_stays_under_700_kib() -> None:
-    rendered = single_view(encoded(noise(1500, 1500)), 2048)
-    assert len(rendered.data) <= 700 * 1024
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_view_of_noise_stays_under_650_kib_in_every_format(form: Format) -> None:
+    rendered = single_view(encoded(noise(1500, 1500)), 2048, form)
+    assert len(rendered.data) <= 650 * 1024
+    assert max(shown(rendered).size) >= 768
 
 
 # ---------------------------------------------------------------- the darkroom
@@ -441,10 +591,27 @@ def test_a_view_of_noise_stays_under_700_kib() -> None:
 async def test_the_darkroom_gives_the_same_answers_off_the_event_loop() -> None:
     async with Darkroom() as darkroom:
         assert await darkroom.inspect(WHOLE["PNG"]) == inspect(WHOLE["PNG"])
-        assert await darkroom.contact_sheet([WHOLE["PNG"]]) == contact_sheet([WHOLE["PNG"]])
+        assert await darkroom.tile(WHOLE["PNG"], 4) == tiled(WHOLE["PNG"], 4)
+        tiles = tiles_of([WHOLE["PNG"]])
+        assert await darkroom.contact_sheet(tiles) == drawn(tiles)
+        assert await darkroom.labelled_sheet([[("A", tiles[0])]]) == labelled_sheet([[("A", tiles[0])]])
         assert await darkroom.single_view(WHOLE["PNG"]) == single_view(WHOLE["PNG"])
         with pytest.raises(ImageUnavailable):
             await darkroom.inspect(b"junk")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+async def test_a_darkroom_has_one_format_for_every_sheet_and_view(form: Format) -> None:
+    async with Darkroom(form) as darkroom:
+        (tile,) = tiles_of([WHOLE["PNG"]])
+        sheet = await darkroom.contact_sheet([tile, tile])
+        for rendered in (
+            sheet,
+            await darkroom.labelled_sheet([[("A", tile)]]),
+            await darkroom.single_view(WHOLE["PNG"]),
+            await darkroom.converted(contact_sheet([WHOLE["PNG"]]).data),
+        ):
+            assert rendered.media_type == f"image/{form}"
 
 
 async def test_at_most_two_pictures_are_decoded_at_once_even_when_calls_are_cancelled() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from lives import PATIENCE, rows
 
 from mj_mcp.polling.open_jobs import Timings
 from mj_mcp.simulator import Simulator
-from mj_mcp.tasks import GIVEN_UP
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +49,7 @@ async def test_a_damaged_row_hides_no_other_and_is_watched_again_once_it_is_mend
         damaged, sound = await imagine(caller), await imagine(caller, "a jug")
     body = change(tmp_path, damaged, "body = ?", "no task at all")
     async with spawn(sim) as caller:
-        refused = await caller.error("get_task", task_id=damaged)
+        refused = await caller.error("get_task", task_id=damaged, wait_seconds=0)
         assert refused["code"] == "storage_unavailable"
         assert "`mj-mcp journal check`" in refused["message"]
         # Whether it was paid for cannot be told, so it is not paid for again.
@@ -97,7 +95,7 @@ async def test_a_sweep_that_breaks_is_followed_by_the_next(sim: Simulator, spawn
     async with spawn(sim) as caller:
         with anyio.fail_after(PATIENCE):
             while len(caller.logged("sweep_failed")) < 2:
-                await caller.task("get_task", task_id=free)
+                await caller.task("get_task", task_id=free, wait_seconds=0)
         change(tmp_path, held, "holder = NULL")
         for task_id in (held, free):
             sim.finish(task_id)
@@ -150,7 +148,7 @@ async def test_the_claim_is_made_after_our_own_queue_and_its_row_says_when(
             sim.finish(first)
             await sim.until(lambda: len(sim.ledger) == 2)
             sim.finish(sim.ledger[1].task_id)
-    row = json.loads(change(tmp_path, sim.ledger[1].task_id, "seq = seq"))
+    row = rows(tmp_path)[1]
     assert row["submitted_at"] < asked < row["claimed_at"] <= sim.ledger[1].at
 
 
@@ -173,9 +171,8 @@ async def test_a_task_that_has_stood_still_for_a_day_is_left_alone_until_somebod
     hasty = Timings(idle=0.0, give_up=0.0, idle_sweep=0.05)
     async with connect(sim, timings=hasty) as caller:
         task_id = await imagine(caller)
-        seen = {"warnings": []}
         with anyio.fail_after(PATIENCE):
-            while GIVEN_UP not in str(seen["warnings"]):
+            while rows(tmp_path)[0]["given_up_at"] is None:
                 (seen,) = (await caller.task("list_tasks"))["tasks"]
         assert seen["status"] == "stalled"
         # Nobody holds it, and neither this server nor the next one polls it by itself.
@@ -207,7 +204,7 @@ async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_po
             async def hurry() -> None:
                 for percent in range(1, 100):
                     sim.process(task_id, progress=percent)
-                    await caller.call("get_task", task_id=task_id, include_image=False)
+                    await caller.call("get_task", task_id=task_id, include_image=False, wait_seconds=0)
 
             group.start_soon(hurry)
             await caller.client.call_tool(

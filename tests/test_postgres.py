@@ -20,11 +20,13 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from conftest import error_of
 from databases import PATIENCE, Database
 from lives import live
 
 from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal import UNREAD, Claim, Limits
+from mj_mcp.journal import REPEAT_SECONDS, UNREAD, Claim, Limits
+from mj_mcp.journal.claims import ANSWERING
 from mj_mcp.journal.database import MIGRATING
 from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.schema import MIGRATIONS
@@ -191,6 +193,23 @@ async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
     async with journals(database_url) as [journal]:
         assert await journal.find(task.submission_id, None) == task
         assert (await bought(journal)).is_watched
+
+
+async def test_a_claim_looks_up_its_answer_by_index(database_url: str) -> None:
+    async with journals(database_url) as [journal]:
+        task = await bought(journal)
+    with psycopg.connect(database_url) as db:
+        columns = "account, owner, status, request_key, settled_at, submitted_at, seq, writer, body"
+        db.execute(
+            f"INSERT INTO tasks (submission_id, {columns}) SELECT 'sub_' || i || '_' || submission_id, account, owner,"
+            " 'succeeded', 'key ' || i % 100, i, submitted_at, seq, writer, body"
+            f" FROM tasks, generate_series(1, 5000) AS i WHERE submission_id = '{task.submission_id}'".encode()
+        )
+        db.execute("ANALYZE tasks")
+        statement = "EXPLAIN " + ANSWERING.format(now=Postgres.dialect.now).replace("?", "%s")
+        plan = db.execute(statement.encode(), ("account", "key 1", "account", "key 1", REPEAT_SECONDS)).fetchall()
+    scans = [line.split(" on ")[0].strip(" ->") for (line,) in plan if "Scan" in line]
+    assert scans == ["Index Scan using tasks_open", "Index Scan using tasks_settled"]
 
 
 # --- hearing of each other
@@ -505,9 +524,9 @@ async def test_while_the_database_is_away_a_server_says_so(
     async with live(sim, tmp_path, MJ_DATABASE_URL=database_url) as server:
         task_id = content(await server.call("generate_image", prompt="a mug", wait_seconds=0))["task_id"]
         with database.away():
-            refused = content(await server.call("generate_image", prompt="a cup", wait_seconds=0))
-            assert refused["error"]["code"] == "storage_unavailable"
-            known = content(await server.call("get_task", task_id=task_id, include_image=False))
+            refused = await server.call("generate_image", prompt="a cup", wait_seconds=0)
+            assert error_of(refused)["code"] == "storage_unavailable"
+            known = content(await server.call("get_task", task_id=task_id, include_image=False, wait_seconds=0))
             assert known["task_id"] == task_id
             assert UNREAD in known["warnings"]
         assert len(sim.submits()) == 1

@@ -15,6 +15,8 @@ import pytest
 import stamina
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
+from structlog.testing import capture_logs
 
 from mj_mcp import __version__
 from mj_mcp.logs import redactor
@@ -127,36 +129,28 @@ async def test_each_row_decides_whether_a_request_is_sent_again(
 # --- before the request leaves
 
 
-async def test_a_refused_connection_is_tried_three_times_and_never_left(
-    sim: Simulator, http: Http, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refused_connection_is_tried_three_times_and_never_left(sim: Simulator, http: Http) -> None:
     await sim.stop_listening()
-    tries = []
-    exchange = Http._exchange
-
-    async def counted(self: Http, call: Call) -> Answer | NoAnswer:
-        tries.append(call)
-        return await exchange(self, call)
-
-    monkeypatch.setattr(Http, "_exchange", counted)
-    assert await http.request(post()) == NoAnswer(sent=False, reason="no connection could be made")
-    assert len(tries) == 3
+    with capture_logs() as lines:
+        assert await http.request(post()) == NoAnswer(sent=False, reason="no connection could be made")
+    assert [line["attempt"] for line in lines if line["event"] == "upstream_request"] == [1, 2, 3]
     assert sim.requests == []
 
 
-async def test_a_connection_that_can_be_made_the_second_time_is_used_once(
-    sim: Simulator, http: Http, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_connection_that_can_be_made_the_second_time_is_used_once(sim: Simulator, http: Http) -> None:
     await sim.stop_listening()
-    exchange = Http._exchange
+    listening: list[asyncio.Task[None]] = []
 
-    async def late(self: Http, call: Call) -> Answer | NoAnswer:
-        outcome = await exchange(self, call)
-        await sim.start_listening()
-        return outcome
+    def listen(details: RetryDetails) -> None:
+        listening.append(asyncio.create_task(sim.start_listening()))
 
-    monkeypatch.setattr(Http, "_exchange", late)
-    assert isinstance(await http.request(post()), Answer)
+    with stamina.set_testing(False):
+        set_on_retry_hooks([listen])
+        try:
+            assert isinstance(await http.request(post()), Answer)
+        finally:
+            set_on_retry_hooks(None)
+    await asyncio.gather(*listening)
     assert len(sim.ledger) == 1
 
 
@@ -272,7 +266,7 @@ async def test_a_redirect_is_not_followed_and_the_key_stays(sim: Simulator, http
     async with Simulator(key=KEY, job_seconds=None) as target:
         fault = faults.status(code, headers={"Location": f"{target.url}{call.path}"})
         sim.inject("submit" if call.method == "POST" else "look", fault)
-        assert await http.request(call) == Answer(code, b"")
+        assert await http.request(call) == Answer(code, b"", location=f"{target.url}{call.path}")
         assert sim.fired[fault.name] == 1
         assert target.requests == []
     assert [seen.headers["authorization"] for seen in sim.requests] == [f"Bearer {KEY}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -13,6 +14,7 @@ from conftest import Caller
 
 from mj_mcp.app import open_studio
 from mj_mcp.errors import Busy, TaskNotFound
+from mj_mcp.journal import KEPT_SECONDS
 from mj_mcp.prompts import Options
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
@@ -66,13 +68,13 @@ async def test_a_call_whose_time_ends_in_the_queue_has_bought_nothing_and_says_i
         error = await caller.error("generate_image", prompt="a jug", wait_seconds=0.6)
         assert error["code"] == "busy"
         assert "number 1 in the queue" in error["message"]
-        assert error["retry_after_seconds"] > 0
-        # Its place is not kept: the next one is first.
+        assert 0 < error["retry_after_seconds"] < KEPT_SECONDS
+        # Its place is kept: the next one is second, and the same call again goes on from there.
         error = await caller.error("generate_image", prompt="a jar", wait_seconds=0.6)
-        assert "number 1 in the queue" in error["message"]
+        assert "number 2 in the queue" in error["message"]
         sim.finish(first["task_id"])
-        assert (await caller.task("generate_image", prompt="a pot", wait_seconds=2))["task_id"]
-    assert [charge.body["prompt"] for charge in sim.ledger] == ["a mug", "a pot"]
+        assert (await caller.task("generate_image", prompt="a jug", wait_seconds=PATIENCE))["task_id"]
+    assert [charge.body["prompt"] for charge in sim.ledger] == ["a mug", "a jug"]
 
 
 async def test_a_call_that_is_cancelled_in_the_queue_leaves_it(sim: Simulator, spawn: Connect) -> None:
@@ -101,8 +103,8 @@ async def test_a_call_that_is_cancelled_in_the_queue_leaves_it(sim: Simulator, s
 
         await until(next_is_first)
         sim.finish(first["task_id"])
-        assert (await caller.task("generate_image", prompt="a pot", wait_seconds=2))["task_id"]
-    assert [charge.body["prompt"] for charge in sim.ledger] == ["a mug", "a pot"]
+        assert (await caller.task("generate_image", prompt="a jar", wait_seconds=PATIENCE))["task_id"]
+    assert [charge.body["prompt"] for charge in sim.ledger] == ["a mug", "a jar"]
 
 
 SettingsFor = Callable[..., Settings]
@@ -132,6 +134,52 @@ async def test_callers_take_turns_whoever_asks_more(sim: Simulator, settings_for
                 sim.finish(sim.ledger[number].task_id)
     order = [charge.body["prompt"] for charge in sim.ledger]
     assert order == ["ann 0", "eve 1", "bob 1", "ann 1", "ann 2", "ann 3"]
+
+
+async def test_a_repeat_of_what_has_succeeded_needs_no_place_and_is_its_own_callers_alone(
+    sim: Simulator, settings_for: SettingsFor
+) -> None:
+    async with open_studio(settings_for(sim.url, MJ_MAX_OPEN_TASKS="1")) as studio:
+        first = (await buy(studio, "ann", "a mug", 0)).task
+        sim.finish(first.task_id or "")
+        assert (await studio.recall("ann", first.submission_id, wait_seconds=PATIENCE)).task.status is Status.SUCCEEDED
+        await buy(studio, "ann", "a jug", 0)
+        again = await buy(studio, "ann", "a mug", 0)
+        assert (again.task.submission_id, again.task.status) == (first.submission_id, Status.SUCCEEDED)
+        with pytest.raises(Busy):
+            await buy(studio, "bob", "a mug", 0)
+        with pytest.raises(Busy):
+            await buy(studio, "ann", "a mug", 0, allow_duplicate=True)
+    assert [charge.body["prompt"] for charge in sim.ledger] == ["a mug", "a jug"]
+
+
+async def test_a_caller_who_does_not_wait_has_its_turn_while_another_login_queues(
+    sim: Simulator, settings_for: SettingsFor
+) -> None:
+    async with open_studio(settings_for(sim.url, MJ_MAX_OPEN_TASKS="1")) as studio:
+        told = Counter[str]()
+
+        async def wait(prompt: str) -> None:
+            async def hear(_task: object, place: int = 0, /) -> None:
+                told[prompt] += place > 0
+
+            await buy(studio, "ann", prompt, tick=hear)
+
+        first = (await buy(studio, "ann", "ann 0", 0)).task
+        queue = [asyncio.create_task(wait(f"ann {number}")) for number in (1, 2)]
+        await until(lambda: len(told) == len(queue))
+        with pytest.raises(Busy, match=f"number 1 in the queue, and keeps that place for {KEPT_SECONDS:g} s"):
+            await buy(studio, "bob", "bob 1", 0)
+        sim.finish(first.task_id or "")
+        assert (await studio.recall("ann", first.submission_id, wait_seconds=PATIENCE)).task.status is Status.SUCCEEDED
+        # The others ask for the free place in vain.
+        heard = told.copy()
+        await until(lambda: all(told[prompt] > heard[prompt] + 1 for prompt in heard))
+        assert (await buy(studio, "bob", "bob 1", 0)).task.status is Status.QUEUED
+        for work in queue:
+            work.cancel()
+        await asyncio.gather(*queue, return_exceptions=True)
+    assert [charge.body["prompt"] for charge in sim.ledger] == ["ann 0", "bob 1"]
 
 
 async def test_a_server_that_stops_sends_the_queue_off_and_buys_nothing(

@@ -191,7 +191,8 @@ class Play:
             self._later(now, number)
         if before != (times.first_poll, times.early_poll):
             for other in self._open:
-                self._later(now, other) or heapq.heappush(self._events, (now, other))
+                if not self._later(now, other):
+                    heapq.heappush(self._events, (now, other))
 
     def gaps(self, number: int) -> list[float]:
         """Between the polls of a job from its first on."""

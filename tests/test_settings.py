@@ -60,6 +60,7 @@ def test_the_defaults_are_the_published_ones() -> None:
         "archive_url": "",
         "archive_max_bytes": 5 * 1024**3,
         "image_hosts": frozenset(),
+        "extra_flags": frozenset(),
         "resource_links": True,
         "http_allowed_hosts": frozenset(),
         "http_allowed_origins": frozenset(),
@@ -89,10 +90,18 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("MJ_API_KEY", f" {SECRET}"),
-        ("MJ_API_KEY", f"{SECRET}\n"),
         ("MJ_API_KEY", f"{SECRET}\u00e9"),
+        ("MJ_API_KEY", f"{SECRET} {SECRET}"),
+        ("MJ_API_KEY", f"{SECRET}\n{SECRET}"),
         ("MJ_API_KEY", "  "),
+        ("MJ_API_KEY", "''"),
+        ("MJ_API_KEY", "Bearer "),
+        ("MJ_API_KEY", f"${{{SECRET}}}"),
+        ("MJ_API_KEY", f"Bearer ${{input:{SECRET}}}"),
+        ("MJ_BASE_URL", f"https://host/{SECRET} /path"),
+        ("MJ_BASE_URL", f"https://host/\n{SECRET}"),
+        ("MJ_BASE_URL", f"https://${{{SECRET}}}/path"),
+        ("MJ_BASE_URL", f"${{{SECRET}}}"),
         ("MJ_BASE_URL", f"ftp://{SECRET}"),
         ("MJ_BASE_URL", f"https://user:{SECRET}@host"),
         ("MJ_BASE_URL", f"https://host?key={SECRET}"),
@@ -122,6 +131,8 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("MJ_MAX_OPEN_TASKS", SECRET),
         ("MJ_DAILY_TASK_LIMIT", "-1"),
         ("MJ_READ_ONLY", SECRET),
+        ("MJ_EXTRA_FLAGS", f"{SECRET}!"),
+        ("MJ_EXTRA_FLAGS", "--"),
         ("MJ_RESOURCE_LINKS", SECRET),
         ("MJ_LOG_LEVEL", SECRET),
         ("MJ_LOG_FORMAT", SECRET),
@@ -176,6 +187,13 @@ def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://host/a/path/", "https://host/a/path"),
         ("http://127.0.0.1:8765", "http://127.0.0.1:8765"),
         ("http://[::1]:8765", "http://[::1]:8765"),
+        (" https://host\n", "https://host"),
+        ('"https://host"', "https://host"),
+        ("\ufeffhttps://host", "https://host"),
+        ("https://host/mj/submit/imagine", "https://host"),
+        ("https://host/mj-fast/mj", "https://host/mj-fast"),
+        ("https://mj/mj", "https://mj"),
+        ("HTTPS://Host", "HTTPS://Host"),
     ],
 )
 def test_a_base_url_may_be_written_in_several_ways(given: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,10 +201,48 @@ def test_a_base_url_may_be_written_in_several_ways(given: str, kept: str, monkey
     assert read_settings().base_url == kept
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        f" {SECRET} ",
+        f"{SECRET}\n",
+        f'"{SECRET}"',
+        f"'{SECRET}'",
+        f"\u201c{SECRET}\u201d",
+        f"Bearer {SECRET}",
+        f"bearer  {SECRET}",
+        f"Authorization: Bearer {SECRET}",
+        f'"Bearer {SECRET}"',
+        f'Bearer "{SECRET}"',
+        f" ' Bearer {SECRET}'\r\n",
+        f"\ufeff{SECRET}",
+    ],
+)
+def test_a_key_is_taken_as_it_is_copied(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = read_settings().account
+    monkeypatch.setenv("MJ_API_KEY", given)
+    settings = read_settings()
+    assert settings.api_key.get_secret_value() == SECRET
+    assert settings.account == account
+
+
+def test_a_variable_that_nobody_has_filled_in_is_named_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_API_KEY", "${MJ_API_KEY}")
+    with pytest.raises(
+        SettingsError, match=r"^MJ_API_KEY is not usable: .*it holds a \$\{\.\.\.\} that nobody has filled in$"
+    ):
+        read_settings()
+
+
 def test_words_may_be_written_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MJ_LOG_LEVEL", "WARNING")
     monkeypatch.setenv("MJ_LOG_FORMAT", "Console")
     assert (read_settings().log_level, read_settings().log_format) == ("warning", "console")
+
+
+def test_extra_flags_may_be_written_with_their_dashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_EXTRA_FLAGS", "--Test, sv,, -new-one ")
+    assert read_settings().extra_flags == {"test", "sv", "new-one"}
 
 
 def test_a_home_in_a_path_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

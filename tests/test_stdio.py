@@ -10,10 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from pipes import PATIENCE, SERVER, host
 from typing import Any
 
 import anyio
@@ -33,80 +33,6 @@ pytestmark = pytest.mark.anyio
 ENDS_SECONDS = 1.0
 SLACK = 1.0
 """Seconds that a busy machine may add."""
-PATIENCE = 30.0
-SERVER = ["-m", "mj_mcp"]
-
-
-class Host:
-    """What starts the server and talks to it in lines, with nothing between."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        self.lines: list[bytes] = []
-        self._asked = 0
-
-    def send(self, method: str, **params: Any) -> int:
-        self._asked += 1
-        self.write({"jsonrpc": "2.0", "id": self._asked, "method": method, "params": params})
-        return self._asked
-
-    def write(self, message: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(message).encode() + b"\n")
-        self.process.stdin.flush()
-
-    def read(self, number: int) -> dict[str, Any]:
-        """Read up to the answer with this number."""
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            self.lines.append(line)
-            message = json.loads(line)
-            assert message["jsonrpc"] == "2.0"
-            if message.get("id") == number:
-                assert isinstance(message, dict)
-                return message
-        raise AssertionError("the server ended early")
-
-    def ask(self, method: str, **params: Any) -> dict[str, Any]:
-        return self.read(self.send(method, **params))
-
-    def greet(self) -> None:
-        client = {"name": "by-hand", "version": "1"}
-        self.ask("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo=client)
-        self.write({"jsonrpc": "2.0", "method": "notifications/initialized"})
-
-    def buy(self, prompt: str = "a mug") -> str:
-        arguments = {"prompt": prompt, "wait_seconds": 0}
-        answer = self.ask("tools/call", name="generate_image", arguments=arguments)
-        return str(answer["result"]["structuredContent"]["task_id"])
-
-    def resident_bytes(self) -> int:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-
-
-@contextmanager
-def host(sim: Simulator, home: Path, arguments: list[str] = SERVER, **extra: str) -> Iterator[Host]:
-    """A server and its host. A watchdog ends what hangs: a read on a pipe has no time limit of its own."""
-    with (home / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            env={**os.environ, **environment(sim.url, home, **extra)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
-        watchdog = threading.Timer(2 * PATIENCE, process.kill)
-        watchdog.start()
-        try:
-            yield Host(process)
-        finally:
-            watchdog.cancel()
-            process.kill()
-            for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):
-                    pipe.close()  # type: ignore[union-attr]
-            process.wait()
 
 
 # --- how it ends
@@ -216,7 +142,7 @@ async def test_messages_of_several_megabytes_pass_in_both_directions(tmp_path: P
     async with Simulator(key=KEY, job_seconds=None, image_edge=1024) as sim:
         sim.pictures_are("noise")
         refused, read = await anyio.to_thread.run_sync(life, sim)
-    assert refused["structuredContent"]["error"]["code"] == "invalid_request"
+    assert refused["_meta"]["io.github.mj-mcp/error"]["code"] == "invalid_request"
     assert len(json.dumps(refused)) < 4096
     (picture,) = read["contents"]
     assert picture["mimeType"] == "image/png"

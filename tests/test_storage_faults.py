@@ -171,7 +171,7 @@ async def test_a_read_only_journal_refuses_submits(sim: Simulator, tmp_path: Pat
                 path.chmod(mode)
         async with live(sim, tmp_path) as life:
             await refused(life, sim)
-            result = await life.call("get_task", task_id=first["task_id"])
+            result = await life.call("get_task", task_id=first["task_id"], wait_seconds=0)
             assert told(result) in {"queued", "storage_unavailable"}, "the last known, or a clear error"
     assert len(sim.ledger) == 1
 
@@ -210,7 +210,9 @@ async def test_a_corrupt_journal_is_kept_aside_and_nothing_is_spent(
             assert aside.read_bytes() == broken
             assert not path.exists()
             assert (await life.error("list_tasks"))["code"] == "storage_unavailable"
-            assert (await life.error("get_task", task_id=first["task_id"]))["code"] == "storage_unavailable"
+            assert (await life.error("get_task", task_id=first["task_id"], wait_seconds=0))[
+                "code"
+            ] == "storage_unavailable"
     assert len(sim.ledger) == 1
 
 

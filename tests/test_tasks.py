@@ -14,6 +14,7 @@ from mj_mcp.tasks import (
     OPEN,
     RUNNING,
     TASKS,
+    UNLISTED_SECONDS,
     WATCHED,
     Failure,
     IllegalMove,
@@ -89,6 +90,10 @@ def sightings(draw: st.DrawFn) -> Sighting:
         images=draw(pictures("seen")) if status is Status.SUCCEEDED else (),
         warnings=draw(st.sampled_from([(), ("w",), ("w", "x")])),
     )
+
+
+def is_unlisted(seen: Sighting) -> bool:
+    return seen.status is Status.SUCCEEDED and not seen.images
 
 
 def begun(status: Status) -> Task:
@@ -217,6 +222,27 @@ def test_success_brings_the_pictures_and_ends_the_task() -> None:
     )
 
 
+UNLISTED = Sighting(status=Status.SUCCEEDED, upstream_status="TASK_STATUS_SUCCEED", warnings=("no picture",))
+
+
+@pytest.mark.parametrize("start", [Status.QUEUED, Status.PROCESSING, Status.STALLED])
+def test_a_success_that_does_not_list_its_pictures_yet_is_still_open(start: Status) -> None:
+    waiting = merge(begun(start), UNLISTED, LATER)
+    assert waiting == replace(
+        begun(Status.PROCESSING), upstream_status="TASK_STATUS_SUCCEED", updated_at=LATER, upstream_eta=None
+    )
+    assert merge(waiting, UNLISTED, LATER + UNLISTED_SECONDS - 1) == waiting
+    listed = replace(UNLISTED, images=(Image(1, "https://seen.example/1"),), warnings=())
+    done = merge(waiting, listed, LATER + 5)
+    assert (done.status, done.images, done.warnings) == (Status.SUCCEEDED, listed.images, ())
+
+
+def test_a_success_that_goes_on_listing_no_picture_is_one_without_pictures() -> None:
+    waiting = merge(begun(Status.PROCESSING), UNLISTED, LATER)
+    done = merge(waiting, UNLISTED, LATER + UNLISTED_SECONDS)
+    assert (done.status, done.images, done.warnings) == (Status.SUCCEEDED, (), ("no picture",))
+
+
 def test_failure_brings_its_reason_and_ends_the_task() -> None:
     failure = Failure("canceled", "by the user")
     seen = Sighting(status=Status.FAILED, upstream_status="TASK_STATUS_CANCELED", failure=failure, eta_seconds=1.0)
@@ -268,7 +294,7 @@ def test_a_fresh_link_keeps_what_we_measured_and_saved() -> None:
 def test_a_look_moves_a_task_by_the_table_only(task: Task, seen: Sighting) -> None:
     after = merge(task, seen, LATER)
     assert after.status in {task.status, *MOVES[task.status]}
-    assert after.status in {task.status, seen.status}
+    assert after.status in {task.status, seen.status, Status.PROCESSING if is_unlisted(seen) else seen.status}
 
 
 @steady
@@ -329,8 +355,8 @@ def test_looks_in_any_order_end_where_one_of_them_saw_the_end(drawn: tuple[list[
         for at, seen in enumerate(order):
             before, task = task, merge(task, seen, LATER + at)
             assert rank[task.status] >= rank[before.status]
-        first_end = next((seen.status for seen in order if seen.status in TERMINAL), None)
+        first_end = next((seen.status for seen in order if seen.status in TERMINAL and not is_unlisted(seen)), None)
         if first_end is not None:
             assert task.status is first_end
         else:
-            assert rank[task.status] == max((rank[seen.status] for seen in order), default=0)
+            assert rank[task.status] == max((min(rank[seen.status], 1) for seen in order), default=0)

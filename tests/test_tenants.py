@@ -39,7 +39,6 @@ class Tenant:
     name: str
     callers: list[Caller]
     handles: list[str] = field(default_factory=list)
-    cursors: list[str] = field(default_factory=list)
     bought: int = 0
 
     @property
@@ -51,14 +50,21 @@ class Tenant:
 ByHandle = Callable[[Caller, str], Awaitable[Any]]
 
 BY_HANDLE: dict[str, ByHandle] = {
-    "get_task": lambda caller, handle: caller.call("get_task", task_id=handle),
+    "get_task": lambda caller, handle: caller.call("get_task", task_id=handle, wait_seconds=0),
     "get_task, waiting": lambda caller, handle: caller.call("get_task", task_id=handle, wait_seconds=0.2),
     "view_image": lambda caller, handle: caller.call("view_image", task_id=handle, index=1),
+    "view_image, the sheet": lambda caller, handle: caller.call("view_image", task_id=handle),
+    "view_image, compared": lambda caller, handle: caller.call("view_image", compare=[f"{handle}#1"]),
+    "wait_for_tasks": lambda caller, handle: caller.call("wait_for_tasks", task_ids=[handle], wait_seconds=0),
+    "a reference": lambda caller, handle: caller.call(
+        "generate_image", prompt="like it", image_urls=[f"{handle}#1"], wait_seconds=0
+    ),
     "save_images": lambda caller, handle: caller.call("save_images", task_id=handle),
     "upscale_image": lambda caller, handle: caller.call("upscale_image", task_id=handle, index=1, wait_seconds=0),
     "vary_image": lambda caller, handle: caller.call("vary_image", task_id=handle, index=2, wait_seconds=0),
     "reroll": lambda caller, handle: caller.call("reroll", task_id=handle, wait_seconds=0),
     "simple_change": lambda caller, handle: caller.call("simple_change", content=f"{handle} U1", wait_seconds=0),
+    "list_tasks, from a cursor": lambda caller, handle: caller.call("list_tasks", cursor=handle),
     "task resource": lambda caller, handle: caller.client.read_resource(f"mj://tasks/{handle}"),
     "image resource": lambda caller, handle: caller.client.read_resource(f"mj://tasks/{handle}/images/1"),
     "completion": lambda caller, handle: caller.client.complete(
@@ -70,9 +76,7 @@ AtLarge = Callable[[Caller, Tenant, Tenant], Awaitable[Any]]
 
 AT_LARGE: dict[str, AtLarge] = {
     "list_tasks": lambda caller, _me, _other: caller.call("list_tasks", limit=100),
-    "list_tasks, by another's cursor": lambda caller, _me, other: caller.call(
-        "list_tasks", cursor=(other.cursors or ["none"])[-1]
-    ),
+    "get_usage": lambda caller, _me, _other: caller.call("get_usage"),
     "tasks resource": lambda caller, _me, _other: caller.client.read_resource("mj://tasks"),
     "resources": lambda caller, _me, _other: caller.client.list_resources(),
     "templates": lambda caller, _me, _other: caller.client.list_resource_templates(),
@@ -101,8 +105,6 @@ class House:
         if finish:
             self.sim.finish(task["task_id"])
             await me.callers[generation].task("get_task", task_id=task["task_id"], wait_seconds=20)
-        page = await me.callers[generation].task("list_tasks", limit=1)
-        me.cursors += [page["next_cursor"]] if page["next_cursor"] else []
 
     async def ask(self, who: int, generation: int, what: str, pick: int) -> None:
         """Anything that names a task, about the other's: the answer is that of a task which does not exist."""

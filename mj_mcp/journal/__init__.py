@@ -9,7 +9,7 @@ nothing of the proxy, of waiting or of MCP.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,13 +17,22 @@ from typing import Protocol
 from mj_mcp.errors import MjError, StorageUnavailable
 from mj_mcp.tasks import Kind, Status, Task
 
-__all__ = ["UNREAD", "Claim", "Cut", "Journal", "Limits", "Page", "Place", "open_journal"]
+__all__ = ["UNREAD", "Claim", "Journal", "Limits", "Page", "Place", "Usage", "open_journal"]
 
 LEASE_SECONDS = 8.0
 """How long a silent process keeps its tasks. Within 10 s of a death somebody else looks after them."""
 
 QUEUE_SECONDS = 5.0
-"""How long a place in the queue is kept for a process that does not ask for it again."""
+"""A request in the queue that has not asked for so long is not waiting any more."""
+
+KEPT_SECONDS = 15.0
+"""How long its slot is kept all the same, for the same request or another one of its owner."""
+
+REPEAT_SECONDS = 600.0
+"""For so long after its success, a request answers an identical one of the same owner.
+
+A host that gave up after 5 s cannot be told from one that heard the answer, and its model repeats the call.
+"""
 
 DOUBT_COUNTS_SECONDS = 600.0
 """An unconfirmed submit counts as open for this long: no job of this API is known to run longer."""
@@ -49,7 +58,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The row to go on with: our own new one, or the identical request that is open already."""
+    """The row to go on with: our own new one, or that of an identical request which is open or succeeded lately."""
 
     task: Task
     is_new: bool
@@ -62,15 +71,25 @@ class Place:
     position: int
 
 
-CUTS_KEPT = 12
-
-
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A host cut a call off after so many seconds; `at` is when, in seconds since the epoch."""
+class Usage:
+    """What was submitted, counted as the limits count it, and what is left of them.
 
-    seconds: float
-    at: float
+    Refused and abandoned submits do not count. Days are in UTC; `last_7_days` are today and the six days before.
+    """
+
+    today: Mapping[Kind, int]
+    """Submits by kind; a kind without one is left out."""
+    last_7_days: Mapping[Kind, int]
+    open: int
+    """Tasks that count against the limit of open tasks."""
+    waiting: int
+    """Requests in the queue."""
+    open_left: int
+    today_left: int | None
+    """None: there is no ceiling."""
+    resets_at: float
+    """When the next day begins, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +103,24 @@ class Page:
 class Journal(Protocol):
     """One account's tasks. Every method raises `StorageUnavailable` when the storage does not answer."""
 
-    async def claim(
-        self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits, queue: bool = False
-    ) -> Claim | Place:
-        """Check the limits, take the claim on `request_key` and insert `task`, all in one transaction.
+    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim | Place:
+        """Find the row that answers, or check the limits and insert `task` with `request_key`: all in one transaction.
 
-        Where all places are taken, or others were waiting before, the answer is a place in the queue if `queue` is
-        wanted. Owners take turns. A place that is not asked for again within `QUEUE_SECONDS` is lost.
+        The newest row answers that the same owner asked for with the same `request_key` (which holds the owner) and
+        that is open, or succeeded less than `REPEAT_SECONDS` ago by the storage's clock; for an upscale, that
+        succeeded at any time. It answers before limits, queue and pause; with `allow_duplicate`, none does.
+
+        Where as many tasks are open as there may be, or others were waiting before, the answer is a place in the
+        queue. Owners take turns. A place is lost that `request_key` does not ask for again within `KEPT_SECONDS`.
 
         Raises:
-            Busy: the limit of open tasks is reached, the owner's own or (without `queue`) all told.
+            Busy: the owner's own limit of open tasks is reached, or there is a pause.
             LimitReached: the day's ceiling is reached.
         """
         ...
 
-    async def leave(self, submission_id: str) -> None:
-        """Give up the place in the queue."""
+    async def leave(self, request_key: str) -> None:
+        """Give up its place in the queue."""
         ...
 
     async def adopt(self, task: Task) -> Task:
@@ -121,20 +142,25 @@ class Journal(Protocol):
         """
         ...
 
-    async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
-        """The owner's tasks (None: everybody's), newest first; refused submits only when asked for by `status`."""
+    async def page(
+        self, owner: str | None, status: Status | None, limit: int, cursor: str | None, since: float | None = None
+    ) -> Page:
+        """The owner's tasks (None: everybody's), newest first; refused submits only when asked for by `status`.
+
+        `since`, in seconds since the epoch, leaves out what was submitted before it. A task that was found at the
+        proxy counts from when it was taken in: its `updated_at` of that moment, which later changes do not move.
+
+        Raises:
+            InvalidRequest: `cursor` is not the `next_cursor` of an earlier page of this owner.
+        """
+        ...
+
+    async def usage(self, owner: str | None, limits: Limits) -> Usage:
+        """What this owner submitted (None: everybody), and what is left: the least of the owner's and all told."""
         ...
 
     async def finished(self, kind: Kind, limit: int) -> list[Task]:
         """The tasks of that kind that finished last, everybody's: what job times are learned from."""
-        ...
-
-    async def note_cut(self, owner: str, host: str, cut: Cut) -> None:
-        """Remember that this host cut a call of this owner off; the latest `CUTS_KEPT` are kept."""
-        ...
-
-    async def cuts(self, owner: str, host: str) -> list[Cut]:
-        """What is remembered of that host with this owner."""
         ...
 
     async def tend(self, now: float) -> list[Task]:

@@ -10,13 +10,18 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from mj_mcp.errors import Busy, LimitReached
-from mj_mcp.journal import DOUBT_COUNTS_SECONDS, QUEUE_SECONDS, Limits
+from mj_mcp.journal import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, QUEUE_SECONDS, Limits, Usage
 from mj_mcp.journal.engine import Db
 from mj_mcp.journal.schema import any_of
-from mj_mcp.tasks import OPEN, RUNNING, Status, Task
+from mj_mcp.tasks import OPEN, RUNNING, Kind, Status, Task
 
 BUSY_SECONDS = 15.0
 """What a caller is told to wait: about half a job."""
+
+UNCHARGED = frozenset({Status.REFUSED, Status.ABANDONED})
+"""What does not count as a submit of the day."""
+
+DAY_SECONDS = 86400.0
 
 
 def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
@@ -38,7 +43,7 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
                 retry_after_seconds=BUSY_SECONDS,
             )
     if limits.owner_per_day is not None:
-        spent = _spent_today(db, account, now, task.owner)
+        spent = _spent(db, account, task.owner, _midnight(now)).total()
         if spent >= limits.owner_per_day:
             raise LimitReached(
                 f"you submitted {spent} tasks today (UTC), and a person allowed each caller {limits.owner_per_day}"
@@ -46,7 +51,7 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
                 retry_after_seconds=_until_tomorrow(now),
             )
     if limits.per_day is not None:
-        spent = _spent_today(db, account, now, None)
+        spent = _spent(db, account, None, _midnight(now)).total()
         if spent >= limits.per_day:
             raise LimitReached(
                 f"{spent} tasks were submitted today (UTC), and a person allowed {limits.per_day}"
@@ -55,55 +60,81 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
             )
 
 
-def take_place(db: Db, account: str, task: Task, now: float, limits: Limits, *, queue: bool) -> int:
-    """0 when there is a place for `task` now; else its position in the queue, which it joins.
+def take_place(db: Db, account: str, task: Task, slot: str, now: float, *, limits: Limits) -> int:
+    """0 when there is a place for `task` now; else its position in the queue, in which it has this `slot`.
 
-    `now` is the time at which it asks; places that nobody has asked for lately are given up.
-
-    Raises:
-        Busy: there is no place, and it does not want to wait.
+    `now` is the time at which it asks. A slot that is not asked for again is kept for a while, and holds back those
+    behind it. Its turn is the owner's: any request of that owner may use it meanwhile.
     """
-    db.execute("DELETE FROM waiting WHERE account = ? AND seen_at < ?", (account, now - QUEUE_SECONDS))
+    db.execute("DELETE FROM waiting WHERE account = ? AND seen_at < ?", (account, now - KEPT_SECONDS))
     running = _running(db, account, now, None)
-    waiting = _in_turn(db, account)
-    ahead = waiting.index(task.submission_id) if task.submission_id in waiting else len(waiting)
-    if running + ahead < limits.max_open:
-        leave_queue(db, task.submission_id)
+    if running < limits.max_open and not _in_turn(db, account):
         return 0
-    if not queue:
-        raise Busy(
-            f"{running} tasks are open, and this server keeps at most {limits.max_open} open at once"
-            " (MJ_MAX_OPEN_TASKS)" + (f"; {ahead} submits are waiting for a place" if ahead else ""),
-            retry_after_seconds=BUSY_SECONDS,
-        )
     db.execute(
         "INSERT INTO waiting (account, owner, submission_id, seen_at) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (submission_id) DO UPDATE SET seen_at = excluded.seen_at",
-        (account, task.owner, task.submission_id, now),
+        (account, task.owner, slot, now),
     )
-    return _in_turn(db, account).index(task.submission_id) + 1
+    ahead = next(
+        number
+        for number, (waiting, owner, seen_at) in enumerate(_in_turn(db, account))
+        if waiting == slot or (owner == task.owner and seen_at < now - QUEUE_SECONDS)
+    )
+    if running + ahead < limits.max_open:
+        leave_queue(db, slot)
+        return 0
+    return ahead + 1
 
 
-def leave_queue(db: Db, submission_id: str) -> None:
-    """Give up the place."""
-    db.execute("DELETE FROM waiting WHERE submission_id = ?", (submission_id,))
+def count_usage(db: Db, account: str, owner: str | None, limits: Limits, now: float) -> Usage:
+    """See `Journal.usage`."""
+    midnight = _midnight(now)
+    today = _spent(db, account, owner, midnight)
+    week = _spent(db, account, owner, midnight - 6 * DAY_SECONDS)
+    running = _running(db, account, now, owner)
+    (waiting,) = db.execute(
+        "SELECT count(*) FROM waiting WHERE account = ? AND owner = coalesce(?, owner) AND seen_at >= ?",
+        (account, owner, now - QUEUE_SECONDS),
+    ).fetchone()
+    open_left = [limits.max_open - _running(db, account, now, None)]
+    today_left = []
+    if limits.per_day is not None:
+        today_left.append(limits.per_day - _spent(db, account, None, midnight).total())
+    if owner is not None and limits.owner_max_open is not None:
+        open_left.append(limits.owner_max_open - running)
+    if owner is not None and limits.owner_per_day is not None:
+        today_left.append(limits.owner_per_day - today.total())
+    return Usage(
+        today={Kind(kind): number for kind, number in today.items() if kind},
+        last_7_days={Kind(kind): number for kind, number in week.items() if kind},
+        open=running,
+        waiting=waiting,
+        open_left=max(0, min(open_left)),
+        today_left=max(0, min(today_left)) if today_left else None,
+        resets_at=midnight + DAY_SECONDS,
+    )
 
 
-def _in_turn(db: Db, account: str) -> list[str]:
-    """The waiting submissions in the order in which they are served: owners take turns.
+def leave_queue(db: Db, slot: str) -> None:
+    """Give up the slot."""
+    db.execute("DELETE FROM waiting WHERE submission_id = ?", (slot,))
+
+
+def _in_turn(db: Db, account: str) -> list[tuple[str, str, float]]:
+    """Slot, owner and last time of asking, in the order in which they are served: owners take turns.
 
     Everybody's first request goes before anybody's second; among those, whoever was served longest ago is first.
     """
     rows = db.execute(
-        "SELECT submission_id, owner, number FROM waiting WHERE account = ? ORDER BY number", (account,)
+        "SELECT submission_id, owner, seen_at FROM waiting WHERE account = ? ORDER BY number", (account,)
     ).fetchall()
     served = {owner: _last_served(db, account, owner) for owner in {row[1] for row in rows}}
     rounds: Counter[str] = Counter()
     order = []
-    for submission_id, owner, number in rows:
-        rounds[owner] += 1
-        order.append((rounds[owner], served[owner], number, submission_id))
-    return [submission_id for *_, submission_id in sorted(order)]
+    for number, row in enumerate(rows):
+        rounds[row[1]] += 1
+        order.append((rounds[row[1]], served[row[1]], number, tuple(row)))
+    return [row for *_, row in sorted(order)]
 
 
 def _last_served(db: Db, account: str, owner: str) -> int:
@@ -121,13 +152,14 @@ def _running(db: Db, account: str, now: float, owner: str | None) -> int:
     return int(row[0])
 
 
-def _spent_today(db: Db, account: str, now: float, owner: str | None) -> int:
-    row = db.execute(
-        "SELECT count(*) FROM tasks WHERE account = ? AND owner = coalesce(?, owner) AND submitted_at >= ?"
-        f" AND status <> '{Status.REFUSED}'",
-        (account, owner, _midnight(now)),
-    ).fetchone()
-    return int(row[0])
+def _spent(db: Db, account: str, owner: str | None, since: float) -> Counter[str | None]:
+    """Submits by kind: all but those that were certainly, or by a person's word, not charged."""
+    rows = db.execute(
+        "SELECT kind, count(*) FROM tasks WHERE account = ? AND owner = coalesce(?, owner) AND submitted_at >= ?"
+        f" AND status NOT IN {any_of(UNCHARGED)} GROUP BY kind",
+        (account, owner, since),
+    )
+    return Counter(dict(rows.fetchall()))
 
 
 def _midnight(now: float) -> float:
@@ -135,4 +167,4 @@ def _midnight(now: float) -> float:
 
 
 def _until_tomorrow(now: float) -> float:
-    return round(_midnight(now) + 86400 - now)
+    return round(_midnight(now) + DAY_SECONDS - now)

@@ -76,6 +76,9 @@ class Postgres:
 
     dialect = Dialect(
         next_seq="pg_current_xact_id()::text::bigint",
+        # The statement's time, not the transaction's: a claim may have waited for its turn since its transaction began.
+        now="extract(epoch FROM statement_timestamp())::float8",
+        begin_read="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         take_turn="SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
         lock_row=" FOR UPDATE",
         skip_locked=" FOR UPDATE SKIP LOCKED",

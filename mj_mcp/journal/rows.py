@@ -68,9 +68,13 @@ def store(db: Db, engine: Engine, task: Task) -> None:
     holder = "holder" if task.status in WATCHED | {Status.SUBMITTING} and not given_up else "NULL"
     lease = f"{NEVER:.0f}" if given_up else f"CASE WHEN lease_until < {NEVER:.0f} THEN lease_until END"
     claim = "claim" if task.status in OPEN else "NULL"
+    # In an UPDATE, `status` is the one from before: what is stored again after its success keeps its time.
+    success = f"CASE WHEN status = '{Status.SUCCEEDED}' THEN settled_at ELSE {engine.dialect.now} END"
+    settled = success if task.status is Status.SUCCEEDED else "NULL"
     db.execute(
         "UPDATE tasks SET task_id = ?, kind = ?, status = ?, submitted_at = ?, finished_at = ?, body = ?,"
-        f" holder = {holder}, lease_until = {lease}, claim = {claim}, writer = ?, seq = {engine.dialect.next_seq}"
+        f" settled_at = {settled}, holder = {holder}, lease_until = {lease}, claim = {claim},"
+        f" writer = ?, seq = {engine.dialect.next_seq}"
         f" WHERE submission_id = ?{engine.dialect.announce}",
         (
             task.task_id,

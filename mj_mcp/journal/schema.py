@@ -80,6 +80,26 @@ MIGRATIONS: list[tuple[str, str]] = [
         "0004_states",
         "CREATE INDEX tasks_state ON tasks (account, status)",
     ),
+    (
+        # Which finished request answers an identical one. `settled_at` is when a row succeeded, by the storage's clock;
+        # a row that an older version wrote has none, and counts by its process's clock.
+        "0005_settled",
+        """
+        ALTER TABLE tasks ADD COLUMN settled_at REAL;
+        CREATE INDEX tasks_settled ON tasks (account, request_key, coalesce(settled_at, finished_at))
+            WHERE status = 'succeeded';
+        """,
+    ),
+    (
+        # When a task that was found at the proxy was taken in: it has no `submitted_at` to be listed by.
+        "0006_adopted",
+        "ALTER TABLE tasks ADD COLUMN adopted_at REAL",
+    ),
+    (
+        # Nothing is learned of hosts that cut calls off any more.
+        "0007_no_cuts",
+        "DROP TABLE cuts",
+    ),
 ]
 """Applied in order, each once. A name is never reused; a journal with a name we do not know is newer than we are."""
 

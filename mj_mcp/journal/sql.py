@@ -14,16 +14,20 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import CUTS_KEPT, LEASE_SECONDS, UNREAD, Claim, Cut, Limits, Page, Place
+from mj_mcp.journal import LEASE_SECONDS, UNREAD, Claim, Limits, Page, Place, Usage
+from mj_mcp.journal.claims import answering
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.leases import Leases
-from mj_mcp.journal.limits import check_limits, leave_queue, take_place
+from mj_mcp.journal.limits import check_limits, count_usage, leave_queue, take_place
 from mj_mcp.journal.memory import Finished, LastKnown
 from mj_mcp.journal.rows import load, readable, store
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, TASKS, Kind, Status, Task, warn
 
 T = TypeVar("T")
+
+CLOCKS_APART_SECONDS = 86400.0
+"""The clocks of the processes that write one journal differ by less, and no request waits in the queue for as long."""
 
 
 class SqlJournal:
@@ -42,24 +46,19 @@ class SqlJournal:
 
     # -------------------------------------------------------------------------------------------- protocol
 
-    async def claim(
-        self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits, queue: bool = False
-    ) -> Claim | Place:
+    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim | Place:
         """See `Journal.claim`."""
+        slot = self._slot(request_key)
 
         def work(db: Db) -> Claim | Place:
             self._take_turn(db)
             if not allow_duplicate:
-                row = db.execute(
-                    f"SELECT body FROM tasks WHERE account = ? AND request_key = ? AND status IN {any_of(OPEN)}"
-                    " ORDER BY number LIMIT 1",
-                    (self._account, request_key),
-                ).fetchone()
-                if row is not None:
-                    leave_queue(db, task.submission_id)
-                    return Claim(load(row), is_new=False)
+                known = answering(db, self._dialect, self._account, task.kind, request_key)
+                if known is not None:
+                    leave_queue(db, slot)
+                    return Claim(known, is_new=False)
             check_limits(db, self._account, task, limits)
-            if position := take_place(db, self._account, task, self._now(), limits, queue=queue):
+            if position := take_place(db, self._account, task, slot, self._now(), limits=limits):
                 return Place(position)
             claim = request_key + (f":{task.submission_id}" if allow_duplicate else "")
             claimed = replace(task, claimed_at=self._now())
@@ -76,9 +75,9 @@ class SqlJournal:
             self._last_known.note(claimed.task)
         return claimed
 
-    async def leave(self, submission_id: str) -> None:
+    async def leave(self, request_key: str) -> None:
         """See `Journal.leave`."""
-        await self._write(lambda db: leave_queue(db, submission_id))
+        await self._write(lambda db: leave_queue(db, self._slot(request_key)))
 
     async def adopt(self, task: Task) -> Task:
         """See `Journal.adopt`."""
@@ -148,24 +147,46 @@ class SqlJournal:
             self._last_known.note(found)
         return found
 
-    async def page(self, owner: str | None, status: Status | None, limit: int, cursor: str | None) -> Page:
+    async def page(
+        self, owner: str | None, status: Status | None, limit: int, cursor: str | None, since: float | None = None
+    ) -> Page:
         """See `Journal.page`."""
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-            raise InvalidRequest("cursor", cursor, "the `next_cursor` of an earlier page")
-        where = f"status = '{status}'" if status else f"status IN {any_of(TASKS)}"
-        values: list[str | int] = [self._account, int(cursor) if cursor else 2**62]
+        wanted = f"= '{status}'" if status else f"IN {any_of(TASKS)}"
+        where = f"account = ? AND number < ? AND status {wanted}"
+        values: list[str | float] = []
         if owner is not None:
             where += " AND owner = ?"
             values.append(owner)
+        if since is not None:
+            # Rows are numbered as they were claimed, which is not exactly as they were submitted. So the index on
+            # `submitted_at` only tells below which number nothing can be new enough, and each row is compared.
+            where += (
+                " AND coalesce(submitted_at, adopted_at, finished_at) >= ? AND number > coalesce((SELECT number"
+                " FROM tasks WHERE account = ? AND submitted_at < ? ORDER BY submitted_at DESC LIMIT 1), 0)"
+            )
+            values += [since, self._account, since - CLOCKS_APART_SECONDS]
 
         def work(db: Db) -> Page:
+            below = 2**62 if cursor is None else self._number(db, cursor, owner)
             rows = db.execute(
-                f"SELECT body, number FROM tasks WHERE account = ? AND number < ? AND {where}"
-                f" ORDER BY number DESC LIMIT {limit + 1:d}",
-                values,
+                f"SELECT body, submission_id FROM tasks WHERE {where} ORDER BY number DESC LIMIT {limit + 1:d}",
+                (self._account, below, *values),
             ).fetchall()
-            more = str(rows[limit - 1][1]) if len(rows) > limit else None
+            more = rows[limit - 1][1] if len(rows) > limit else None
             return Page(tuple(readable(body for body, _ in rows[:limit])), more)
+
+        return await self._read(work)
+
+    async def usage(self, owner: str | None, limits: Limits) -> Usage:
+        """See `Journal.usage`."""
+        now = self._now()
+
+        def work(db: Db) -> Usage:
+            db.execute(self._dialect.begin_read)
+            try:
+                return count_usage(db, self._account, owner, limits, now)
+            finally:
+                db.execute("COMMIT")
 
         return await self._read(work)
 
@@ -179,35 +200,6 @@ class SqlJournal:
                 (self._account, kind, limit),
             )
             return readable(body for (body,) in rows)
-
-        return await self._read(work)
-
-    async def note_cut(self, owner: str, host: str, cut: Cut) -> None:
-        """See `Journal.note_cut`."""
-        whose = (self._account, owner, host)
-
-        def work(db: Db) -> None:
-            db.execute(
-                "INSERT INTO cuts (account, owner, host, seconds, at) VALUES (?, ?, ?, ?, ?)",
-                (*whose, cut.seconds, cut.at),
-            )
-            newest = "SELECT number FROM cuts WHERE account = ? AND owner = ? AND host = ? ORDER BY number DESC LIMIT ?"
-            db.execute(
-                f"DELETE FROM cuts WHERE account = ? AND owner = ? AND host = ? AND number NOT IN ({newest})",
-                (*whose, *whose, CUTS_KEPT),
-            )
-
-        await self._write(work)
-
-    async def cuts(self, owner: str, host: str) -> list[Cut]:
-        """See `Journal.cuts`."""
-
-        def work(db: Db) -> list[Cut]:
-            rows = db.execute(
-                "SELECT seconds, at FROM cuts WHERE account = ? AND owner = ? AND host = ? ORDER BY number",
-                (self._account, owner, host),
-            )
-            return [Cut(seconds, at) for seconds, at in rows]
 
         return await self._read(work)
 
@@ -258,15 +250,34 @@ class SqlJournal:
     async def _read(self, work: Callable[[Db], T]) -> T:
         return await self._engine.read(work)
 
+    def _slot(self, request_key: str) -> str:
+        return f"{self._account}:{request_key}"
+
     def _take_turn(self, db: Db) -> None:
         if self._dialect.take_turn:
             db.execute(self._dialect.take_turn, (self._account,))
+
+    def _number(self, db: Db, cursor: str, owner: str | None) -> int:
+        """Where the page before ended. A cursor is the id of its last row: nobody can guess it, and it counts nothing.
+
+        Raises:
+            InvalidRequest: it is no row of this owner.
+        """
+        row = None
+        if cursor.isascii() and cursor.isprintable():  # what no engine takes for a text is no id
+            row = db.execute(
+                "SELECT number FROM tasks WHERE account = ? AND submission_id = ? AND owner = coalesce(?, owner)",
+                (self._account, cursor, owner),
+            ).fetchone()
+        if row is None:
+            raise InvalidRequest("cursor", cursor, "the `next_cursor` of an earlier page")
+        return int(row[0])
 
     def _insert(self, db: Db, task: Task, request_key: str | None, claim: str | None) -> None:
         held = task.status is Status.SUBMITTING
         db.execute(
             "INSERT INTO tasks (account, owner, submission_id, status, request_key, claim, holder, lease_until,"
-            " seq, writer, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')",
+            " adopted_at, seq, writer, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')",
             (
                 self._account,
                 task.owner,
@@ -276,6 +287,7 @@ class SqlJournal:
                 claim,
                 self._engine.holder if held else None,
                 self._now() + LEASE_SECONDS if held else None,
+                task.updated_at if task.submitted_at is None else None,
             ),
         )
         store(db, self._engine, task)

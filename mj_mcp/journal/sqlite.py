@@ -28,7 +28,11 @@ class Sqlite:
     """See `mj_mcp.journal.engine.Engine`. The file is opened on first use: a start does not wait for the disk."""
 
     # BEGIN IMMEDIATE lets in one writer at a time, so nothing has to be locked beside it.
-    dialect = Dialect(next_seq="(SELECT coalesce(max(seq), 0) + 1 FROM tasks)")
+    dialect = Dialect(
+        next_seq="(SELECT coalesce(max(seq), 0) + 1 FROM tasks)",
+        now="((julianday('now') - 2440587.5) * 86400.0)",  # SQLite 3.42 would have a word for it
+        begin_read="BEGIN",
+    )
     death_shows = DEATH_SHOWS
 
     def __init__(self, data_dir: Path) -> None:

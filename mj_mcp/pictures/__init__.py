@@ -6,7 +6,7 @@ beyond their ids, MCP, or the environment: what it may do is passed in.
     guard, link   which address may be dialled; which link is worth dialling
     fetch         the bytes of one picture, capped in bytes and time
     measure       what the bytes are, by decoding them
-    sheet         the numbered contact sheet, and one picture for viewing
+    sheet         labelled sheets, the numbered contact sheet, and one picture for viewing
     darkroom      the two above, off the event loop
     files         whole or absent on disk, inside one folder, under names we make
     archive       a folder of originals and sheets, under a ceiling
@@ -17,11 +17,20 @@ from mj_mcp.pictures.archive import SHEET, Archive, What, name_of
 from mj_mcp.pictures.bucket import Bucket, BucketUnavailable, open_bucket
 from mj_mcp.pictures.darkroom import Darkroom
 from mj_mcp.pictures.fetch import MAX_BYTES, LinkExpired, PictureClient
-from mj_mcp.pictures.files import Original, SavedFile, save_originals, sweep_leftovers, write_whole
-from mj_mcp.pictures.measure import PictureInfo, inspect, media_type_of
-from mj_mcp.pictures.sheet import SHEET_BYTES, Rendered, contact_sheet, single_view
+from mj_mcp.pictures.files import (
+    Original,
+    SavedFile,
+    check_name,
+    make_folder,
+    save_originals,
+    sweep_leftovers,
+    write_whole,
+)
+from mj_mcp.pictures.measure import EXTENSION_OF, PictureInfo, inspect, media_type_of
+from mj_mcp.pictures.sheet import SHEET_BYTES, Format, Rendered, Tile, contact_sheet, labelled_sheet, single_view, tile
 
 __all__ = [
+    "EXTENSION_OF",
     "MAX_BYTES",
     "SHEET",
     "SHEET_BYTES",
@@ -29,20 +38,26 @@ __all__ = [
     "Bucket",
     "BucketUnavailable",
     "Darkroom",
+    "Format",
     "LinkExpired",
     "Original",
     "PictureClient",
     "PictureInfo",
     "Rendered",
     "SavedFile",
+    "Tile",
     "What",
+    "check_name",
     "contact_sheet",
     "inspect",
+    "labelled_sheet",
+    "make_folder",
     "media_type_of",
     "name_of",
     "open_bucket",
     "save_originals",
     "single_view",
     "sweep_leftovers",
+    "tile",
     "write_whole",
 ]

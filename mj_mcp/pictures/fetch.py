@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from functools import cache
 from types import TracebackType
 from typing import Final, Self
@@ -27,14 +25,18 @@ from mj_mcp.errors import ImageUnavailable
 from mj_mcp.pictures.guard import Connect, GuardedBackend, Resolve, dial, system_resolver
 from mj_mcp.pictures.link import Link, follow, host_matches, origin, parse_link
 
-MAX_BYTES: Final = 32 * 2**20
+MAX_BYTES: Final = 64 * 2**20
 MAX_REDIRECTS: Final = 3
-DEADLINE_SECONDS: Final = 20.0
 MAX_AT_ONCE: Final = 8
+
+STALL_SECONDS: Final = 20.0
+STALL_BYTES: Final = 64 * 2**10
+"""A picture of which fewer bytes come in `STALL_SECONDS` is given up. So is one that has not begun by then."""
+CEILING_SECONDS: Final = 300.0
+"""For one whole picture, however it comes: 64 MiB need 220 KiB/s."""
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _EXPIRED = {401, 403, 404, 410}
-_fetching: ContextVar[bool] = ContextVar("fetching", default=False)
 
 
 class LinkExpired(ImageUnavailable):
@@ -51,7 +53,7 @@ class PictureClient:
         resolve: Resolve | None = None,
         connect: Connect = dial,
         *,
-        deadline_seconds: float = DEADLINE_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
         max_bytes: int = MAX_BYTES,
         user_agent: str = "mj-mcp",
         tls: ssl.SSLContext | None = None,
@@ -63,7 +65,7 @@ class PictureClient:
             image_hosts: when given, only these hosts (`a.example.com`, `*.example.com`) and the own host.
             resolve: asked once for each dial; the system's resolver when left out.
             connect: dials an address that the guard has checked.
-            deadline_seconds: for one whole picture: names, connections, redirects and body.
+            stall_seconds: until the body begins (names, connections, redirects), and for every `STALL_BYTES` of it.
             max_bytes: of one picture, on the wire.
             user_agent: sent with every request.
             tls: for https; certifi's authorities when left out.
@@ -72,7 +74,7 @@ class PictureClient:
         self._image_hosts = image_hosts
         self._resolve = resolve
         self._connect = connect
-        self._deadline = deadline_seconds
+        self._stall = stall_seconds
         self._max_bytes = max_bytes
         self._user_agent = user_agent
         self._tls = tls
@@ -81,8 +83,6 @@ class PictureClient:
         self._names = ThreadPoolExecutor(MAX_AT_ONCE // 2, thread_name_prefix="mj-picture-names")
 
     async def __aenter__(self) -> Self:
-        for name in ("httpcore.http11", "httpcore.connection"):
-            logging.getLogger(name).addFilter(_silent_while_fetching)
         return self
 
     async def __aexit__(
@@ -95,32 +95,33 @@ class PictureClient:
     async def fetch(self, url: str) -> bytes:
         """The bytes behind a link, whole, whatever they are.
 
-        The deadline runs from the moment a slot is free, so that slow hosts cannot use up the time of others.
+        Its time runs from the moment a slot is free, so that slow hosts cannot use up the time of others.
 
         Raises:
             LinkExpired: HTTP 401, 403, 404 or 410.
             ImageUnavailable: everything else that keeps the bytes from being had.
         """
         link = parse_link(url)
+        clock = asyncio.get_running_loop().time
         async with self._slots:
-            token = _fetching.set(True)
+            ceiling = clock() + CEILING_SECONDS
             try:
-                async with asyncio.timeout(self._deadline):
-                    return await self._follow(link)
+                async with asyncio.timeout(self._stall) as limit:
+                    return await self._follow(link, lambda: limit.reschedule(min(clock() + self._stall, ceiling)))
             except TimeoutError:
-                message = f"the picture from {link.host} did not arrive within {self._deadline:g} s"
-                raise ImageUnavailable(message) from None
+                slow = f"less than {STALL_BYTES:,} bytes came in {self._stall:g} s"
+                late = f"it was not complete after {CEILING_SECONDS:g} s"
+                why = late if clock() >= ceiling else slow
+                raise ImageUnavailable(f"the picture from {link.host} did not arrive: {why}") from None
             except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
                 raise ImageUnavailable(f"the connection to the picture's host {link.host} failed") from None
-            finally:
-                _fetching.reset(token)
 
-    async def _follow(self, link: Link) -> bytes:
+    async def _follow(self, link: Link, go_on: Callable[[], None]) -> bytes:
         for _ in range(1 + MAX_REDIRECTS):
             self._admit(link)
             async with self._asked(link) as answer:
                 if answer.status not in _REDIRECTS:
-                    return await self._body(link, answer)
+                    return await self._body(link, answer, go_on)
                 location = _header(answer, b"location")
             link = follow(link, location)
         raise ImageUnavailable(f"the picture's link redirects more than {MAX_REDIRECTS} times")
@@ -153,7 +154,8 @@ class PictureClient:
             network_backend=GuardedBackend(self._own, self._resolve or system_resolver(self._names), self._connect),
         )
 
-    async def _body(self, link: Link, answer: httpcore.Response) -> bytes:
+    async def _body(self, link: Link, answer: httpcore.Response, go_on: Callable[[], None]) -> bytes:
+        """The body, as far as it is allowed; `go_on` is called for every `STALL_BYTES` of it."""
         if answer.status in _EXPIRED:
             raise LinkExpired(f"the picture's link at {link.host} expired or is refused (HTTP {answer.status})")
         if answer.status != 200:
@@ -164,10 +166,15 @@ class PictureClient:
         if length.isdecimal() and int(length) > self._max_bytes:
             raise self._too_large(link)
         body = io.BytesIO()  # hands its buffer over without a copy
+        go_on()
+        wanted = STALL_BYTES
         async for part in answer.aiter_stream():
             if body.tell() + len(part) > self._max_bytes:
                 raise self._too_large(link)
             body.write(part)
+            if body.tell() >= wanted:
+                go_on()
+                wanted = body.tell() + STALL_BYTES
         return body.getvalue()
 
     def _too_large(self, link: Link) -> ImageUnavailable:
@@ -184,8 +191,3 @@ def _header(answer: httpcore.Response, name: bytes) -> str:
     """All values of a header, so that a second one cannot hide behind the first."""
     values = [value for key, value in answer.headers if key.lower() == name]
     return b", ".join(values).decode("utf-8", "replace")
-
-
-def _silent_while_fetching(_record: logging.LogRecord) -> bool:
-    """Keep httpcore silent: it logs whole answers at DEBUG, and a Location may hold a signature."""
-    return not _fetching.get()

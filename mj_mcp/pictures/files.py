@@ -52,6 +52,8 @@ class Original:
     parent_id: str | None = None
     kind: str | None = None
     url_host: str | None = None
+    name: str | None = None
+    """What the file is called instead of the task's id; see `check_name`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,19 @@ def safe_name(text: str) -> str:
     return re.sub(r"^[.-]", "_", _ODD.sub("_", text))[:128] or "_"
 
 
+def check_name(name: str | None) -> None:
+    """Raises InvalidRequest for a name that files shall not have."""
+    if name is None:
+        return
+    letters = all(letter.isalnum() or letter in " -_" for letter in name)
+    if not (letters and 0 < len(name) <= 60 and name == name.strip(" -") and not _RESERVED.fullmatch(name)):
+        raise InvalidRequest(
+            "name", name, "up to 60 letters, digits, spaces, - and _, beginning and ending with a letter, digit or _"
+        )
+
+
 def save_originals(root: Path, folder: str | None, originals: Sequence[Original]) -> list[SavedFile]:
-    """Keep pictures as `<task id>-<index>.<ext>` in `root`, or in `folder` inside it, each with a sidecar.
+    """Keep pictures as `<task id or name>-<index>.<ext>` in `root`, or in `folder` inside it, each with a sidecar.
 
     A file with the same bytes from the same task is kept as it is; a different one is never overwritten: the new
     one becomes `<task id>-<index>-2.<ext>`, and so on. The sidecar is `<file name>.json`.
@@ -162,7 +175,7 @@ def _save(folder: Path, original: Original) -> SavedFile:
     if original.extension not in EXTENSIONS:
         raise ValueError(f"pictures are saved as {sorted(EXTENSIONS)}, not as {original.extension!r}")
     digest = hashlib.sha256(original.data).hexdigest()
-    stem = f"{safe_name(original.task_id)}-{original.index}"
+    stem = f"{original.name or safe_name(original.task_id)}-{original.index}"
     for number in range(1, MAX_NAMESAKES):
         path = folder / f"{stem}{'' if number == 1 else f'-{number}'}.{original.extension}"
         sidecar = path.with_name(path.name + ".json")

@@ -1,7 +1,8 @@
 """One link, parsed once. Owns which links are worth dialling at all; knows no network.
 
 A link is parsed here and never again: what was checked is what is dialled and what is sent. The query string is
-often the signature, so the target is passed on as it came; no message ever holds more of a link than its host.
+often the signature, so of the target only what no URL may hold is percent-encoded; no message ever holds more of a
+link than its host.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ _PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,254})(:[0-9]{1,5})?:?", re.ASCII | re.IGNORECASE)
 _LABEL = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}", re.ASCII)
 _NUMERIC_END = re.compile(r"(?:^|\.)(?:0x[0-9a-f]*|[0-9]+)\.?$")
+_PLAIN = "%/:;=@!$&'()*+,~-._[]"
+"""What stays as it came; the rest is percent-encoded (RFC 3986, section 3.3; servers take brackets too)."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
@@ -60,9 +63,9 @@ def parse_link(text: str) -> Link:
         raise ImageUnavailable("the picture's link carries a user name, which is refused")
     if not _AUTHORITY.fullmatch(parts.netloc) or not _is_host(host) or port == 0:
         raise ImageUnavailable("the picture's link names no usable host")
-    target = quote(parts.path or "/", safe="%/:;=@!$&'()*+,~-._|^[]{}<>`\"")
+    target = quote(parts.path or "/", safe=_PLAIN)
     if parts.query:
-        target += "?" + quote(parts.query, safe="%/:;=@!$&'()*+,~-._|^[]{}<>`\"?")
+        target += "?" + quote(parts.query, safe=_PLAIN + "?")
     return Link(parts.scheme, host, port or _PORTS[parts.scheme], target)
 
 

@@ -73,6 +73,7 @@ _FORMATS: Final[dict[str, tuple[re.Pattern[bytes], str, Callable[[bytes], bool]]
 }
 """By extension: how the bytes begin, the media type, and whether the end is there."""
 EXTENSIONS: Final = frozenset(_FORMATS)
+EXTENSION_OF: Final = {media_type: extension for extension, (_, media_type, _) in _FORMATS.items()}
 
 
 def media_type_of(data: bytes) -> str | None:
@@ -84,10 +85,18 @@ def inspect(data: bytes) -> PictureInfo:
     """Format and size of a picture, read from its bytes, after decoding all of it."""
     with damage_is_unavailable():
         opened = open_picture(data)
-        opened.image.draft("RGB", (1, 1))  # a JPEG is read to its end and kept small; nothing for the others
-        opened.image.load()
-        _check_size(opened.image.size)
+        decode(opened, (1, 1))
     return opened.info
+
+
+def decode(opened: Opened, size: tuple[int, int]) -> None:
+    """Decode the whole picture. To be called inside `damage_is_unavailable`.
+
+    A JPEG is read to its end too, but may come smaller, down to `size`: decoding is the slow part.
+    """
+    opened.image.draft("RGB", size)
+    opened.image.load()
+    _check_size(opened.image.size)
 
 
 def open_picture(data: bytes) -> Opened:

@@ -15,7 +15,7 @@ from functools import partial
 from mj_mcp.polling.job_times import JobTimes
 from mj_mcp.polling.schedule import Budget, Job, Polls
 from mj_mcp.proxy import Look, Trouble, Unknown
-from mj_mcp.tasks import Kind, Sighting, Status, Task, awaiting_pictures, merge, stall_if_running, stall_when_idle
+from mj_mcp.tasks import Kind, Sighting, Status, Task, merge, stall_if_running, stall_when_idle
 
 STALLED_SHARE, STALLED_SECONDS = 0.1, 300.0
 """A stalled task is polled after a tenth of its age more, at most every five minutes."""
@@ -23,13 +23,8 @@ STALLED_SHARE, STALLED_SECONDS = 0.1, 300.0
 UNKNOWN_TOLERATED = 5
 FORGOTTEN = "the proxy does not know this task; it may have forgotten it"
 
-WITHOUT_PICTURES = 4
-"""So many polls may show a success whose pictures are not listed yet; the next one is believed."""
-
 USUAL_SECONDS = {Kind.IMAGINE: 40.0, Kind.VARIATION: 40.0, Kind.REROLL: 40.0, Kind.UPSCALE: 25.0}
 """What a job takes, before this account's own jobs have shown it: docs.rixapi.com/en/guides/midjourney."""
-
-_ENDED = {Status.SUCCEEDED, Status.FAILED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,8 @@ class OpenJob:
     failures: int = 0
     trouble: Trouble | None = None
     unknown: int = 0
-    without_pictures: int = 0
+    unlisted: bool = False
+    """Whether it was seen to succeed before its pictures were listed: when it ended is not known."""
 
 
 class OpenJobs:
@@ -120,7 +116,7 @@ class OpenJobs:
             due = last + max(backoff, (job.trouble.retry_after if job.trouble else None) or 0.0)
         elif task.status is Status.STALLED:
             due = last + max(self._poll_seconds, min(STALLED_SHARE * last, STALLED_SECONDS))
-        elif job.followed and not job.without_pictures:
+        elif job.followed and not job.unlisted:
             due = job.times.next_poll(task.submission_id, polls)
         else:
             due = last + self._poll_seconds
@@ -146,14 +142,13 @@ class OpenJobs:
 
     def _seen(self, task: Task, job: OpenJob, seen: Sighting, age: float, now: float) -> Callable[[Task], Task]:
         job.failures = job.unknown = 0
-        awaited = awaiting_pictures(seen)
-        if awaited is not seen and job.without_pictures < WITHOUT_PICTURES:
-            job.without_pictures += 1
-            seen = awaited
-        blind = None if job.open_at is None or job.without_pictures else round(age - job.open_at, 3)
-        if seen.status in _ENDED:
+        ended = task.is_watched and not merge(task, seen, now).is_watched
+        if seen.status is Status.SUCCEEDED and not seen.images:
+            job.unlisted = True
+        blind = None if job.open_at is None or job.unlisted else round(age - job.open_at, 3)
+        if ended:
             self._ended(task, job, age, blind)
-        else:
+        elif not job.unlisted:
             job.open_at = age
             job.polls.report(age, seen.progress, seen.eta_seconds)
         idle, made = self._timings.idle, job.made

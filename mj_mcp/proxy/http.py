@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import Any, Literal
 
 import httpx
@@ -22,6 +21,7 @@ import structlog
 from opentelemetry.trace import Span, SpanKind, StatusCode, get_tracer
 
 from mj_mcp import __version__
+from mj_mcp.egress import authorities
 
 log = structlog.get_logger("mj_mcp.proxy")
 tracer = get_tracer("mj_mcp")
@@ -38,11 +38,12 @@ TRIES_BEFORE_SENDING = 3
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer: status, body, and how long the proxy asks us to stay away (seconds)."""
+    """A complete answer: status, body, how long the proxy asks us to stay away (seconds), and where it redirects to."""
 
     status: int
     body: bytes
     retry_after: float | None = None
+    location: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +99,40 @@ class _NeverLeft(Exception):
     """The request provably never left: safe to send again."""
 
 
+class _CannotConnect(Exception):
+    """The environment's certificates or its HTTP proxy cannot be used."""
+
+
+class _Progress:
+    """How far one attempt through a tunnel came: while only `CONNECT` was sent, the request has not left."""
+
+    def __init__(self) -> None:
+        self._last_sent: bytes | None = None
+
+    async def note(self, event: str, info: dict[str, Any]) -> None:
+        """What httpcore's `trace` extension calls."""
+        if event.endswith("send_request_headers.started"):
+            self._last_sent = info["request"].method
+
+    @property
+    def only_connect_was_sent(self) -> bool:
+        return self._last_sent == b"CONNECT"
+
+
 class Http:
     """The connection to the configured host. The only holder of the API key besides the settings."""
 
-    def __init__(self, base_url: str, key: str, *, connect_seconds: float = CONNECT_SECONDS) -> None:
-        """`base_url` may carry a path; `key` travels as a bearer token to this host only."""
+    def __init__(
+        self, base_url: str, key: str, *, tunnel: str | None = None, connect_seconds: float = CONNECT_SECONDS
+    ) -> None:
+        """`base_url` may carry a path; `key` travels as a bearer token to this host only.
+
+        `tunnel` is the URL of an HTTP proxy. It is asked to `CONNECT`, so all that it sees of a request are host and
+        port. Plain http never goes through it: there it would see the key.
+        """
         self._base_url = base_url.rstrip("/")
         self._key = key
+        self._tunnel = tunnel if self._base_url.lower().startswith("https://") else None
         self._connect_seconds = connect_seconds
         self._clients: dict[bool, httpx.AsyncClient] = {}
 
@@ -117,14 +145,17 @@ class Http:
         retries = stamina.retry_context(
             on=_NeverLeft, attempts=TRIES_BEFORE_SENDING, wait_initial=0.1, wait_max=1.0, timeout=call.seconds
         )
+        progress = _Progress()
         try:
             async with asyncio.timeout(call.seconds):
                 async for attempt in retries:
                     with attempt:
-                        return await self._logged(call, attempt.num)
+                        return await self._logged(call, attempt.num, progress)
         except _NeverLeft as failure:
             return NoAnswer(sent=False, reason=str(failure))
         except TimeoutError:
+            if progress.only_connect_was_sent:
+                return NoAnswer(sent=False, reason=f"no connection within {call.seconds:g} s{_THROUGH}")
             # The deadline may have struck while connecting; it cannot tell, so it counts as sent.
             return NoAnswer(sent=True, reason=f"no complete answer within {call.seconds:g} s")
         raise AssertionError("stamina ends in an answer or an exception")  # pragma: no cover
@@ -134,12 +165,12 @@ class Http:
         for client in self._clients.values():
             await client.aclose()
 
-    async def _logged(self, call: Call, attempt: int) -> Answer | NoAnswer:
+    async def _logged(self, call: Call, attempt: int, progress: _Progress) -> Answer | NoAnswer:
         began = time.perf_counter()
         outcome: Answer | NoAnswer | None = None
         with _span(call) as span:
             try:
-                outcome = await self._exchange(call)
+                outcome = await self._exchange(call, progress)
             finally:
                 facts = {
                     "status": outcome.status if isinstance(outcome, Answer) else None,
@@ -154,25 +185,29 @@ class Http:
             raise _NeverLeft(outcome.reason)
         return outcome
 
-    async def _exchange(self, call: Call) -> Answer | NoAnswer:
+    async def _exchange(self, call: Call, progress: _Progress) -> Answer | NoAnswer:
         timeout = httpx.Timeout(call.seconds, connect=min(self._connect_seconds, call.seconds))
-        client = self._client(keep_alive=call.method == "GET")
         try:
+            client = self._client(keep_alive=call.method == "GET")
             url = httpx.URL(self._base_url + call.path)
         except httpx.InvalidURL:
             return NoAnswer(sent=False, reason="the base URL is not valid")
+        except _CannotConnect as failure:
+            return NoAnswer(sent=False, reason=str(failure))
+        traced = {"trace": progress.note} if self._tunnel else {}
         try:
-            async with client.stream(call.method, url, json=call.json, timeout=timeout) as response:
+            async with client.stream(call.method, url, json=call.json, timeout=timeout, extensions=traced) as response:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > MAX_BODY_BYTES:
                         return NoAnswer(sent=True, reason=f"the answer is larger than {MAX_BODY_BYTES} bytes")
                 retry_after = read_retry_after(response.headers.get("retry-after"), time.time)
-                return Answer(response.status_code, bytes(body), retry_after)
+                return Answer(response.status_code, bytes(body), retry_after, _location(response))
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
             fate, reason = _look_up(failure)
-            return NoAnswer(sent=fate == "in doubt", reason=reason)
+            sent = fate == "in doubt" and not progress.only_connect_was_sent
+            return NoAnswer(sent=sent, reason=reason if sent or not self._tunnel else reason + _THROUGH)
 
     def _client(self, *, keep_alive: bool) -> httpx.AsyncClient:
         """Submits go without keep-alive: a connection that the other side closes while idle makes a POST ambiguous."""
@@ -185,16 +220,38 @@ class Http:
                 },
                 follow_redirects=False,
                 limits=httpx.Limits(max_connections=32, max_keepalive_connections=8 if keep_alive else 0),
-                trust_env=False,  # the key goes to the configured host and through nobody else
-                verify=_authorities(),
+                trust_env=False,  # no proxy for plain http, which would see the key
+                proxy=_proxy(self._tunnel) if self._tunnel else None,
+                verify=_trusted(),
             )
         return self._clients[keep_alive]
 
 
-@cache
-def _authorities() -> ssl.SSLContext:
-    """Certifi's. Reading them takes some 20 ms and a MiB or two, so every client of the process shares them."""
-    return httpx.create_ssl_context(trust_env=False)
+_THROUGH = " (through the proxy of HTTPS_PROXY)"
+
+
+def _proxy(url: str) -> httpx.Proxy:
+    try:
+        parts = httpx.URL(url)
+        if parts.scheme in {"http", "https"} and parts.host:
+            return httpx.Proxy(url, ssl_context=_trusted() if parts.scheme == "https" else None)
+    except httpx.InvalidURL:  # its words may show a password
+        pass
+    raise _CannotConnect("HTTPS_PROXY cannot be used: it must be like http://host:port")
+
+
+def _trusted() -> ssl.SSLContext:
+    try:
+        return authorities()
+    except OSError as failure:  # an SSLError, too
+        raise _CannotConnect(
+            f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {failure.strerror or failure}"
+        ) from failure
+
+
+def _location(response: httpx.Response) -> str | None:
+    """Where a redirect leads, whole. httpx has read it, and refuses what is no URL."""
+    return str(response.next_request.url) if response.next_request else None
 
 
 def _span(call: Call) -> AbstractContextManager[Span]:
@@ -229,10 +286,19 @@ def _tell(span: Span, facts: dict[str, Any]) -> None:
 
 def _look_up(failure: Exception) -> tuple[Fate, str]:
     """The table's row for this failure, or for the nearest class above it."""
+    if _is_untrusted(failure):
+        return "never left", "the server's certificate is not trusted here (SSL_CERT_FILE names your own authority)"
     for kind in type(failure).__mro__:
         if kind in TRANSPORT_FAILURES:
             return TRANSPORT_FAILURES[kind]
     return "in doubt", "the connection failed"
+
+
+def _is_untrusted(failure: BaseException | None) -> bool:
+    """Whether a TLS handshake failed for that: it comes before the request."""
+    while failure is not None and not isinstance(failure, ssl.SSLCertVerificationError):
+        failure = failure.__cause__ or failure.__context__
+    return failure is not None
 
 
 def read_retry_after(text: str | None, now: Callable[[], float]) -> float | None:

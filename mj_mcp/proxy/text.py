@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 Redact = Callable[[str], str]
 """Takes the key out of a text."""
@@ -34,22 +34,36 @@ def clean(value: object, redact: Redact) -> str:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
 
 
-_URL = re.compile(r"(?i:https?)://[!#-&(-;=?-\[\]_a-z~]+")
-"""Printable ASCII without quotes, angle brackets, backslash, caret, grave, braces and bar."""
+_SCHEME = re.compile(r"https?://", re.IGNORECASE)
+_NEVER_IN_LINKS = re.compile(r"[\x00-\x1f\x7f\\]")
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PLAIN_IN_LINKS = "!#$%&()*+,/:;=?@[]~"
+"""Beside letters, digits and `-._`; the apostrophe is encoded, so that a link ends no quotation."""
 
 
 def clean_url(value: object, redact: Redact) -> str | None:
-    """A link that is nothing but a link: no spaces, quotes or markup; its query is kept (it may be the signature)."""
-    if not isinstance(value, str) or len(value) > MAX_URL or not _URL.fullmatch(value) or not _names_a_host(value):
+    """A link that is nothing but a link, in ASCII, or None.
+
+    What a URL may not hold (spaces, quotes, `|`, letters of other scripts) is percent-encoded; the rest is kept to the
+    letter, since the query may be the signature. Control characters, backslashes and such letters in the host's name
+    are refused.
+    """
+    if not isinstance(value, str) or len(value) > MAX_URL or _NEVER_IN_LINKS.search(value.strip()):
         return None
-    plain = unquote(value)
-    return value if redact(plain) == plain and redact(value) == value else None
+    try:
+        url = quote(_STRAY_PERCENT.sub("%25", value.strip()), safe=_PLAIN_IN_LINKS)
+    except UnicodeEncodeError:  # half a surrogate
+        return None
+    if len(url) > MAX_URL or not _SCHEME.match(url) or not _names_a_host(url):
+        return None
+    plain = unquote(url)
+    return url if redact(plain) == plain and redact(url) == url else None
 
 
 def _names_a_host(url: str) -> bool:
-    """Whether the link leads to a host, and shows no other one before an @."""
+    """Whether the link leads to a host with a plain name, and shows no other one before an @."""
     try:
         parts = urlsplit(url)
-        return bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
+        return bool(parts.hostname) and not set("@%") & set(parts.netloc) and parts.port != 0
     except ValueError:
         return False

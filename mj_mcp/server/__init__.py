@@ -1,4 +1,4 @@
-"""The face: the only rooms that import the MCP SDK.
+"""The only rooms that import the MCP SDK.
 
 Owns how the studio looks to an MCP client. Knows nothing of how anything is done.
 """
@@ -17,15 +17,16 @@ from mcp_types import Tool as MCPTool
 from pydantic import AnyUrl
 
 from mj_mcp import __version__
-from mj_mcp.errors import LimitReached
+from mj_mcp.errors import InvalidRequest, LimitReached, shortened
 from mj_mcp.happenings import Observer, ignore
 from mj_mcp.pictures import media_type_of
 from mj_mcp.server.identity import caller, identify
-from mj_mcp.server.render import SPENDING_TOOLS, error_result, instructions
+from mj_mcp.server.render import CANNOT, SPENDING_TOOLS, error_result, instructions
 from mj_mcp.server.resources import add_prompts, add_resources
 from mj_mcp.server.stdio import serve_stdio
 from mj_mcp.server.subscriptions import Bus, serve_older
-from mj_mcp.server.tools import Face, build_tools
+from mj_mcp.server.tool_call import ToolContext
+from mj_mcp.server.tools import build_tools
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
 from mj_mcp.tasks import Image, Task
@@ -33,7 +34,7 @@ from mj_mcp.tasks import Image, Task
 __all__ = ["build_server", "serve_stdio"]
 
 
-class Server(MCPServer[Face]):
+class Server(MCPServer[ToolContext]):
     """The SDK's server, except for what it shows to whom, what it says of a tool left out, and the type of bytes."""
 
     async def list_tools(self) -> list[MCPTool]:
@@ -42,16 +43,22 @@ class Server(MCPServer[Face]):
         return tools if caller().may_spend else [tool for tool in tools if tool.name not in SPENDING_TOOLS]
 
     async def call_tool(
-        self, name: str, arguments: dict[str, Any], context: Context[Face, Any] | None = None
+        self, name: str, arguments: dict[str, Any], context: Context[ToolContext, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """Call a tool; one that spends, on a server that does not offer it, says why it is not there."""
-        if name in SPENDING_TOOLS and self._tool_manager.get_tool(name) is None:
-            message = f"this server is read-only (MJ_READ_ONLY): {name} and every other tool that spends is left out"
-            return error_result(LimitReached(message))
+        """Call a tool; one that is not there is answered with what there is."""
+        if self._tool_manager.get_tool(name) is None:
+            if name in SPENDING_TOOLS:
+                message = (
+                    f"this server is read-only (MJ_READ_ONLY): {name} and every other tool that spends is left out"
+                )
+                return error_result(LimitReached(message))
+            there = ", ".join(tool.name for tool in await self.list_tools())
+            message = f"There is no tool `{shortened(name)}`. The tools are: {there}. {CANNOT}"
+            return error_result(InvalidRequest.because(message), spends=False)
         return await super().call_tool(name, arguments, context)
 
     async def read_resource(
-        self, uri: AnyUrl | str, context: Context[Face, Any] | None = None
+        self, uri: AnyUrl | str, context: Context[ToolContext, Any] | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
         """Read a resource; pictures under their true MIME type: a template of the SDK has one type for all."""
         contents = await super().read_resource(uri, context)
@@ -70,7 +77,7 @@ def build_server(
     *,
     link: Callable[[Task, Image], str] | None = None,
     sessions: bool = True,
-) -> MCPServer[Face]:
+) -> MCPServer[ToolContext]:
     """The MCP server over a studio that is open already; whoever opened it closes it.
 
     `link` gives URLs of pictures to callers on other machines. Files are saved for those only where a person said to.
@@ -78,11 +85,11 @@ def build_server(
     """
     saves = link is None or "output_dir" in settings.model_fields_set
     tools = build_tools(spends=not settings.read_only, saves=saves)
-    face = Face(studio, settings, observe, frozenset(tool.name for tool in tools), link)
+    context = ToolContext(studio, settings, observe, frozenset(tool.name for tool in tools), link)
 
     @asynccontextmanager
-    async def lifespan(_server: MCPServer[Face]) -> AsyncIterator[Face]:
-        yield face
+    async def lifespan(_server: MCPServer[ToolContext]) -> AsyncIterator[ToolContext]:
+        yield context
 
     bus = Bus()
     studio.news.follow(bus.tell)
@@ -97,8 +104,8 @@ def build_server(
         subscriptions=bus,
     )
     server.middleware.append(identify)
-    add_resources(server, face)
-    add_prompts(server, face)
+    add_resources(server, context)
+    add_prompts(server, context)
     if sessions:
         serve_older(server._lowlevel_server, bus)  # noqa: SLF001 - the SDK has no public way to serve older subscribers
     return server

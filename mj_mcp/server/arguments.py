@@ -1,155 +1,203 @@
-"""A tool of ours: arguments checked by name, errors as results, one log line a call, and a lean schema.
+"""Arguments as hosts send them, read by a tool's published schema.
 
-Owns what is the same for every tool. Knows nothing of what the tools do.
+They are coerced where that is unambiguous; what is wrong is refused all at once, in our own words. Owns what is left
+out, what is coerced and what is refused. Knows no tool.
 """
 
 from __future__ import annotations
 
-import time
-import uuid
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, cast
+from typing import Any
 
-import structlog
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp.server.mcpserver.tools import Tool
-from mcp_types import CallToolResult
-from opentelemetry.trace import get_current_span
-from pydantic import ValidationError
+from mj_mcp.errors import InvalidRequest, shortened
 
-from mj_mcp.errors import InvalidRequest, LimitReached, MjError, shortened
-from mj_mcp.happenings import Called
-from mj_mcp.server.identity import caller
-from mj_mcp.server.render import SPENDING_TOOLS, error_result
-from mj_mcp.tokens import SPEND
+Schema = Mapping[str, Any]
 
-log = structlog.get_logger("mj_mcp.tools")
+ABSENT_WORDS = frozenset({"null", "None", "undefined"})
+"""Texts that mean "left out": models write them, and strict hosts pass them on."""
+
+VERBATIM = frozenset({"prompt", "button"})
+"""Arguments that are taken as they are written: a picture of the word "null" can be wished for."""
+
+HOST_FIELDS = {
+    # The tool agent of n8n passes its own bookkeeping along (n8n-io/n8n, issues on MCP client tools, 2025-2026).
+    "toolCallId": "n8n",
+    "sessionId": "n8n",
+    "action": "n8n",
+    "chatInput": "n8n",
+    # Gemini CLI adds its scheduler's flag to every tool (google-gemini/gemini-cli, 2026).
+    "wait_for_previous": "Gemini CLI",
+    # Cline's focus chain asks models for a checklist with every tool call (cline/cline, 2025).
+    "task_progress": "Cline",
+    # OpenHands asks models to rate each call (All-Hands-AI/OpenHands, 2025).
+    "security_risk": "OpenHands",
+    # LangChain and its relatives inject these; models copy "thought" from agent prompts.
+    "tool_call_id": "LangChain",
+    "runtime": "LangChain",
+    "thought": "agent prompts",
+}
+"""Fields that hosts are known to add, and who does. They are dropped, by exact name, where the tool has no such
+argument. Source: public reports, November 2026."""
+
+EMPTY_HOST_FIELDS = {"kwargs": "CrewAI and smolagents"}
+"""The same, but only while they hold nothing: what stands in them may be an option that was meant."""
 
 MEANT = {"aspect": "aspect_ratio", "ar": "aspect_ratio", "id": "task_id", "timeout": "wait_seconds"}
 """Names that agents were seen to try, where the nearest by spelling is another one."""
 
-
-class CheckedTool(Tool):
-    """An SDK tool that refuses unknown arguments by name and answers every error of ours as a result."""
-
-    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:  # noqa: ANN401 - the SDK's signature
-        """Check, call, log."""
-        began = time.perf_counter()
-        call_id = uuid.uuid4().hex[:12]
-        get_current_span().set_attribute("mj_mcp.call_id", call_id)
-        with structlog.contextvars.bound_contextvars(call_id=call_id, tool=self.name):
-            outcome = "cancelled"
-            result: Any = None
-            try:
-                result = await self._answer(arguments, context, convert_result)
-                outcome = "error" if isinstance(result, CallToolResult) and result.is_error else "ok"
-            except Exception:
-                outcome = "crashed"
-                raise
-            finally:
-                facts, seconds = _facts(result), time.perf_counter() - began
-                log.info("tool_call", owner=caller().owner, outcome=outcome, ms=round(seconds * 1000, 1), **facts)
-                observe = context.request_context.lifespan_context.observe
-                observe(Called(self.name, outcome, facts.get("code"), seconds))
-                structlog.contextvars.unbind_contextvars("looks", "waited")
-            return result
-
-    async def _answer(self, arguments: dict[str, Any], context: Any, convert_result: bool) -> Any:  # noqa: ANN401 - as above
-        if self.name in SPENDING_TOOLS and not caller().may_spend:
-            return error_result(LimitReached(f"this login may look, not buy: it lacks the scope {SPEND}"))
-        try:
-            return await super().run(arguments, context, convert_result=convert_result)
-        except ToolError as failure:
-            if isinstance(failure.__cause__, MjError):
-                return error_result(failure.__cause__, spends=self.name in SPENDING_TOOLS)
-            if type(failure) is ToolError and isinstance(failure.__cause__, ValidationError):
-                return error_result(self._wrong_argument(failure.__cause__), spends=self.name in SPENDING_TOOLS)
-            raise
-
-    def _wrong_argument(self, failure: ValidationError) -> MjError:
-        errors = failure.errors(include_url=False, include_context=False)
-        # A name that does not exist explains a missing one, so it is said first.
-        first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-        name = ".".join(str(part) for part in first["loc"])
-        known = list(self.parameters.get("properties", {}))
-        if first["type"] == "extra_forbidden":
-            near = MEANT.get(name) if MEANT.get(name) in known else None
-            nearest = near or next(iter(get_close_matches(name, known, n=1, cutoff=0.4)), None)
-            hint = f"; did you mean `{nearest}`?" if nearest else "."
-            return InvalidRequest.because(
-                f"{self.name} has no argument `{shortened(name)}`{hint} It takes: {', '.join(known)}."
-            )
-        given = None if first["type"] == "missing" else first["input"]
-        said = "a value: it is required" if first["type"] == "missing" else first["msg"]
-        return InvalidRequest(name, given, said[0].lower() + said[1:])
+MOST_PROBLEMS = 12
+"""So many are named in one answer; a call with more is not made by hand."""
 
 
-def checked(tool: Tool) -> CheckedTool:
-    """Close the argument model of a tool, and strip from its schemas what no caller needs.
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What a call gave, in the types of the schema. Arguments that were left out are not in `values`."""
 
-    The schema of the results is published; that our own results keep to it is for tests to say, not for every call.
+    values: dict[str, Any]
+    dropped: tuple[str, ...] = ()
+    """Fields of the host's own."""
+    zeros: tuple[str, ...] = ()
+    """Options that were left out because a strict host had filled every number (`drop_zeros`)."""
 
-    The argument model is no published API of the SDK; the pin of its minor version and a test hold this.
+
+def read_arguments(tool: str, given: Mapping[str, Any], schema: Schema, *, drop_zeros: bool = False) -> Arguments:
+    """Read the arguments of one call by the tool's input schema.
+
+    null, "" and the words of `ABSENT_WORDS` leave an optional argument out. With `drop_zeros`, a 0 does so too where
+    every number of the schema is given (`wait_seconds` apart): a host with strict schemas has to fill each.
+
+    Raises:
+        InvalidRequest: names every problem of the call.
     """
-    model = tool.fn_metadata.arg_model
-    model.model_config["extra"] = "forbid"
-    model.model_rebuild(force=True)
-    tool.parameters = lean(model.model_json_schema(by_alias=True))
-    if tool.fn_metadata.output_schema is not None:
-        tool.fn_metadata.output_schema = lean(tool.fn_metadata.output_schema)
-        tool.fn_metadata.output_model = None
-    return cast("CheckedTool", tool)
+    known: Mapping[str, Schema] = schema["properties"]
+    required: list[str] = schema.get("required", [])
+    dropped = tuple(name for name in given if name not in known and _is_a_hosts(name, given[name]))
+    present = {
+        name: value
+        for name, value in given.items()
+        if name not in dropped and not (name not in required and _is_absent(name, value))
+    }
+    zeros = _filled_zeros(present, known) if drop_zeros else ()
+    problems = [_unknown(tool, name, known) for name in present if name not in known]
+    problems += [f"`{name}` must be given." for name in required if present.get(name) is None]
+    values = {}
+    for name, value in present.items():
+        if name in known and name not in zeros and value is not None:
+            try:
+                values[name] = _read(name, value, known[name])
+            except InvalidRequest as failure:
+                problems += failure.problems
+    if problems:
+        more = [f"There are {len(problems) - MOST_PROBLEMS} more problems."] if len(problems) > MOST_PROBLEMS else []
+        raise InvalidRequest.because(*problems[:MOST_PROBLEMS], *more)
+    return Arguments(values, dropped, zeros)
 
 
-def lean(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same JSON schema in fewer tokens: no titles, no null defaults, nullable types as a list, `$defs` inlined."""
-    definitions = schema.get("$defs", {})
-
-    def walk(node: Any, *, named: bool = False) -> Any:  # noqa: ANN401 - JSON
-        if isinstance(node, list):
-            return [walk(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            return walk(
-                {**definitions[node["$ref"].rsplit("/", 1)[1]], **{k: v for k, v in node.items() if k != "$ref"}}
-            )
-        if named:
-            return {key: walk(item) for key, item in node.items()}
-        kept = {
-            key: walk(item, named=key == "properties")
-            for key, item in node.items()
-            if key not in {"title", "$defs"}
-            and not (key == "default" and item is None)
-            and not (key == "additionalProperties" and item is True)
-            and not (key == "description" and "properties" in node)
-        }
-        return _nullable(kept)
-
-    lean_schema: dict[str, Any] = walk(schema)
-    return lean_schema
+def _is_a_hosts(name: str, value: object) -> bool:
+    return name in HOST_FIELDS or (name in EMPTY_HOST_FIELDS and not value)
 
 
-def _nullable(node: dict[str, Any]) -> dict[str, Any]:
-    """`anyOf: [X, null]` as X with "null" among its types."""
-    options = node.get("anyOf")
-    if (
-        not options
-        or len(options) != 2
-        or options[1] != {"type": "null"}
-        or not isinstance(options[0].get("type"), str)
-    ):
-        return node
-    first = dict(options[0])
-    if "enum" in first:
-        first["enum"] = [*first["enum"], None]
-    rest = {key: value for key, value in node.items() if key != "anyOf"}
-    return {**first, "type": [first["type"], "null"], **rest}
+def _is_absent(name: str, value: object) -> bool:
+    return value is None or value == "" or (name not in VERBATIM and isinstance(value, str) and value in ABSENT_WORDS)
 
 
-def _facts(result: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever the tool answered
-    """What a log line says of a result."""
-    content = getattr(result, "structured_content", None) or {}
-    if error := content.get("error"):
-        return {"code": error["code"], "submission_id": error["submission_id"]}
-    return {key: content[key] for key in ("task_id", "submission_id", "status") if key in content}
+def _filled_zeros(present: Mapping[str, Any], known: Mapping[str, Schema]) -> tuple[str, ...]:
+    numbers = [name for name, node in known.items() if node["type"] in {"integer", "number"} and name != "wait_seconds"]
+    if not all(name in present for name in numbers):
+        return ()
+    return tuple(name for name in numbers if present[name] in (0, "0") and not isinstance(present[name], bool))
+
+
+def _unknown(tool: str, name: str, known: Mapping[str, Schema]) -> str:
+    near = MEANT.get(name) if MEANT.get(name) in known else None
+    nearest = near or next(iter(get_close_matches(name[:80], known, n=1, cutoff=0.4)), None)
+    hint = f"; did you mean `{nearest}`?" if nearest else "."
+    return f"{tool} has no argument `{shortened(name)}`{hint} It takes: {', '.join(known)}."
+
+
+def _read(name: str, value: object, node: Schema) -> Any:  # noqa: ANN401 - of the schema's type
+    if name in VERBATIM and not isinstance(value, str):
+        raise InvalidRequest(name, value, "text")
+    read = _READERS[node["type"]](name, value, node)
+    low, high = node.get("minimum", -math.inf), node.get("maximum", math.inf)
+    if node["type"] in {"integer", "number"} and not low <= read <= high:  # NaN fails every comparison
+        raise InvalidRequest(name, value, _span(node))
+    if node["type"] == "string" and len(read) > node.get("maxLength", math.inf):
+        raise InvalidRequest(name, value, f"at most {node['maxLength']} characters")
+    return read
+
+
+def _text(name: str, value: object, _node: Schema) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:.12g}" if isinstance(value, float) else str(value)
+    raise InvalidRequest(name, value, "text")
+
+
+def _number(name: str, value: object, node: Schema) -> float:
+    try:
+        if isinstance(value, str):
+            value = int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return value
+    except ValueError:
+        pass
+    raise InvalidRequest(name, value, f"a number {_span(node)}".strip())
+
+
+def _whole(name: str, value: object, node: Schema) -> int:
+    try:
+        number = _number(name, value, node)
+        if number == int(number):
+            return int(number)
+    except (InvalidRequest, ValueError, OverflowError):
+        pass
+    raise InvalidRequest(name, value, f"a whole number {_span(node)}".strip())
+
+
+def _span(node: Schema) -> str:
+    return f"between {node['minimum']} and {node['maximum']}" if "maximum" in node and "minimum" in node else ""
+
+
+def _truth(name: str, value: object, _node: Schema) -> bool:
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word in (True, "true", "1"):
+        return True
+    if word in (False, "false", "0"):
+        return False
+    raise InvalidRequest(name, value, "true or false")
+
+
+def _list(name: str, value: object, node: Schema) -> list[Any]:
+    items = value if isinstance(value, list) else _parsed(value) if isinstance(value, str) else [value]
+    if name == "no":  # a list of its own in Midjourney's words, too
+        items = [
+            part for item in items for part in (map(str.strip, item.split(",")) if isinstance(item, str) else [item])
+        ]
+    return [_read(name, item, node["items"]) for item in items if not _is_absent(name, item)]
+
+
+def _parsed(text: str) -> list[Any]:
+    """The list that JSON text holds; other text is a list of one."""
+    if text.lstrip().startswith("["):
+        try:
+            parsed = json.loads(text)
+        except (ValueError, RecursionError):
+            return [text]
+        if isinstance(parsed, list):
+            return parsed
+    return [text]
+
+
+_READERS: dict[str, Callable[[str, object, Schema], Any]] = {
+    "string": _text,
+    "integer": _whole,
+    "number": _number,
+    "boolean": _truth,
+    "array": _list,
+}

@@ -10,10 +10,11 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path
+from typing import Any
 
 import jwt
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from mj_mcp.errors import MjError, StorageUnavailable
@@ -73,14 +74,23 @@ class Links:
         except jwt.InvalidTokenError:
             return _plain(404, "There is nothing here.")
         try:
-            picture = await self._studio.original(good_for["sub"], good_for["task"], good_for["index"])
+            return await self._picture(request, good_for)
         except StorageUnavailable:
             away = _plain(503, "The journal cannot be read now.")
             away.headers["Retry-After"] = str(AWAY_SECONDS)
             return away
         except MjError as failure:
             return _plain(404, failure.message)
-        return Response(picture.data, media_type=picture.info.media_type, headers=HEADERS)
+
+    async def _picture(self, request: Request, good_for: dict[str, Any]) -> Response:
+        """The picture, or that the browser has it already. Where only the head is asked for, no body is sent."""
+        file = await self._studio.file(good_for["sub"], good_for["task"], good_for["index"])
+        headers = {**HEADERS, "ETag": f'"{file.sha256}"'}
+        if file.sha256 in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        if isinstance(file.content, Path):
+            return FileResponse(file.content, media_type=file.media_type, headers=headers)
+        return Response(file.content, media_type=file.media_type, headers=headers)
 
 
 def _plain(status: int, line: str) -> Response:

@@ -19,14 +19,16 @@ import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import JSONRPCError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mj_mcp.server.auth import ENDPOINT
 from mj_mcp.server.door import Door
+from mj_mcp.server.jsonrpc import read, write
 from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.studio import Studio
 
@@ -66,7 +68,8 @@ def http_app(
         protect: wraps what needs a caller who is known. Requests that it sees have passed the door.
         files: serves pictures to whoever has a link; behind the door, but beside `protect`.
     """
-    mcp = _endpoint(_sessions(server, settings, stateless=stateless).handle_request)
+    manager = _sessions(server, settings, stateless=stateless)
+    mcp = _endpoint(manager.handle_request, settings.http_max_body_bytes)
     mcp = protect(mcp) if protect else mcp
     door = Door(mcp, settings)
     rest = Starlette(
@@ -95,12 +98,40 @@ def _sessions(server: MCPServer[Any], settings: Settings, *, stateless: bool) ->
     return server.session_manager
 
 
-def _endpoint(app: ASGIApp) -> ASGIApp:
+def _endpoint(app: ASGIApp, max_body_bytes: int) -> ASGIApp:
     async def found(scope: Scope, receive: Receive, send: Send) -> None:
-        known = scope["path"] in ENDPOINTS
-        await (app if known else PlainTextResponse("Not Found", status_code=404))(scope, receive, send)
+        answer = app
+        if scope["path"] not in ENDPOINTS:
+            answer = PlainTextResponse("Not Found", status_code=404)
+        elif scope["method"] == "POST":
+            answer, receive = await _checked(app, receive, max_body_bytes)
+        await answer(scope, receive, send)
 
     return found
+
+
+async def _checked(app: ASGIApp, receive: Receive, max_body_bytes: int) -> tuple[ASGIApp, Receive]:
+    """Who answers this body, and where it can be read again.
+
+    The SDK's own errors differ between the generations and show a library's words. In one of them the SDK takes a
+    request whose id is not valid for a notification, which has no answer.
+    """
+    body = bytearray()
+    last: Message = {"type": "http.request", "more_body": True}
+    while last.get("more_body", False) and len(body) <= max_body_bytes:
+        last = await receive()
+        body += last.get("body", b"")
+    come: list[Message] = [{**last, "body": bytes(body)}]  # what is too long is answered by the SDK, with 413
+    if last["type"] == "http.request" and len(body) <= max_body_bytes:
+        found = read(bytes(body))
+        if isinstance(found, JSONRPCError):
+            return Response(write(found), status_code=400, media_type="application/json"), receive
+        come = [{"type": "http.request", "body": found.raw}]
+
+    async def replay() -> Message:
+        return come.pop() if come else await receive()
+
+    return app, replay
 
 
 def _health(studio: Studio) -> list[Route]:
@@ -111,7 +142,7 @@ def _health(studio: Studio) -> list[Route]:
 
     async def ready(_request: Request) -> Response:
         faults = await studio.faults()
-        said = {"ready": not faults, "journal": "ok", "key": "ok"} | faults
+        said = {"ready": not faults, "journal": "ok"} | faults
         return JSONResponse(said, status_code=503 if faults else 200)
 
     return [Route("/healthz", live), Route("/readyz", ready)]

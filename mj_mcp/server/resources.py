@@ -14,43 +14,46 @@ from mcp_types import Completion, ResourceTemplateReference
 
 from mj_mcp.errors import InvalidRequest, MjError, NotReady, TaskNotFound
 from mj_mcp.server.identity import caller
-from mj_mcp.server.render import task_view
-from mj_mcp.server.tools import Face
-from mj_mcp.studio import Told
+from mj_mcp.server.render import list_view, task_view
+from mj_mcp.server.tool_call import ToolContext
 
 RECENT = 20
 
 
-def add_resources(server: MCPServer[Face], face: Face) -> None:
+def add_resources(server: MCPServer[ToolContext], context: ToolContext) -> None:
     """Register the resources."""
 
     @server.resource("mj://tasks", title="Recent tasks", mime_type="application/json")
     async def recent_tasks() -> str:
         """The newest tasks of this account."""
-        page = await face.studio.list_tasks(caller().owner, None, RECENT, None)
-        return _json([task_view(Told(task), face.studio.remaining(task), face.manner()) for task in page.tasks])
+        page = await context.studio.list_tasks(caller().owner, None, RECENT, None)
+        return _json(list_view(page, context.studio.remaining))
 
     @server.resource("mj://tasks/{task_id}", title="A task", mime_type="application/json")
     async def one_task(task_id: str) -> str:
         """One task as it stands."""
         try:
-            told = await face.studio.recall(caller().owner, task_id)
+            context.require_key()
+            told = await context.studio.recall(caller().owner, task_id)
         except TaskNotFound as failure:
             raise ResourceNotFoundError(failure.message) from failure
-        return _json(task_view(told, face.studio.remaining(told.task), face.manner()))
+        except MjError as failure:
+            raise ResourceError(failure.message) from failure
+        return _json(task_view(told, context.studio.remaining(told.task), context.presentation()))
 
     @server.resource("mj://tasks/{task_id}/images/{index}", title="An original picture", mime_type="image/png")
     async def original(task_id: str, index: str) -> bytes:
         """One full-size original of a finished task."""
         try:
-            return (await face.studio.original(caller().owner, task_id, int(index))).data
+            context.require_key()
+            return (await context.studio.original(caller().owner, task_id, int(index))).data
         except (TaskNotFound, InvalidRequest, NotReady, ValueError) as failure:
             raise ResourceNotFoundError(str(failure)) from failure
         except MjError as failure:
             raise ResourceError(failure.message) from failure
 
 
-def add_prompts(server: MCPServer[Face], face: Face) -> None:
+def add_prompts(server: MCPServer[ToolContext], context: ToolContext) -> None:
     """Register the prompts, and the completion of task ids."""
 
     @server.prompt(title="Make a picture")
@@ -75,7 +78,7 @@ def add_prompts(server: MCPServer[Face], face: Face) -> None:
         if not isinstance(reference, ResourceTemplateReference) or argument.name != "task_id":
             return None
         try:
-            page = await face.studio.list_tasks(caller().owner, None, 100, None)
+            page = await context.studio.list_tasks(caller().owner, None, 100, None)
         except MjError:
             return None
         ids = [task.task_id for task in page.tasks if task.task_id and task.task_id.startswith(argument.value)]

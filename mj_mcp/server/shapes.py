@@ -1,13 +1,14 @@
 """The published shapes of the structured content, from which the tools' output schemas are made.
 
-Owns field names and types. Says nothing and decides nothing.
+Owns field names and types. A field without a value is left out, never null: `None` here says "may be missing". Says
+nothing and decides nothing.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 
 class ImageView(BaseModel):
@@ -15,10 +16,10 @@ class ImageView(BaseModel):
 
     index: int
     url: str
-    media_type: str | None
-    width: int | None
-    height: int | None
-    path: str | None
+    media_type: str | None = None
+    width: int | None = None
+    height: int | None = None
+    path: str | None = None
 
 
 class FailureView(BaseModel):
@@ -35,52 +36,73 @@ class NextCall(BaseModel):
     arguments: dict[str, Any]
 
 
-class TaskView(BaseModel):
-    """The structured content of every task tool. Dates are RFC 3339, UTC."""
+class BriefTaskView(BaseModel):
+    """What the schemas of the tools that spend name of a task; `get_task` publishes it whole.
 
-    task_id: str | None
-    submission_id: str
-    kind: str | None
+    Saying it five times would cost every conversation thousands of tokens.
+    """
+
+    message: str
+    task_id: str | None = None
     status: str
-    upstream_status: str | None
-    progress: int | None
-    prompt: str | None
-    parent_id: str | None
-    index: int | None
+
+
+class TaskView(BaseModel):
+    """The structured content of every tool that yields one task. Dates are RFC 3339, UTC."""
+
+    message: str
+    task_id: str | None = None
+    submission_id: str
+    kind: str | None = None
+    status: str
+    upstream_status: str | None = None
+    progress: int | None = None
+    prompt: str | None = None
+    parent_id: str | None = None
+    index: int | None = None
     images: list[ImageView]
-    failure: FailureView | None
+    failure: FailureView | None = None
     warnings: list[str]
-    duplicate_of_open_task: bool
-    submitted_at: str | None
-    updated_at: str
-    finished_at: str | None
-    eta_seconds: float | None
+    duplicate_of: str | None = None
+    duplicate_of_open_task: bool | None = None
+    submitted_at: str | None = None
+    updated_at: str | None = None
+    finished_at: str | None = None
+    eta_seconds: float | None = None
     next: list[NextCall]
 
 
-class BriefTaskView(BaseModel):
-    """What the schemas of the other tools name of the same content; `get_task` publishes it whole.
+class TaskRow(BaseModel):
+    """A task in a list. One that the proxy has not named yet has a `submission_id` instead of a `task_id`."""
 
-    Saying it nine times would cost every conversation thousands of tokens.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    task_id: str | None
-    submission_id: str
+    task_id: str | None = None
+    submission_id: str | None = None
+    kind: str | None = None
     status: str
-    images: list[dict[str, Any]]
-    next: list[dict[str, Any]]
+    prompt: str | None = None
+    parent_id: str | None = None
+    index: int | None = None
+    image_count: int
+    submitted_at: str | None = None
+    finished_at: str | None = None
+    eta_seconds: float | None = None
 
 
-class PictureView(BaseModel):
-    """The structured content of `view_image`."""
+class TaskListView(BaseModel):
+    """The structured content of `list_tasks`, and the resource `mj://tasks`."""
 
-    task_id: str | None
-    index: int
-    media_type: str
-    width: int
-    height: int
+    message: str
+    tasks: list[TaskRow]
+    next_cursor: str | None = None
+
+
+class WaitView(BaseModel):
+    """The structured content of `wait_for_tasks`: rows as in `list_tasks`, with `failure` where there is one."""
+
+    message: str
+    tasks: list[dict[str, Any]]
+    open: list[str]
+    next: list[NextCall]
 
 
 class FileView(BaseModel):
@@ -96,12 +118,25 @@ class FileView(BaseModel):
 class FilesView(BaseModel):
     """The structured content of `save_images`."""
 
-    task_id: str | None
+    message: str
+    task_id: str | None = None
     files: list[FileView]
 
 
-class TaskListView(BaseModel):
-    """The structured content of `list_tasks`."""
+class LimitsView(BaseModel):
+    """What is left of what a person allows; a number without a ceiling is left out."""
 
-    tasks: list[BriefTaskView]
-    next_cursor: str | None
+    open_left: int | None = None
+    today_left: int | None = None
+    resets_at: str
+
+
+class UsageView(BaseModel):
+    """The structured content of `get_usage`: jobs by kind and `total`, days in UTC."""
+
+    message: str
+    today: dict[str, int]
+    last_7_days: dict[str, int]
+    open: int
+    waiting: int
+    limits: LimitsView

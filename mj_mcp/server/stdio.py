@@ -1,17 +1,18 @@
 """MCP over stdin and stdout on asyncio pipes.
 
-Owns the two pipes while it serves. Reads and writes happen on the event loop itself, without the thread of
-the SDK's own transport: a call is cheaper, and the process ends cleanly on EOF and on signals. What is no
-pipe (a terminal, a file, Windows) is served by the SDK's own transport.
+Owns the two pipes while it serves, and answers every line that is no message. Reads and writes happen on the event loop
+itself, without the thread of the SDK's own transport: a call is cheaper, and the process ends cleanly on EOF and on
+signals. What is no pipe (a terminal, a file, Windows) is served by the SDK's own transport.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -20,13 +21,36 @@ from anyio import BrokenResourceError, ClosedResourceError
 from mcp.server.mcpserver import MCPServer
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
-from mcp_types import jsonrpc_message_adapter
+from mcp_types import (
+    INVALID_REQUEST,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCRequest,
+)
+from pydantic import ValidationError
+
+from mj_mcp.server.jsonrpc import Read, read, refusal, write
 
 CHUNK_BYTES = 1 << 16
+
+LINE_BYTES = 8 << 20
+"""The ceiling of one line. Reading a line stops everything else: for 0.02 s at this length if it is mostly text, for a
+second if it is made to be slow."""
 
 UNREAD_BYTES = 4 << 20
 """What a client leaves unread before nothing more is taken from it. A client that writes many requests before it reads
 the first answer must not meet a server that waits for it in turn; hence not less."""
+
+
+Source = AsyncIterator[Read | JSONRPCError]
+"""What the client sends, or the answer to what is no message."""
+
+Send = Callable[[SessionMessage], Coroutine[Any, Any, None]]
+"""Write one message; it waits while the client does not read.
+
+Raises:
+    BrokenResourceError: nobody is there to read.
+"""
 
 
 class _Stream:
@@ -44,61 +68,93 @@ class _Stream:
         await self.aclose()
 
 
-class _Incoming(_Stream):
-    """Messages, one a line, of any size. Back-pressure: nothing is read while the client leaves our answers unread."""
+class _Outgoing(_Stream):
+    """What the SDK writes. It stays open when the SDK has done with one generation."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._lines: list[bytes] = []
-        self._rest: list[bytes] = []
+    def __init__(self, send: Send) -> None:
+        self.send = send
+
+
+class _Incoming(_Stream):
+    """What the SDK reads: messages only; a line that is none is answered here.
+
+    The SDK takes the generation of a connection from its first request and refuses the other one from then on. A client
+    that hears nothing after `server/discover` starts anew with `initialize`. So that ends what the SDK reads; who reads
+    on afterwards gets the `initialize` first.
+    """
+
+    def __init__(self, source: Source, outgoing: _Outgoing) -> None:
+        self.ended = False
+        self._source = source
+        self._outgoing = outgoing
+        self._discovering: bool | None = None  # whether there were only `server/discover` so far; None before the first
+        self._kept: SessionMessage | None = None
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> SessionMessage | Exception:
-        if self._lines:
-            await asyncio.sleep(0)  # a thousand messages that came at once do not hold up those who are at work
-        try:
-            await self._writer.drain()
-        except ConnectionError:
-            raise StopAsyncIteration from None  # nobody is there to answer to
-        while not self._lines:
-            chunk = await self._reader.read(CHUNK_BYTES)
-            if not chunk:
-                raise StopAsyncIteration
-            first, *others = chunk.split(b"\n")
-            self._rest.append(first)
-            if others:
-                whole = [b"".join(self._rest), *others[:-1]]
-                self._lines = [line for line in reversed(whole) if line.strip()]
-                self._rest = [others[-1]]
-        try:
-            return SessionMessage(jsonrpc_message_adapter.validate_json(self._lines.pop(), by_name=False))
-        except ValueError as failure:
-            return failure
+    async def __anext__(self) -> SessionMessage:
+        if self._kept is not None:
+            item, self._kept = self._kept, None
+            return item
+        item = SessionMessage(await self._message())
+        if self._starts_anew(item.message):
+            self._kept = item
+            raise StopAsyncIteration
+        return item
 
-    async def receive(self) -> SessionMessage | Exception:
+    async def receive(self) -> SessionMessage:
         return await self.__anext__()
 
-
-class _Outgoing(_Stream):
-    """Messages, one a line. Back-pressure: `send` waits while the other side does not read."""
-
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
-
-    async def send(self, item: SessionMessage) -> None:
-        line = jsonrpc_message_adapter.dump_json(item.message, by_alias=True, exclude_unset=True)
+    async def _message(self) -> JSONRPCMessage:
         try:
-            self._writer.write(line + b"\n")
-            await self._writer.drain()
-        except ConnectionError:
-            raise BrokenResourceError from None
+            async for found in self._source:
+                if isinstance(found, Read):
+                    return found.message
+                await self._outgoing.send(SessionMessage(found))
+        except (BrokenResourceError, ClosedResourceError):
+            pass  # nobody is there to answer to
+        self.ended = True
+        raise StopAsyncIteration
+
+    def _starts_anew(self, message: JSONRPCMessage) -> bool:
+        if not isinstance(message, JSONRPCRequest):
+            return False
+        anew = message.method == "initialize" and self._discovering is True
+        self._discovering = message.method == "server/discover" and self._discovering is not False
+        return anew
+
+
+async def _lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Source:
+    """Lines as they come. Back-pressure: nothing is read while the client leaves our answers unread."""
+    rest = bytearray()
+    try:
+        while chunk := await reader.read(CHUNK_BYTES):
+            first, *others = chunk.split(b"\n")
+            if len(rest) <= LINE_BYTES:  # what is longer is refused anyway
+                rest += first
+            for line in [bytes(rest), *others[:-1]] if others else []:
+                if line.strip():
+                    await writer.drain()
+                    yield _read_line(line)
+                    await asyncio.sleep(0)  # a thousand lines that came at once do not hold up those who are at work
+            if others:
+                rest = bytearray(others[-1])
+            await writer.drain()
+    except ConnectionError:
+        return  # nobody is there to answer to
+    if rest.strip():
+        yield _read_line(bytes(rest))
+
+
+def _read_line(line: bytes) -> Read | JSONRPCError:
+    if len(line) > LINE_BYTES:
+        return refusal(INVALID_REQUEST, f"Invalid request: a line may have {LINE_BYTES} bytes at most.")
+    return read(line)
 
 
 @asynccontextmanager
-async def _pipes() -> AsyncIterator[tuple[_Incoming, _Outgoing]]:
+async def _pipes() -> AsyncIterator[tuple[Source, Send]]:
     """Take descriptors 0 and 1 for the protocol; whoever else reads or prints meets the null device and stderr."""
     loop = asyncio.get_running_loop()
     stdin, stdout = os.dup(0), os.dup(1)
@@ -115,11 +171,45 @@ async def _pipes() -> AsyncIterator[tuple[_Incoming, _Outgoing]]:
     )
     sink.set_write_buffer_limits(high=UNREAD_BYTES)
     writer = asyncio.StreamWriter(sink, protocol, None, loop)
+
+    async def send(item: SessionMessage) -> None:
+        try:
+            writer.write(write(item.message) + b"\n")
+            await writer.drain()
+        except ConnectionError:
+            raise BrokenResourceError from None
+
     try:
-        yield _Incoming(reader, writer), _Outgoing(writer)
+        yield _lines(reader, writer), send
     finally:
         source.close()
         sink.close()
+
+
+@asynccontextmanager
+async def _sdks_own() -> AsyncIterator[tuple[Source, Send]]:
+    """The SDK's own transport: what it could not read is read once more, from what its error keeps of the line."""
+    async with stdio_server() as (incoming, outgoing), outgoing:
+
+        async def items() -> Source:
+            async for item in incoming:
+                if isinstance(item, SessionMessage):
+                    yield Read(item.message, b"")
+                else:
+                    yield read(_line_of(item))
+
+        yield items(), outgoing.send
+
+
+def _line_of(failure: Exception) -> bytes:
+    """The line that is no JSON, or else the value that is no message."""
+    for error in failure.errors() if isinstance(failure, ValidationError) else []:
+        if error["type"] == "json_invalid":
+            return str(error["input"]).encode()
+        # Each kind of message that it is not has errors: of its type, or of a field that it lacks.
+        if len(error["loc"]) == 1 or (len(error["loc"]) == 2 and error["type"] == "missing"):
+            return json.dumps(error["input"]).encode()
+    return b""
 
 
 def _is_pipe(descriptor: int) -> bool:
@@ -131,9 +221,12 @@ async def serve_stdio(server: MCPServer[Any]) -> None:
     """Serve one client over stdin and stdout until it leaves."""
     ours = sys.platform != "win32" and _is_pipe(0) and _is_pipe(1)
     inner = server._lowlevel_server  # noqa: SLF001 - the SDK offers no public way to serve over given streams
-    async with _pipes() if ours else stdio_server() as (incoming, outgoing):
+    async with _pipes() if ours else _sdks_own() as (source, send):
+        outgoing = _Outgoing(send)
+        incoming = _Incoming(source, outgoing)
         try:
-            await inner.run(incoming, outgoing, inner.create_initialization_options())
+            while not incoming.ended:
+                await inner.run(incoming, outgoing, inner.create_initialization_options())
         except ExceptionGroup as group:
             # A message that arrives as a signal ends the server finds the SDK's inner streams closed.
             if group.split((BrokenResourceError, ClosedResourceError))[1] is not None:

@@ -7,6 +7,7 @@ Must not know: tasks, sockets. A fault says what shall happen; the simulator and
 answer is a lie. Names are those of the constructors; `status` and `code` carry their number ("status_502", "code_23").
 """
 
+import asyncio
 import json
 import random
 from collections import deque
@@ -41,6 +42,7 @@ class Fault:
         name: What `Simulator.fired` counts.
         accept: Whether the request takes effect.
         delay: Seconds of silence, before the request takes effect when `delay_first`, else after.
+        until: The answer to a request that took effect waits for this.
         way: How the reply leaves; `pace` is the seconds between two bytes of a drip.
         reply: Replaces the answer.
         edit: Changes the JSON object of the answer; None when this answer offers nothing to change.
@@ -52,6 +54,7 @@ class Fault:
     accept: bool = True
     delay: float = 0.0
     delay_first: bool = False
+    until: asyncio.Event | None = None
     way: Way = "whole"
     pace: float = 0.0
     reply: Reply | None = None
@@ -89,6 +92,11 @@ def _edited(reply: Reply, edit: Edit) -> Reply | None:
 def delay(seconds: float, *, before_accept: bool = False) -> Fault:
     """Answer late: the job exists during the silence, or only after it when `before_accept`."""
     return Fault(name="delay", delay=seconds, delay_first=before_accept)
+
+
+def held(until: asyncio.Event) -> Fault:
+    """Let the request take effect, and answer when a test says so."""
+    return Fault(name="held", until=until)
 
 
 def hang(*, after_accept: bool = True) -> Fault:

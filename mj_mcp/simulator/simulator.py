@@ -246,7 +246,8 @@ class Simulator:
         fault = self._script.next(visit.places)
         if fault is None:
             return await visit.serve()
-        fired = bool(fault.delay) or (fault.effect is not None and self._disturb(fault, visit.names))
+        silent = bool(fault.delay) or fault.until is not None
+        fired = silent or (fault.effect is not None and self._disturb(fault, visit.names))
         if fired:
             self._fire(fault.name)
         if fault.delay_first:
@@ -254,6 +255,8 @@ class Simulator:
         reply = await visit.serve() if fault.accept else Reply()
         if not fault.delay_first:
             await asyncio.sleep(fault.delay)
+        if fault.until is not None:
+            await fault.until.wait()
         spoiled = None if fault.effect else fault.applied(reply)
         if spoiled is None:
             return reply

@@ -1,0 +1,34 @@
+"""Which row answers a request that was made before.
+
+Owns what counts as the same purchase. Runs inside the transaction of a claim, one at a time for each account.
+"""
+
+from __future__ import annotations
+
+from mj_mcp.journal import REPEAT_SECONDS
+from mj_mcp.journal.engine import Db, Dialect
+from mj_mcp.journal.rows import load
+from mj_mcp.journal.schema import any_of
+from mj_mcp.tasks import OPEN, Kind, Status, Task
+
+ALWAYS_SECONDS = 1e15
+"""Longer than any journal is old: another upscale of the same picture is the same picture again."""
+
+ANSWERING = (
+    f"SELECT body, number FROM tasks WHERE account = ? AND request_key = ? AND status IN {any_of(OPEN)}"
+    " UNION ALL SELECT body, number FROM tasks WHERE account = ? AND request_key = ?"
+    f" AND status = '{Status.SUCCEEDED}' AND coalesce(settled_at, finished_at) > {{now}} - ?"
+    " ORDER BY number DESC LIMIT 1"
+)
+"""Each half is a range of an index of its own, however many rows a request has: `tasks_open` and `tasks_settled`."""
+
+
+def answering(db: Db, dialect: Dialect, account: str, kind: Kind | None, request_key: str) -> Task | None:
+    """The newest row that answers an identical request: an open one, or one that succeeded lately enough.
+
+    Its age is taken by the storage's clock: the clocks of two processes may be hours apart.
+    """
+    seconds = ALWAYS_SECONDS if kind is Kind.UPSCALE else REPEAT_SECONDS
+    whose = (account, request_key)
+    row = db.execute(ANSWERING.format(now=dialect.now), (*whose, *whose, seconds)).fetchone()
+    return load(row) if row is not None else None

@@ -1,0 +1,109 @@
+"""The body of an answer: its JSON, its words, and the status that it speaks of.
+
+Owns what all proxies, and the gateways in front of them, have in common: the names under which they say what is wrong,
+and how a web page, an empty body or a redirect is described. Knows no code of a submit and no field of a task.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from mj_mcp.proxy.http import Answer
+from mj_mcp.proxy.text import Redact, clean, clean_url
+
+Fields = dict[str, Any]
+"""The JSON object of an answer, as it came."""
+
+WORDS = ("description", "message", "msg", "detail", "err_detail", "error", "reason")
+"""Where an answer says what is wrong, the plainest first: at some, `reason` is a code beside the words."""
+
+_NUMBER = re.compile(r"\s*-?[0-9]{1,9}\s*")
+
+
+def read_fields(answer: Answer) -> Fields | None:
+    """The JSON object of the body; None where it is anything else. A byte-order mark before it does not matter."""
+    try:
+        read = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    return read if isinstance(read, dict) else None
+
+
+def code_in(fields: Fields) -> int | None:
+    """The number under `code`, also where it is given as text; None where there is none."""
+    code = fields.get("code")
+    if isinstance(code, str) and _NUMBER.fullmatch(code):
+        return int(code)
+    if isinstance(code, float) and code.is_integer():
+        code = int(code)
+    return code if type(code) is int and abs(code) < 10**9 else None
+
+
+def is_ok(status: int) -> bool:
+    """Whether it is a 2xx."""
+    return 200 <= status < 300
+
+
+def status_of(answer: Answer, fields: Fields) -> int:
+    """The HTTP status; that under `code` where it says more, since some answer 200 or 400 to everything."""
+    code = code_in(fields)
+    says_little = is_ok(answer.status) or answer.status == 400
+    return code if says_little and code is not None and 400 <= code < 600 else answer.status
+
+
+def words_in(fields: Fields, redact: Redact, names: tuple[str, ...] = WORDS) -> str:
+    """What the answer says, made fit to show; "" where it says nothing."""
+    return next(filter(None, (_text(fields.get(name), redact) for name in names)), "")
+
+
+def _text(value: object, redact: Redact) -> str:
+    if isinstance(value, list):  # some list every problem
+        value = value[0] if value else None
+    if isinstance(value, dict):  # {"error": {"message": ...}}
+        return next(filter(None, (clean(value.get(name), redact) for name in WORDS)), "")
+    return clean(value, redact)
+
+
+def is_page(answer: Answer) -> bool:
+    """A web page instead of JSON: whoever sent it does not speak this API."""
+    return _plain(answer)[:1] == b"<"
+
+
+def is_nothing(answer: Answer) -> bool:
+    """An empty body, `null` or `{}`."""
+    return b"".join(_plain(answer).split()) in {b"", b"null", b"{}"}
+
+
+def _plain(answer: Answer) -> bytes:
+    return answer.body.lstrip().removeprefix(codecs.BOM_UTF8).lstrip()
+
+
+def describe(answer: Answer, redact: Redact) -> str:
+    """An answer that cannot be used, in our words: its status and the likely mistake, never its markup."""
+    at = f"HTTP {answer.status}"
+    if 300 <= answer.status < 400:
+        return f"{at} {_redirect(answer, redact)}"
+    if is_page(answer):
+        return f"{at} with a web page instead of JSON: the base URL may lack a path, or a gateway stands in the way"
+    if not _plain(answer):
+        said = " with an empty body"
+    elif (fields := read_fields(answer)) is None:
+        said = " with an unreadable body"
+    else:
+        said = f": {words}" if (words := words_in(fields, redact)) else " without an explanation"
+    return at + said + (" (the path of MJ_BASE_URL may be wrong)" if answer.status in {404, 405} else "")
+
+
+def _redirect(answer: Answer, redact: Redact) -> str:
+    """Where a redirect leads, and what to do about it. It is never followed: the key goes to the configured host."""
+    url = clean_url(answer.location, redact)
+    if url is None:
+        return "redirects elsewhere: check MJ_BASE_URL"
+    parts = urlsplit(url)
+    base, api, _ = parts.path.partition("/mj/")
+    leads = f"redirects to {parts.scheme}://{parts.netloc}{base}"
+    return f"{leads}: set MJ_BASE_URL to that address" if api else f"{leads}, which is not this API: check MJ_BASE_URL"

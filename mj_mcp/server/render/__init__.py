@@ -1,0 +1,33 @@
+"""The only room that words things for a model: tasks, errors and advice become results of MCP calls.
+
+Owns the words. Decides nothing: what happened is decided below.
+"""
+
+from __future__ import annotations
+
+from mj_mcp.server.render.errors import ERROR_META, FREE_STEPS, NEXT_STEPS, error_result
+from mj_mcp.server.render.instructions import CANNOT, instructions
+from mj_mcp.server.render.lists import list_result, list_view, usage_result, wait_result
+from mj_mcp.server.render.pictures import compared_result, files_result, picture_result, sheet_result
+from mj_mcp.server.render.tasks import SPENDING_TOOLS, Presentation, task_result, task_view
+
+__all__ = [
+    "CANNOT",
+    "ERROR_META",
+    "FREE_STEPS",
+    "NEXT_STEPS",
+    "SPENDING_TOOLS",
+    "Presentation",
+    "compared_result",
+    "error_result",
+    "files_result",
+    "instructions",
+    "list_result",
+    "list_view",
+    "picture_result",
+    "sheet_result",
+    "task_result",
+    "task_view",
+    "usage_result",
+    "wait_result",
+]

@@ -1,0 +1,188 @@
+"""A tool of ours: arguments as hosts send them, errors as results, and one log line a call.
+
+Owns what is the same for every tool. Knows nothing of what the tools do.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import structlog
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import UnexpectedToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolResult
+from opentelemetry.trace import get_current_span
+
+from mj_mcp.errors import LimitReached, MjError, NotConfigured
+from mj_mcp.happenings import Called, Observer
+from mj_mcp.server.arguments import read_arguments
+from mj_mcp.server.client_timeouts import ProposedWaits, wait_budget
+from mj_mcp.server.identity import caller
+from mj_mcp.server.progress import ticker
+from mj_mcp.server.render import ERROR_META, SPENDING_TOOLS, Presentation, error_result, task_result
+from mj_mcp.server.schemas import plain
+from mj_mcp.settings import Settings
+from mj_mcp.studio import Studio, Told
+from mj_mcp.tasks import Image, Task
+from mj_mcp.tokens import SPEND
+
+log = structlog.get_logger("mj_mcp.tools")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """What the tools of one server share."""
+
+    studio: Studio
+    settings: Settings
+    observe: Observer
+    tools: frozenset[str]
+    link: Callable[[Task, Image], str] | None = None
+    waits: ProposedWaits = field(default_factory=ProposedWaits)
+
+    def require_key(self) -> None:
+        """Raises `NotConfigured` where no key was given yet."""
+        if not self.settings.has_key:
+            raise NotConfigured("this server has no key for a Midjourney Proxy yet (MJ_API_KEY is not set)")
+
+    def presentation(self, wait_seconds: int = 25) -> Presentation:
+        """How the caller is shown tasks; `wait_seconds`: how long its next call should wait."""
+        return Presentation(
+            self.tools if caller().may_spend else self.tools - SPENDING_TOOLS,
+            wait_seconds,
+            self.settings.resource_links,
+            self.settings.inline_images,
+            self.link,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool: what was given, by whom, and what the server has for it."""
+
+    context: ToolContext
+    request: Context[Any]
+    tool: str
+    arguments: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def studio(self) -> Studio:
+        """The use cases."""
+        return self.context.studio
+
+    @property
+    def owner(self) -> str:
+        """Whose tasks the caller buys and sees."""
+        return caller().owner
+
+    @property
+    def client_name(self) -> str | None:
+        """The name that the client gave in its `clientInfo`."""
+        client = self.request.session.client_params
+        return client.client_info.name if client else None
+
+    def seconds(self, asked: float | None) -> float:
+        """How long this call may block: as asked, as the operator set it, or as its client survives."""
+        set_by_operator = self.context.settings.wait_seconds
+        return next(s for s in (asked, set_by_operator, wait_budget(self.client_name)) if s is not None)
+
+    def next_wait(self, task: Task) -> int:
+        """How many seconds the next call for this task should wait."""
+        return self.context.waits.seconds(
+            self.client_name,
+            self.owner,
+            task.submission_id,
+            remaining=self.studio.remaining(task),
+            limit=self.context.settings.wait_seconds,
+        )
+
+    async def follow(
+        self,
+        asked: float | None,
+        verb: Callable[..., Awaitable[Told]],
+        *args: Any,  # noqa: ANN401 - the verb's own
+        bought: bool = True,
+        **options: Any,  # noqa: ANN401 - as above
+    ) -> CallToolResult:
+        """Call a verb of the studio that waits for one task, and answer with the task. `bought`: the tool spends."""
+        told = await verb(self.owner, *args, wait_seconds=self.seconds(asked), tick=ticker(self.request), **options)
+        if not bought:
+            self.context.waits.came_back(self.owner, told.task.submission_id)
+        told = told.noting(*self.warnings)
+        structlog.contextvars.bind_contextvars(looks=told.looks, waited=round(told.waited, 3))
+        again = {"tool": self.tool, "arguments": self.arguments | {"allow_duplicate": True}}
+        presentation = self.context.presentation(self.next_wait(told.task))
+        return task_result(told, self.studio.remaining(told.task), presentation, bought=bought, again=again)
+
+
+class CheckedTool(Tool):
+    """An SDK tool that reads its arguments itself and answers every error of ours as a result."""
+
+    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:  # noqa: ANN401, ARG002 - the SDK's signature
+        """Check, call, log."""
+        began = time.perf_counter()
+        call_id = uuid.uuid4().hex[:12]
+        get_current_span().set_attribute("mj_mcp.call_id", call_id)
+        with structlog.contextvars.bound_contextvars(call_id=call_id, tool=self.name):
+            outcome = "cancelled"
+            result: CallToolResult | None = None
+            try:
+                result = await self._answer(arguments, context)
+                outcome = "error" if result.is_error else "ok"
+            except MCPError:
+                outcome = "error"
+                raise
+            except Exception as failure:
+                outcome = "crashed"
+                raise UnexpectedToolError(f"{self.name} failed; the server's log says why") from failure
+            finally:
+                facts, seconds = _facts(result), time.perf_counter() - began
+                log.info("tool_call", owner=caller().owner, outcome=outcome, ms=round(seconds * 1000, 1), **facts)
+                observe = context.request_context.lifespan_context.observe
+                observe(Called(self.name, outcome, facts.get("code"), seconds))
+                structlog.contextvars.unbind_contextvars("looks", "waited")
+            return result
+
+    async def _answer(self, arguments: dict[str, Any], context: Context[ToolContext]) -> CallToolResult:
+        shared: ToolContext = context.request_context.lifespan_context
+        spends = self.name in SPENDING_TOOLS
+        if spends and not caller().may_spend:
+            return error_result(LimitReached(f"this login may look, not buy: it lacks the scope {SPEND}"))
+        try:
+            shared.require_key()
+            given = read_arguments(self.name, arguments, self.parameters, drop_zeros=self.name == "generate_image")
+            if given.dropped:
+                log.info("host_fields_dropped", fields=sorted(given.dropped))
+            warnings = (f"0 was taken as left out for: {', '.join(given.zeros)}.",) if given.zeros else ()
+            call = ToolCall(shared, context, self.name, given.values, warnings)
+            result: CallToolResult = await self.fn(call, **given.values)
+        except MjError as failure:
+            return error_result(failure, spends=spends)
+        return result
+
+
+def checked(verb: Callable[..., Any], **published: Any) -> CheckedTool:  # noqa: ANN401 - as `Tool.from_function`
+    """A tool whose schemas are plain; its first parameter is the `ToolCall`."""
+    tool = CheckedTool.from_function(verb, context_kwarg="call", **published)
+    tool.parameters = plain(tool.parameters)
+    if tool.fn_metadata.output_schema is not None:
+        tool.fn_metadata.output_schema = plain(tool.fn_metadata.output_schema)
+    return cast("CheckedTool", tool)
+
+
+def _facts(result: CallToolResult | None) -> dict[str, Any]:
+    """What a log line says of a result."""
+    if result is None:
+        return {}
+    if result.is_error:
+        error = (result.meta or {}).get(ERROR_META, {})
+        return {"code": error.get("code"), "submission_id": error.get("submission_id")}
+    content = result.structured_content or {}
+    return {key: content[key] for key in ("task_id", "submission_id", "status") if key in content}
