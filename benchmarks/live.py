@@ -1,33 +1,34 @@
-"""The cadence at work: real jobs in the simulator at real speed, beside a replay of the very same job times.
+"""The schedule at work: real jobs in the simulator at real speed, beside a replay of the very same job times.
 
-    python benchmarks/live.py [--jobs 60] [--at-once 10] [--seed N] | --quick
+    python benchmarks/live.py [--jobs 120] [--at-once 60] [--one-by-one] [--seed N] | --quick
 
-A real client buys them from the real server process over stdio; each end makes room for the next. The simulator knows
-when each job was really done and when each look came, so delay and looks are measured outside the program under test.
-Then the same times go through `replay.py` in the same order, as many at once, under many jitters, as a watch would
-live them: the two should agree, and what the live run adds is the cost of a real process. `--quick` is for CI.
+A real client buys them from the real server process over stdio: so many at once, and the next ones when all have ended
+(with `--one-by-one`, each end makes room for the next). The simulator knows when each job was really done and when each
+poll came, so delay and polls are measured outside the program under test. Then the same times go through `replay.py`,
+with several draws of what is left to chance: the two should agree, and what the live run adds is the cost of a real
+process. `--quick` is for CI.
 
 Every call waits as long as the server allows, and nobody calls `get_task`: both the end of a wait and a caller who
-asks bring a look of their own, and here every look is to be the cadence's. Exits 1 when a job did not succeed, was
-charged twice, or was looked at after its end; never by time.
+asks bring a poll of their own, and here every poll is to be the schedule's. Exits 1 when a job did not succeed, was
+charged twice, or was polled after its end; never by time.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import math
-import statistics
+import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
-from replay import Row, Seen, cadence_row, fixed_row, replay
+from replay import Replay, Row, Seen, fixed_row, row
 
 from mj_mcp.simulator import Simulator
 
@@ -43,6 +44,7 @@ class Plan:
 
     jobs: int
     at_once: int
+    one_by_one: bool
     seed: int
     speed: float = 1.0
 
@@ -50,6 +52,11 @@ class Plan:
     def poll(self) -> float:
         """The fixed loop's pace, in seconds."""
         return max(0.5, 5.0 / self.speed)
+
+    def waves(self, items: Sequence[float]) -> list[list[float]]:
+        """Those that are bought at once, wave by wave."""
+        size = self.jobs if self.one_by_one else self.at_once
+        return [list(items[k : k + size]) for k in range(0, len(items), size)]
 
 
 async def buy(client: Client, jobs: Iterator[int]) -> None:
@@ -82,67 +89,71 @@ async def server(simulator: Simulator, plan: Plan, folder: str) -> AsyncIterator
 async def run(simulator: Simulator, plan: Plan) -> None:
     """All jobs, `at_once` at a time."""
     numbers = iter(range(plan.jobs))
+    size = plan.jobs if plan.one_by_one else plan.at_once
     with tempfile.TemporaryDirectory() as folder:
-        async with server(simulator, plan, folder) as client, asyncio.TaskGroup() as group:
-            for _ in range(plan.at_once):
-                group.create_task(buy(client, numbers))
+        async with server(simulator, plan, folder) as client:
+            for _ in range(plan.jobs // size):
+                wave = islice(numbers, size)
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(plan.at_once):
+                        group.create_task(buy(client, wave if plan.one_by_one else islice(wave, 1)))
 
 
 def measured(simulator: Simulator) -> tuple[list[Seen], list[str]]:
     """What the simulator saw of each job, in the order of the charges; and what went wrong."""
     seen, wrong = [], []
     for charge in simulator.ledger:
-        job, looks = simulator.jobs[charge.task_id], [look.at for look in simulator.looks(charge.task_id)]
-        after = [at for at in looks if job.ends_at is not None and at >= job.ends_at]
+        job, polls = simulator.jobs[charge.task_id], [look.at for look in simulator.looks(charge.task_id)]
+        after = [at for at in polls if job.ends_at is not None and at >= job.ends_at]
         if len(after) != 1 or job.ends_at is None or job.seconds is None:
-            wrong.append(f"job {charge.seq}: {len(looks)} looks, {len(after)} of them after its end, which asks for 1")
+            wrong.append(f"job {charge.seq}: {len(polls)} polls, {len(after)} of them after its end, which asks for 1")
             continue
-        seen.append((job.seconds, after[0] - job.ends_at, len(looks)))
+        seen.append((job.seconds, after[0] - job.ends_at, len(polls)))
     return seen, wrong + [f"charged twice: {charge.body}" for charge in simulator.duplicates()]
 
 
-def show(name: str, row: Row, note: str = "") -> None:
+def show(name: str, found: Row, note: str = "") -> None:
     """One line of the table."""
-    print(f"{name:24}{row.delay:8.2f}{row.late:8.2f}{row.looks:8.2f}  {note}")
+    print(f"{name:24}{found.delay:8.2f}{found.late:8.2f}{found.polls:8.2f}  {note}")
 
 
 def compare(plan: Plan, live: list[Seen]) -> None:
     """The table: the live run, the replays and the fixed loop, on the same jobs."""
-    print(f"{'':24}{'delay s':>8}{'p95 s':>8}{'looks':>8}")
-    row = cadence_row(live)
-    show("live", row, f"+- {statistics.stdev(d for _, d, _ in live) / math.sqrt(len(live)):.2f} s by chance")
-    times = [seconds for seconds, _, _ in live]
-    replays = [replay(times, seed, at_once=plan.at_once, poll=plan.poll, apart=0.0) for seed in range(REPLAYS)]
-    means = [cadence_row(jobs) for jobs in replays]
-    delays, looks = [mean.delay for mean in means], [mean.looks for mean in means]
-    show(
-        f"replay, mean of {REPLAYS}",
-        cadence_row([job for jobs in replays for job in jobs]),
-        f"single replays: {min(delays):.2f} to {max(delays):.2f} s, {min(looks):.2f} to {max(looks):.2f} looks",
-    )
-    show(f"fixed loop of {plan.poll:g} s", fixed_row(live, plan.poll))
-    inside = sum(delay <= row.delay for delay in delays)
-    print(f"live delay is larger than that of {inside} of {REPLAYS} replays")
+    waves = plan.waves([seconds for seconds, _, _ in live])
+    at_once = plan.at_once if plan.one_by_one else 0
+    replays = [Replay(waves, random.Random(seed), at_once, poll=plan.poll).run() for seed in range(REPLAYS)]
+    cold = plan.at_once if len(waves) > 1 else 0
+    for name, part in (("first wave", slice(0, cold)), ("the others" if cold else "all", slice(cold, None))):
+        if not live[part]:
+            continue
+        means = [row(jobs[part]).delay for jobs in replays]
+        print(f"{name:24}{'delay s':>8}{'p95 s':>8}{'polls':>8}")
+        show("live", row(live[part]))
+        between = f"single replays: {min(means):.2f} to {max(means):.2f} s"
+        show(f"replay, mean of {REPLAYS}", row([job for jobs in replays for job in jobs[part]]), between)
+        show(f"fixed loop of {plan.poll:g} s", fixed_row(live[part], plan.poll))
 
 
 async def main() -> int:
     """Run, measure, replay, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="eight jobs, eight times as fast")
-    parser.add_argument("--jobs", type=int, default=60)
-    parser.add_argument("--at-once", type=int, default=10)
+    parser.add_argument("--quick", action="store_true", help="sixteen jobs, eight times as fast")
+    parser.add_argument("--jobs", type=int, default=120)
+    parser.add_argument("--at-once", type=int, default=60)
+    parser.add_argument("--one-by-one", action="store_true", help="each end makes room for the next")
     parser.add_argument("--seed", type=int, default=5)
     given = parser.parse_args()
-    plan = Plan(8, 4, given.seed, 8.0) if given.quick else Plan(given.jobs, given.at_once, given.seed)
+    plan = Plan(given.jobs, given.at_once, given.one_by_one, given.seed)
+    if given.quick:
+        plan = Plan(16, 8, one_by_one=False, seed=given.seed, speed=8.0)
     began = time.monotonic()
     async with Simulator(key=KEY, seed=plan.seed, speed=plan.speed, image_edge=64) as simulator:
         await run(simulator, plan)
         live, wrong = measured(simulator)
     print(
         f"{plan.jobs} jobs, {plan.at_once} at once, log-normal of median {MEDIAN / plan.speed:g} s and sigma {SIGMA}, "
-        f"seed {plan.seed}, looks every {plan.poll:g} s at most on average; {time.monotonic() - began:.0f} s"
+        f"seed {plan.seed}, no more polls than each {plan.poll:g} s; {time.monotonic() - began:.0f} s"
     )
-    print("job times, s:", " ".join(f"{seconds:.1f}" for seconds, _, _ in live))
     if not wrong and len(live) != plan.jobs:
         wrong.append(f"{len(live)} jobs were charged, not {plan.jobs}")
     for line in wrong:

@@ -169,17 +169,20 @@ def fixed(seconds: float, poll: float = POLL) -> Seen:
 
 @dataclass(frozen=True)
 class Row:
-    """Means over jobs, and the 95th percentile of the delay."""
+    """Means over jobs, the 95th percentile of the delay, and the standard error of its mean."""
 
     delay: float
     late: float
     polls: float
+    error: float
 
 
 def row(jobs: Sequence[Seen]) -> Row:
     """What some jobs come to."""
     delays, count = sorted(delay for _, delay, _ in jobs), len(jobs)
-    return Row(sum(delays) / count, delays[int(0.95 * count)], sum(polls for *_, polls in jobs) / count)
+    mean = sum(delays) / count
+    error = math.sqrt(sum((delay - mean) ** 2 for delay in delays)) / count
+    return Row(mean, delays[int(0.95 * count)], sum(polls for *_, polls in jobs) / count, error)
 
 
 def fixed_row(jobs: Sequence[Seen], poll: float = POLL) -> Row:

@@ -20,7 +20,6 @@ from statistics import median
 from typing import Self
 
 import web
-from mj_mcp.pace import LOOKS_PER_SECOND
 from pipe import BARE, HERE, OURS, Server, percentile
 
 from mj_mcp.simulator import Simulator
@@ -158,7 +157,7 @@ def waiting(proxy: Proxy, transport: str, count: int, seconds: float) -> None:
     print(f"  event loop away at once, from the first task to the last answer: {max(blocked):.1f} ms at most ", end="")
     print(f"(target {MOST_BLOCKED_MS:.0f})")
     print(f"  {count} calls sent at once: taken in after {taken_in:.2f} s, while others are served")
-    print(f"  all jobs end at once: all heard after {heard:.1f} s; {LOOKS_PER_SECOND:.0f} looks a second at most")
+    print(f"  all jobs end at once: all heard after {heard:.1f} s; 50 polls a second at most")
 
 
 def begin_to_wait(server: AnyServer, task_id: str) -> int:

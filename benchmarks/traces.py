@@ -1,7 +1,7 @@
 """Laws of job times, and the traces that are drawn from them: how jobs come, and how long each takes.
 
-`TUNED` are those that the constants of the schedule were chosen with; `HELD_OUT` are others, with laws of their own: they
-show what a proxy that nobody thought of would see.
+`TUNED` are those that the constants of the schedule were chosen with; `HELD_OUT` are others, with laws of their own:
+they show what a proxy that nobody thought of would see.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def steady(name: str, at_once: int, *laws: Law, every: int = 40, row: str = "ste
 
     def judged(k: int) -> str:
         jumped = 1 < len(laws) < 4 and every <= k < every * (len(laws) - 1) + AFTER_JUMP
-        return "cold" if k < COLD and row != "fail" else "jump" if jumped else row
+        if k < COLD and row != "fail":
+            return "cold"
+        return row if not 1 < len(laws) < 4 else "jump" if jumped else "any"
 
     return Trace(name, waves, judged, at_once, progress)
 
@@ -165,6 +167,7 @@ TWO = Mixture(((0.7, 35, 0.25), (0.3, 110, 0.3)))
 TAIL = Mixture(((0.85, 40, 0.3), (0.15, 120, 0.9)))
 ONE_IN_TEN = Mixture(((0.9, 45, 0.3), (0.1, 1.0, 0.4)))
 ONE_IN_FOUR = Mixture(((0.75, 45, 0.3), (0.25, 1.5, 0.4)))
+ONE_IN_SEVEN = Mixture(((0.86, 30, 0.3), (0.14, 2.0, 0.3)))
 REAL = Mixture(tuple((1 / 8, seconds, 0.15) for seconds in PUBLISHED))
 
 
@@ -221,7 +224,7 @@ HELD_OUT = (
     cohorts("150 at once, Weibull, jump x 1.5 and back", 150, jumping(Weibull(20, 25, 1.5), 1.5)),
     worked_off("40 at once, the proxy works on 12", (40,) * 6, 12, lognormal(40, 0.3)),
     steady("one in four fails at 3 s", 3, Mixture(((0.75, 60, 0.35), (0.25, 3.0, 0.3))), row="fail"),
-    cohorts("30 at once, one in seven fails at once", 30, [Mixture(((0.86, 30, 0.3), (0.14, 2.0, 0.3)))] * 6, row="fail"),
+    cohorts("30 at once, one in seven fails at once", 30, [ONE_IN_SEVEN] * 6, row="fail"),
     cohorts("60 at once, at last one in ten fails", 60, [STEADY] * 4 + [ONE_IN_TEN] * 2, row="fail"),
     steady("steady 50 s, progress in %", 5, lognormal(50, 0.4), row="progress", progress="percent"),
 )

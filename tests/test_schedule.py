@@ -231,17 +231,17 @@ def delays(play: Play, numbers: range) -> list[float]:
 
 @pytest.mark.parametrize("size", [10, 30, 60, 200])
 def test_cohorts_are_seen_soon_cold_warm_and_after_a_jump(size: int) -> None:
-    """The targets of the waits: 2.3 s and 2.7 s; 2.5 s is what the fixed loop makes."""
+    """The targets: 2.7 s cold and after a jump, 2.3 s warm, and there 5.5 s for nineteen of twenty."""
     learned, following = math.ceil(20 / size), math.ceil(40 / size)
     waves = [learned, max(2, following), following, following]
     medians = [30.0] * (waves[0] + waves[1]) + [48.0] * waves[2] + [30.0] * waves[3]
     plays = [Play(cohorts(size, medians, seed), P).run() for seed in SEEDS]
     first = 0
-    for count, most in zip(waves, (2.7, 2.3, 2.7, 2.7), strict=True):
+    for count, most, late in zip(waves, (2.7, 2.3, 2.7, 2.7), (P, P + 0.5, P + 0.5, 2 * P), strict=True):
         phase = range(first * size, (first + count) * size)
         seen = sorted(delay for play in plays for delay in delays(play, phase))
         assert sum(seen) / len(seen) <= most, phase
-        assert seen[int(0.95 * len(seen))] <= P + 0.5, phase
+        assert seen[int(0.95 * len(seen))] <= late, phase
         first += count
 
 

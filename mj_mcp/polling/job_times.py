@@ -15,7 +15,7 @@ REMEMBERED = 40
 ENOUGH = 15
 """With fewer jobs than that, polls are those of the fixed loop."""
 
-SCOUT = 5
+SCOUT = 7
 """Of so many jobs open at once, one is polled from P on: it shows when today's jobs are quicker than the last ones."""
 
 STUCK = 2.0
