@@ -27,7 +27,7 @@ from running import SCRIPTS, Script, Session, running, serving, tools_of
 from mj_mcp.simulator import Simulator
 
 AT_ONCE = 2
-TRIES = 3
+TRIES = 5
 """Some clients give a server 5 s to start, which a busy machine may need; nothing was called by then."""
 MOST_LOG = 3000
 MOST_PLACES = 4
