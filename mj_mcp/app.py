@@ -41,7 +41,9 @@ async def open_studio(settings: Settings, observe: Observer = ignore) -> AsyncIt
         gallery = Gallery(
             journal,
             proxy,
-            client=await stack.enter_async_context(PictureClient(settings.base_url, settings.image_hosts or None)),
+            client=await stack.enter_async_context(
+                PictureClient(settings.base_url, settings.image_hosts or None, tunnel_for=read_tunnel)
+            ),
             darkroom=darkroom,
             vault=await stack.enter_async_context(_vault(settings, darkroom)) if settings.archive else None,
             output_dir=settings.output_dir,

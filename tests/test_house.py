@@ -26,7 +26,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "news": (0, {"tasks"}),
     "proxy": (1, {"__init__", "egress", "errors", "tasks"}),
     "journal": (1, {"errors", "tasks"}),
-    "pictures": (1, {"errors"}),
+    "pictures": (1, {"egress", "errors"}),
     "mixture": (2, set()),
     "jobtimes": (2, {"mixture"}),
     "cadence": (2, {"jobtimes"}),
