@@ -40,18 +40,7 @@ async def open_studio(
     async with AsyncExitStack() as stack:
         journal, proxy = await stack.enter_async_context(_open_edges(settings))
         news = News()
-        darkroom = await stack.enter_async_context(Darkroom(settings.image_format))
-        gallery = Gallery(
-            journal,
-            proxy,
-            client=await stack.enter_async_context(PictureClient(settings.base_url, settings.image_hosts or None)),
-            darkroom=darkroom,
-            vault=await stack.enter_async_context(_vault(settings, darkroom)) if settings.archive else None,
-            output_dir=settings.output_dir,
-            tell=news.tell,
-            now=time.time,
-        )
-        stack.push_async_callback(gallery.aclose)
+        gallery = await stack.enter_async_context(_open_gallery(settings, journal, proxy, news))
 
         def on_end(task: Task) -> None:
             observe(Ended(task))
@@ -89,6 +78,25 @@ def _limits(settings: Settings) -> Limits:
         settings.max_open_tasks_per_user,
         settings.daily_task_limit_per_user,
     )
+
+
+@asynccontextmanager
+async def _open_gallery(settings: Settings, journal: Journal, proxy: Proxy, news: News) -> AsyncIterator[Gallery]:
+    async with AsyncExitStack() as stack:
+        darkroom = await stack.enter_async_context(Darkroom(settings.image_format))
+        client = PictureClient(settings.base_url, settings.image_hosts or None, tunnel_for=read_tunnel)
+        gallery = Gallery(
+            journal,
+            proxy,
+            client=await stack.enter_async_context(client),
+            darkroom=darkroom,
+            vault=await stack.enter_async_context(_vault(settings, darkroom)) if settings.archive else None,
+            output_dir=settings.output_dir,
+            tell=news.tell,
+            now=time.time,
+        )
+        stack.push_async_callback(gallery.aclose)
+        yield gallery
 
 
 def _vault(settings: Settings, darkroom: Darkroom) -> Vault:

@@ -321,12 +321,8 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_context=False, include_input=False)[0]
         variable = f"MJ_{str(first['loc'][0]).upper()}"
-        what = (
-            "is not set"
-            if first["type"] == "missing"
-            else f"is not usable: {first['msg'].removeprefix('Value error, ')}"
-        )
-        raise SettingsError(f"{variable} {what}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{variable} is not usable: {said}") from None
 
 
 def read_signals() -> frozenset[str]:

@@ -300,6 +300,7 @@ def bucket_server() -> Iterator[BucketServer]:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own MJ_... and AWS_... variables never reach a test."""
-    for name in [name for name in os.environ if name.startswith(("MJ_", "AWS_"))]:
+    """A developer's own MJ_... and AWS_... variables, proxies and authorities never reach a test."""
+    outside = ("MJ_", "AWS_", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_")
+    for name in [name for name in os.environ if name.upper().startswith(outside)]:
         monkeypatch.delenv(name)

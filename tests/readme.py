@@ -57,8 +57,13 @@ def settings_table() -> str:
     return table(["variable", "default", "meaning"], rows)
 
 
+def _is_needed(field: FieldInfo) -> bool:
+    """The server starts without a key, and does nothing but say so."""
+    return field is Settings.model_fields["api_key"]
+
+
 def _default(field: FieldInfo) -> str:
-    if field.is_required():
+    if _is_needed(field):
         return "required"
     if field.default is PydanticUndefined or field.default in (None, "", SecretStr("")):
         return ""
@@ -93,7 +98,7 @@ def environment_variables() -> list[dict[str, Any]]:
     listed = []
     for name, field in Settings.model_fields.items():
         entry: dict[str, Any] = {"name": variable(name), "description": (field.description or "").replace("`", "")}
-        entry |= {"isRequired": True} if field.is_required() else {}
+        entry |= {"isRequired": True} if _is_needed(field) else {}
         entry |= {"isSecret": True} if field.annotation is SecretStr else {}
         if isinstance(field.default, str | int | float) and field.default != "":
             entry["default"] = _default(field).strip("`")

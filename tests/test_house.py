@@ -26,7 +26,7 @@ ROOMS: dict[str, tuple[int, set[str]]] = {
     "news": (0, {"tasks"}),
     "proxy": (1, {"__init__", "egress", "errors", "tasks"}),
     "journal": (1, {"errors", "tasks"}),
-    "pictures": (1, {"errors"}),
+    "pictures": (1, {"egress", "errors"}),
     "polling": (2, {"happenings", "news", "errors", "tasks", "proxy", "journal"}),
     "deadline": (2, set()),
     "several": (2, {"deadline", "gallery", "originals", "polling", "news", "errors", "tasks"}),

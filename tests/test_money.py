@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 
 KILLS = 30
+SEED = 20_261
 
 LOST = [
     faults.reset_before_accept(),
@@ -74,10 +75,9 @@ def named(fault: Fault) -> str:
 # --- the kill loop
 
 
+@pytest.mark.timeout(600)  # sixty starts of a server, also on a busy machine
 async def test_whenever_the_server_is_killed_around_a_post_both_books_agree(tmp_path: Path) -> None:
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")  # noqa: T201 - shown when it fails
-    dice = random.Random(seed)
+    dice = random.Random(SEED)
     waiting = dice.sample(KILL_FAULTS, len(KILL_FAULTS))
     died: list[str] = []
     repeated = 0
@@ -98,7 +98,7 @@ async def test_whenever_the_server_is_killed_around_a_post_both_books_agree(tmp_
                 if previous is not None:
                     known = [row for row in rows(tmp_path) if row["prompt"] == previous]
                     result = await life.call("generate_image", prompt=previous, wait_seconds=0)
-                    assert told(result) in {"queued", "unconfirmed"}, f"seed {seed}, kill {number}: {result.content}"
+                    assert told(result) in {"queued", "unconfirmed"}, f"kill {number}: {result.content}"
                     repeated += bool(known)
                 if number == KILLS:
                     break
@@ -114,8 +114,8 @@ async def test_whenever_the_server_is_killed_around_a_post_both_books_agree(tmp_
                 await kill_around(sim, life, previous, moment, dice)
                 victim.clear()
         await fire_the_rest(sim, tmp_path)
-        assert broken_promises(sim, tmp_path) == [], f"seed {seed}"
-        assert orphans == [], f"seed {seed}"
+        assert broken_promises(sim, tmp_path) == []
+        assert orphans == []
         assert waiting == []
         assert repeated >= KILLS // 2, "most kills must come after the claim, or nothing is shown"
         assert {named(fault).split()[0] for fault in KILL_FAULTS} <= set(sim.fired)

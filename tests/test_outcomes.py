@@ -490,10 +490,11 @@ def test_the_vendors_reasons_keep_their_kind_and_their_words(
     assert ("MJ_BASE_URL" in failure.message) == (reason in {"API_NOT_FOUND", "PATH_NOT_FOUND"})
 
 
-@pytest.mark.parametrize("reason", ["CREATE_TASK_FAILED", "GET_RESULT_FAILED", "TASK_FAILED", "BILLING_FAILED", "NEW"])
-@pytest.mark.parametrize("status", [200, 500])
-def test_the_vendors_failures_on_its_own_side_are_doubt(reason: str, status: int) -> None:
-    assert "the vendor's words" in doubtful(vendor(reason, 500), status)
+@pytest.mark.parametrize("reason", ["CREATE_TASK_FAILED", "GET_RESULT_FAILED", "TASK_FAILED", "BILLING_FAILED"])
+@pytest.mark.parametrize(("code", "status"), [(500, 500), (500, 200), (500, 400), (400, 400)])
+def test_the_vendors_failures_on_its_own_side_are_doubt(reason: str, code: int, status: int) -> None:
+    assert doubtful(vendor(reason, code), status) == f"the proxy lost track of it with {reason}: the vendor's words"
+    assert "the vendor's words" in doubtful(vendor("NEW", 500), status)
 
 
 def test_a_reason_of_the_vendor_that_we_do_not_know_is_judged_by_its_code() -> None:

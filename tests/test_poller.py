@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -14,7 +16,9 @@ from conftest import Caller
 from lives import PATIENCE, rows
 
 from mj_mcp.polling.open_jobs import Timings
+from mj_mcp.polling.poller import Poller
 from mj_mcp.simulator import Simulator
+from mj_mcp.tasks import Failure, Status, Task, refuse
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +119,43 @@ async def test_however_many_ask_at_once_polls_keep_to_their_ceiling(sim: Simulat
     assert len(at) <= 20 * (at[-1] - at[0] + 2)
     polled = [sum(look.at >= at[0] for look in sim.looks(task_id)) for task_id in ids]
     assert max(polled) - min(polled) <= 1, "whoever was not seen for longest goes first"
+
+
+class SlowToAnswer:
+    """A journal that gives the row as it was when it was asked for, once it is let go."""
+
+    def __init__(self, row: Task) -> None:
+        self._row = row
+        self.asked, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def find(self, submission_id: str, owner: str) -> Task:
+        self.asked.set()
+        await self.let_go.wait()
+        return self._row
+
+
+async def test_a_change_that_is_told_while_the_row_is_read_is_not_missed() -> None:
+    row = Task(submission_id="sub_1", status=Status.SUBMITTING, updated_at=0.0)
+    journal: Any = SlowToAnswer(row)
+    nobody: Any = None
+    poller = Poller(
+        journal,
+        nobody,
+        poll_seconds=5,
+        polls_per_second=50,
+        now=time.time,
+        on_end=lambda task: None,
+        tell=lambda task: None,
+        timings=Timings(),
+    )
+    until = asyncio.get_running_loop().time() + PATIENCE
+    waiting = asyncio.create_task(poller.wait(row, until, enough=lambda task: task.status is not Status.SUBMITTING))
+    await journal.asked.wait()
+    poller.publish(refuse(row, Failure("rejected", "no"), 1.0))
+    journal.let_go.set()
+    with anyio.fail_after(PATIENCE / 2):
+        answered, _ = await waiting
+    assert answered.status is Status.REFUSED
 
 
 async def test_a_defect_in_a_poll_ends_the_polling_of_that_task_only_until_the_next_sweep(

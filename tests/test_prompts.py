@@ -149,6 +149,7 @@ def test_possible_options_compile_to_pictures_then_words_then_each_flag_once_in_
 
 @unhurried
 @given(plain_words, possible_options())
+@example("a mug", Options(image_urls=("http://a/",), image_weight=1.1754943508222875e-38))
 def test_a_compiled_prompt_compiles_to_itself_and_takes_none_of_its_options_again(
     prompt: str, options: Options
 ) -> None:

@@ -331,6 +331,20 @@ async def test_five_album_covers_take_seven_calls(sim: Simulator, spawn: Spawn) 
     assert calls <= 7
 
 
+# --- what is wrong
+
+
+async def test_problems_of_arguments_and_of_the_prompt_are_said_in_one_answer(sim: Simulator, connect: Connect) -> None:
+    async with connect(sim) as caller:
+        error = await caller.error("generate_image", prompt="a mug --chaos 500 --foo 3", stylize="many", tiel=True)
+    said = error["message"]
+    assert "generate_image has no argument `tiel`; did you mean `tile`?" in said
+    assert '`stylize` must be a whole number between 0 and 1000 (got "many").' in said
+    assert "`--chaos` in the prompt must be" in said
+    assert "`--foo`" in said
+    assert sim.requests == []
+
+
 # --- what cannot be done
 
 

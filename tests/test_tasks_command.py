@@ -158,7 +158,7 @@ async def test_an_abandoned_submission_frees_its_claim_in_a_running_server(
         assert lost in done.stdout
         fresh = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
         assert fresh["submission_id"] != lost
-        assert (fresh["task_id"], fresh["duplicate_of_open_task"]) == (sim.ledger[1].task_id, False)
+        assert (fresh["task_id"], fresh["duplicate_of"]) == (sim.ledger[1].task_id, None)
         assert len(sim.submits()) == 2
         shown = await caller.task("get_task", task_id=lost, wait_seconds=0)
         assert shown["status"] == "abandoned"

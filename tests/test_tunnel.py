@@ -6,6 +6,8 @@ import base64
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
 
 import pytest
 import stamina
@@ -16,6 +18,8 @@ from test_cli import run
 from tunnels import HOST, Tunnel, Way, secured
 
 from mj_mcp.egress import authorities, read_tunnel
+from mj_mcp.errors import ImageUnavailable
+from mj_mcp.pictures import PictureClient
 from mj_mcp.proxy.http import TRIES_BEFORE_SENDING, Answer, Call, Http, NoAnswer
 from mj_mcp.simulator import Fault, Simulator, faults
 
@@ -46,17 +50,11 @@ def _tries_without_waits() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _no_proxies_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @asynccontextmanager
 async def reached(sim: Simulator, authority: trustme.CA, tunnel: Tunnel) -> AsyncIterator[Http]:
     """A client of the simulator behind TLS, which only the tunnel can find."""
     async with secured(sim.port, authority, HOST) as port, tunnel:
-        tunnel._ports[f"{HOST}:443"] = port
+        tunnel.ports[f"{HOST}:443"] = port
         http = Http(TARGET, KEY, tunnel=tunnel.url)
         yield http
         await http.aclose()
@@ -86,7 +84,7 @@ async def test_a_tunnel_carries_submits_and_looks_and_never_sees_the_key(sim: Si
 async def test_the_tunnels_password_is_for_the_tunnel_alone(sim: Simulator, authority: trustme.CA) -> None:
     tunnel = Tunnel({})
     async with secured(sim.port, authority, HOST) as port, tunnel:
-        tunnel._ports[f"{HOST}:443"] = port
+        tunnel.ports[f"{HOST}:443"] = port
         http = Http(TARGET, KEY, tunnel=tunnel.url.replace("//", "//me:canary-pass@"))
         assert isinstance(await http.request(post()), Answer)
         await http.aclose()
@@ -242,6 +240,106 @@ async def test_certificates_that_cannot_be_read_are_named(text: str | None, cert
     assert isinstance(outcome, NoAnswer)
     assert not outcome.sent
     assert "SSL_CERT_FILE" in outcome.reason
+
+
+# --- pictures
+
+CDN = "cdn.test"
+
+
+async def never(*_: object) -> NoReturn:
+    raise AssertionError("this machine must neither resolve nor dial")
+
+
+@asynccontextmanager
+async def fetching(
+    sim: Simulator, authority: trustme.CA, tunnel: Tunnel, own: str = TARGET
+) -> AsyncIterator[PictureClient]:
+    """A client of pictures that reaches https through the tunnel alone."""
+    names = (CDN, urlsplit(own).hostname or "")
+    async with secured(sim.port, authority, *names) as port, tunnel:
+        tunnel.ports.update({f"{name}:443": port for name in names})
+        async with PictureClient(own, None, never, never, tunnel_for=lambda _url: tunnel.url) as pictures:
+            yield pictures
+
+
+@pytest.mark.usefixtures("certificates")
+@pytest.mark.parametrize(
+    ("link", "own"),
+    [
+        (f"https://{CDN}/hostile/large", TARGET),
+        ("https://intranet/hostile/large", "https://intranet/api"),  # a person configured that one
+    ],
+)
+async def test_a_picture_comes_through_the_tunnel_which_resolves_its_name(
+    link: str, own: str, sim: Simulator, authority: trustme.CA
+) -> None:
+    picture = b"the bytes of a picture"
+    sim.inject("picture", faults.status(200, picture))
+    tunnel = Tunnel({})
+    async with fetching(sim, authority, tunnel, own) as pictures:
+        assert await pictures.fetch(link) == picture
+    assert [head.split()[1].decode() for head in tunnel.asked] == [f"{urlsplit(link).hostname}:443"]
+    assert sim.fired == {"status_200": 1}
+
+
+NOT_PUBLIC = [
+    "127.0.0.1",
+    "10.0.0.1",
+    "169.254.169.254",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "localhost",
+    "localhost.",
+    "LOCALHOST",
+    "a.localhost",
+    "intranet",
+    "intranet.",
+]
+
+
+@pytest.mark.parametrize("host", NOT_PUBLIC)
+@pytest.mark.parametrize("redirected", [False, True])
+async def test_a_tunnel_is_never_asked_for_what_is_not_public(
+    host: str, redirected: bool, sim: Simulator, authority: trustme.CA, certificates: Path
+) -> None:
+    there = f"https://{host}/x.png"
+    if redirected:
+        sim.inject("picture", faults.status(302, headers={"Location": there}))
+    tunnel = Tunnel({})
+    async with fetching(sim, authority, tunnel) as pictures:
+        with pytest.raises(ImageUnavailable, match="is not a public one"):
+            await pictures.fetch(f"https://{CDN}/hostile/large" if redirected else there)
+    assert len(tunnel.asked) == redirected
+    assert sum(sim.fired.values()) == redirected
+
+
+@pytest.mark.usefixtures("certificates")
+@pytest.mark.parametrize(
+    ("way", "answer"), [row[1:] for row in FAILED_CONNECTS], ids=[row[0] for row in FAILED_CONNECTS]
+)
+async def test_a_picture_whose_connect_fails_is_unavailable(
+    way: Way, answer: bytes, sim: Simulator, authority: trustme.CA
+) -> None:
+    tunnel = Tunnel({}, way=way, answer=answer)
+    async with fetching(sim, authority, tunnel) as pictures:
+        with pytest.raises(ImageUnavailable, match=f"the connection to the picture's host {CDN} failed"):
+            await pictures.fetch(f"https://{CDN}/hostile/large")
+    assert len(tunnel.asked) == 1
+
+
+async def test_a_picture_over_plain_http_never_goes_through_a_tunnel(sim: Simulator) -> None:
+    sim.inject("picture", faults.status(200, b"the bytes"))
+    async with Tunnel({}) as tunnel, PictureClient(sim.url, tunnel_for=lambda _url: tunnel.url) as pictures:
+        assert await pictures.fetch(f"{sim.url}/hostile/large") == b"the bytes"
+        assert tunnel.asked == []
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://127.0.0.1:port", "http://["])
+async def test_pictures_name_a_proxy_that_cannot_be_used(proxy: str) -> None:
+    async with PictureClient(TARGET, None, never, never, tunnel_for=lambda _url: proxy) as pictures:
+        with pytest.raises(ImageUnavailable, match="HTTPS_PROXY cannot be used"):
+            await pictures.fetch(f"https://{CDN}/x.png")
 
 
 # --- the whole server

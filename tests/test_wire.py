@@ -311,6 +311,8 @@ def test_numbers_that_are_none_do_not_break_a_look(raw: bytes) -> None:
         ({"task": None, "images": None}, 200),
         ({"code": 404, "reason": "TASK_NOT_FOUND", "message": "no such task"}, 200),
         ({"code": 404, "reason": "TASK_NOT_FOUND", "message": "no such task"}, 404),
+        ({"code": 400, "reason": "TASK_NOT_FOUND", "message": "no such task"}, 400),
+        ({"description": "task_no_found ", "type": "upstream_error", "code": 4}, 400),
     ],
 )
 def test_a_proxy_that_does_not_know_the_task_is_understood(body: object, status: int) -> None:

@@ -26,7 +26,7 @@ class Tunnel:
         self, ports: dict[str, int], *, way: Way = "open", answer: bytes = b"200 Connection established"
     ) -> None:
         """`ports` by `host:port`, as it is asked for them. `way` is how it answers a CONNECT; `answer` its words."""
-        self._ports = ports
+        self.ports = ports
         self._way = way
         self._answer = answer
         self._open: set[asyncio.Task[None]] = set()
@@ -74,7 +74,7 @@ class Tunnel:
             case "open":
                 writer.write(b"HTTP/1.1 " + self._answer + b"\r\n\r\n")
                 if self._answer.startswith(b"200"):
-                    await self._relay(self._ports[target], reader, writer)
+                    await self._relay(self.ports[target], reader, writer)
 
     async def _relay(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner = await asyncio.open_connection("127.0.0.1", port)

@@ -75,7 +75,7 @@ def take_place(db: Db, account: str, task: Task, slot: str, now: float, *, limit
         " ON CONFLICT (submission_id) DO UPDATE SET seen_at = excluded.seen_at",
         (account, task.owner, slot, now),
     )
-    ahead = next(
+    ahead = min(
         number
         for number, (waiting, owner, seen_at) in enumerate(_in_turn(db, account))
         if waiting == slot or (owner == task.owner and seen_at < now - QUEUE_SECONDS)

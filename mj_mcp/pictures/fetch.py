@@ -1,8 +1,9 @@
 """Fetching the bytes of one picture, safely.
 
-Owns the client that asks strangers' hosts: no credentials, no cookies, no proxies from the environment, no content
-encodings, hard caps on bytes and time, every redirect followed by hand through the same guard. Must not know the
-proxy's API or its key, what the bytes mean, or where they go.
+Owns the client that asks strangers' hosts: no credentials, no cookies, no content encodings, hard caps on bytes and
+time, every redirect followed by hand through the same guard. Through the tunnel of `HTTPS_PROXY` the name is checked,
+and what it resolves to is the tunnel's to check. Must not know the proxy's API or its key, what the bytes mean, or
+where they go.
 
 It speaks through httpcore alone: nothing there adds headers, follows, decodes or logs an address by itself.
 """
@@ -15,14 +16,15 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import cache
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import unquote, urlsplit
 
 import httpcore
 
+from mj_mcp.egress import authorities
 from mj_mcp.errors import ImageUnavailable
-from mj_mcp.pictures.guard import Connect, GuardedBackend, Resolve, dial, system_resolver
+from mj_mcp.pictures.guard import Connect, GuardedBackend, Resolve, dial, is_public_name, system_resolver
 from mj_mcp.pictures.link import Link, follow, host_matches, origin, parse_link
 
 MAX_BYTES: Final = 64 * 2**20
@@ -37,6 +39,7 @@ CEILING_SECONDS: Final = 300.0
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _EXPIRED = {401, 403, 404, 410}
+_FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, httpcore.TimeoutException, OSError)
 
 
 class LinkExpired(ImageUnavailable):
@@ -57,6 +60,7 @@ class PictureClient:
         max_bytes: int = MAX_BYTES,
         user_agent: str = "mj-mcp",
         tls: ssl.SSLContext | None = None,
+        tunnel_for: Callable[[str], str | None] = lambda _url: None,
     ) -> None:
         """Remember who may be asked.
 
@@ -68,7 +72,8 @@ class PictureClient:
             stall_seconds: until the body begins (names, connections, redirects), and for every `STALL_BYTES` of it.
             max_bytes: of one picture, on the wire.
             user_agent: sent with every request.
-            tls: for https; certifi's authorities when left out.
+            tls: for https; the authorities of this machine when left out.
+            tunnel_for: the HTTP proxy through which a URL is reached, if any. Only https may be.
         """
         self._own = origin(own_url)
         self._image_hosts = image_hosts
@@ -78,8 +83,9 @@ class PictureClient:
         self._max_bytes = max_bytes
         self._user_agent = user_agent
         self._tls = tls
+        self._tunnel_for = tunnel_for
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._pools: dict[str | None, httpcore.AsyncConnectionPool] = {}
         self._names = ThreadPoolExecutor(MAX_AT_ONCE // 2, thread_name_prefix="mj-picture-names")
 
     async def __aenter__(self) -> Self:
@@ -88,8 +94,8 @@ class PictureClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
         self._names.shutdown(wait=False, cancel_futures=True)
 
     async def fetch(self, url: str) -> bytes:
@@ -113,28 +119,32 @@ class PictureClient:
                 late = f"it was not complete after {CEILING_SECONDS:g} s"
                 why = late if clock() >= ceiling else slow
                 raise ImageUnavailable(f"the picture from {link.host} did not arrive: {why}") from None
-            except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError):
+            except _FAILURES:
                 raise ImageUnavailable(f"the connection to the picture's host {link.host} failed") from None
 
     async def _follow(self, link: Link, go_on: Callable[[], None]) -> bytes:
         for _ in range(1 + MAX_REDIRECTS):
-            self._admit(link)
-            async with self._asked(link) as answer:
+            tunnel = self._tunnel_for(f"https://{link.authority}") if link.scheme == "https" else None
+            self._admit(link, tunnel)
+            async with self._asked(link, tunnel) as answer:
                 if answer.status not in _REDIRECTS:
                     return await self._body(link, answer, go_on)
                 location = _header(answer, b"location")
             link = follow(link, location)
         raise ImageUnavailable(f"the picture's link redirects more than {MAX_REDIRECTS} times")
 
-    def _admit(self, link: Link) -> None:
-        own = (link.host.rstrip("."), link.port) == self._own
-        if not own and self._image_hosts is not None and not host_matches(link.host, self._image_hosts):
+    def _admit(self, link: Link, tunnel: str | None) -> None:
+        if (link.host.rstrip("."), link.port) == self._own:
+            return
+        if self._image_hosts is not None and not host_matches(link.host, self._image_hosts):
             raise ImageUnavailable(f"the picture's host {link.host} is not among the hosts that are allowed")
+        if tunnel is not None and not is_public_name(link.host):  # else it is checked when it is dialled
+            raise ImageUnavailable(f"the picture's host {link.host} is not a public one")
 
     @asynccontextmanager
-    async def _asked(self, link: Link) -> AsyncIterator[httpcore.Response]:
-        if self._pool is None:
-            self._pool = self._open_pool()
+    async def _asked(self, link: Link, tunnel: str | None) -> AsyncIterator[httpcore.Response]:
+        if tunnel not in self._pools:
+            self._pools[tunnel] = self._open_tunnel(tunnel) if tunnel else self._open_pool()
         url = httpcore.URL(scheme=link.scheme, host=link.host, port=link.port, target=link.target)
         headers = [
             ("Host", link.authority),
@@ -142,16 +152,34 @@ class PictureClient:
             ("Accept", "image/png,image/jpeg,image/webp,image/gif,*/*;q=0.1"),
             ("Accept-Encoding", "identity"),
         ]
-        async with self._pool.stream("GET", url, headers=headers) as answer:
+        async with self._pools[tunnel].stream("GET", url, headers=headers) as answer:
             yield answer
 
     def _open_pool(self) -> httpcore.AsyncConnectionPool:
         """No connection is kept: every request is dialled, and so checked, anew."""
         return httpcore.AsyncConnectionPool(
-            ssl_context=self._tls or _authorities(),
+            ssl_context=self._tls or authorities(),
             max_connections=MAX_AT_ONCE,
             max_keepalive_connections=0,
             network_backend=GuardedBackend(self._own, self._resolve or system_resolver(self._names), self._connect),
+        )
+
+    def _open_tunnel(self, proxy: str) -> httpcore.AsyncHTTPProxy:
+        """The environment names this proxy, so it may be anywhere."""
+        try:
+            parts = urlsplit(proxy)
+            usual = {"http": 80, "https": 443}[parts.scheme]
+            port = parts.port or usual
+        except (ValueError, KeyError):
+            raise ImageUnavailable("HTTPS_PROXY cannot be used: it must be like http://host:port") from None
+        tls = self._tls or authorities()
+        return httpcore.AsyncHTTPProxy(
+            httpcore.URL(scheme=parts.scheme, host=parts.hostname or "", port=port, target="/"),
+            proxy_auth=(unquote(parts.username), unquote(parts.password or "")) if parts.username else None,
+            ssl_context=tls,
+            proxy_ssl_context=tls if parts.scheme == "https" else None,
+            max_connections=MAX_AT_ONCE,
+            max_keepalive_connections=0,
         )
 
     async def _body(self, link: Link, answer: httpcore.Response, go_on: Callable[[], None]) -> bytes:
@@ -179,12 +207,6 @@ class PictureClient:
 
     def _too_large(self, link: Link) -> ImageUnavailable:
         return ImageUnavailable(f"the picture from {link.host} is larger than {self._max_bytes:,} bytes")
-
-
-@cache
-def _authorities() -> ssl.SSLContext:
-    """Certifi's, read once: that takes some 20 ms."""
-    return httpcore.default_ssl_context()
 
 
 def _header(answer: httpcore.Response, name: bytes) -> str:

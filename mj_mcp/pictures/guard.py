@@ -87,6 +87,17 @@ def is_public(address: Address) -> bool:
     return address in _GLOBAL_UNICAST and address.is_global and not any(address in net for net in _REFUSED_V6)
 
 
+def is_public_name(host: str) -> bool:
+    """Whether a host may be handed to a tunnel, which resolves it: a public address, or a name outside this network.
+
+    `localhost` and single-label names are not. What any other name resolves to is the tunnel's to check.
+    """
+    if address := parse_address(host):
+        return is_public(address)
+    labels = host.lower().rstrip(".").split(".")
+    return len(labels) > 1 and labels[-1] != "localhost"
+
+
 def parse_address(text: str) -> Address | None:
     """An address as the dialler takes it (a mapped one as the IPv4 address it is), or None when it is none."""
     try:

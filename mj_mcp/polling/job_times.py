@@ -15,12 +15,11 @@ REMEMBERED = 40
 ENOUGH = 15
 """With fewer jobs than that, polls are those of the fixed loop."""
 
-SCOUT = 7
+FEW, SCOUT = 7, 4
 """Of so many jobs open at once, one is polled from P on: it shows when today's jobs are quicker than the last ones."""
 
 STUCK = 2.0
 """A job that takes so many times as long as all remembered ones holds the others up no longer."""
-
 
 JUST_AFTER = 0.2
 """Seconds after the end that the proxy's reports promise."""
@@ -45,7 +44,7 @@ class JobTimes:
     def begin(self, name: str, claimed_at: float) -> None:
         """A job is open, and is polled from its claim on."""
         self._open[name] = claimed_at
-        if (len(self._scouts) + 1) * SCOUT < len(self._open):
+        if FEW + SCOUT * len(self._scouts) < len(self._open):
             self._scouts.add(name)
 
     def drop(self, name: str) -> None:

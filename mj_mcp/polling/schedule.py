@@ -100,6 +100,8 @@ def _plans(cells: _Cells, latest: float, *, early: bool) -> Iterator[tuple[float
             return
         polls = [0] * first + [fixed] * (len(ended) - 1 - first)
         polls[first] = max(fixed, math.ceil(width / (latest - first * width) - SLACK))
+        if polls[first] > cells.most:
+            continue
         missed = sum(ended[:first])
         spare = cells.fixed_polls(first) - missed - (cells.opened[0] if early and first else 0)
         spare -= (polls[first] - fixed) * cells.price(first)
@@ -144,6 +146,11 @@ class _Cells:
         opened = [len(jobs) - before for before in accumulate(ended[:-1], initial=0.0)]
         return cls(width, fixed, ended, opened)
 
+    @property
+    def most(self) -> int:
+        """Polls in one cell, at most."""
+        return self.fixed * max(1, min(MOST_PER_P, int(self.width / self.fixed)))
+
     def fixed_polls(self, before: int) -> float:
         """Polls that the fixed loop made in the cells before that one."""
         open_jobs, ends = sum(self.opened[:before]), sum(self.ended[:before])
@@ -155,11 +162,10 @@ class _Cells:
 
     def more_polls(self) -> Iterator[tuple[float, int, int, float]]:
         """Each poll more that a cell may have: delay that it saves for its price, cell, polls so far, price."""
-        most = self.fixed * max(1, min(MOST_PER_P, int(self.width / self.fixed)))
         for cell, ended in enumerate(self.ended[:-1]):
             if ended > 0 and (price := self.price(cell)) > 0:
                 worth = ended * self.width / 2 / price
-                for count in range(self.fixed, most):
+                for count in range(self.fixed, self.most):
                     yield worth / (count * (count + 1)), cell, count, price
 
 

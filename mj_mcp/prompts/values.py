@@ -181,10 +181,10 @@ def _number(text: str) -> object:
 
 
 def plain(value: object) -> str:
-    """A number without exponent, sign or trailing zeros; anything else as it is."""
+    """A number without exponent, sign or trailing zeros, to as many decimals as are read; anything else as it is."""
     if not isinstance(value, float):
         return str(value)
-    digits = format(Decimal(repr(abs(value))), "f")
+    digits = format(round(Decimal(repr(abs(value))), 20), "f")
     return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 

@@ -56,6 +56,9 @@ ENDS: dict[str, Status] = {
 }
 """The end states, with or without `TASK_STATUS_` before them. The specification's are SUCCEED and FAILED."""
 
+UNKNOWN_TASK = frozenset({"TASK_NOT_FOUND", "task_no_found"})
+"""By name, whatever the HTTP status: the vendor family's, and new-api's with HTTP 400."""
+
 REASONS = ("reason", "err_detail", "fail_reason", "failReason", *WORDS)
 """Where a failed task says why."""
 
@@ -109,6 +112,8 @@ def _trouble(answer: Answer, fields: Fields, redact: Redact) -> Trouble | None:
     kind = REFUSAL_STATUSES.get(status) or REFUSALS.get(name or "")
     if kind in {Unauthorized, Busy}:
         return Trouble(kind.code, describe(answer, redact), answer.retry_after)
+    if name in UNKNOWN_TASK:
+        return None
     if name in WRONG_PATH:
         return Trouble(UpstreamError.code, f"{describe(answer, redact)}: check the path of MJ_BASE_URL")
     if status >= 500 or not (is_ok(answer.status) or answer.status == 404):
@@ -118,6 +123,8 @@ def _trouble(answer: Answer, fields: Fields, redact: Redact) -> Trouble | None:
 
 def _is_unknown(answer: Answer, fields: Fields) -> bool:
     """Whether the proxy knows no such task: HTTP 404, an empty answer, `{"task": null}` or a submit's refusal."""
+    if name_in(fields) in UNKNOWN_TASK:
+        return True
     if answer.status == 404:
         return not is_page(answer)
     return is_nothing(answer) or (fields.get("task") is None and (code_in(fields) is not None or "task" in fields))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -64,11 +64,19 @@ class Arguments:
     """Options that were left out because a strict host had filled every number (`drop_zeros`)."""
 
 
-def read_arguments(tool: str, given: Mapping[str, Any], schema: Schema, *, drop_zeros: bool = False) -> Arguments:
+def read_arguments(
+    tool: str,
+    given: Mapping[str, Any],
+    schema: Schema,
+    *,
+    drop_zeros: bool = False,
+    check: Callable[[Mapping[str, Any]], Sequence[str]] | None = None,
+) -> Arguments:
     """Read the arguments of one call by the tool's input schema.
 
     null, "" and the words of `ABSENT_WORDS` leave an optional argument out. With `drop_zeros`, a 0 does so too where
-    every number of the schema is given (`wait_seconds` apart): a host with strict schemas has to fill each.
+    every number of the schema is given (`wait_seconds` apart): a host with strict schemas has to fill each. Where
+    something is wrong, `check` is asked what else is wrong with the values that can be read.
 
     Raises:
         InvalidRequest: names every problem of the call.
@@ -92,6 +100,7 @@ def read_arguments(tool: str, given: Mapping[str, Any], schema: Schema, *, drop_
             except InvalidRequest as failure:
                 problems += failure.problems
     if problems:
+        problems += check(values) if check else ()
         more = [f"There are {len(problems) - MOST_PROBLEMS} more problems."] if len(problems) > MOST_PROBLEMS else []
         raise InvalidRequest.because(*problems[:MOST_PROBLEMS], *more)
     return Arguments(values, dropped, zeros)
@@ -114,7 +123,7 @@ def _filled_zeros(present: Mapping[str, Any], known: Mapping[str, Schema]) -> tu
 
 def _unknown(tool: str, name: str, known: Mapping[str, Schema]) -> str:
     near = MEANT.get(name) if MEANT.get(name) in known else None
-    nearest = near or next(iter(get_close_matches(name[:80], known, n=1, cutoff=0.4)), None)
+    nearest = near or next(iter(get_close_matches(name[:80], known, n=1, cutoff=0.55)), None)
     hint = f"; did you mean `{nearest}`?" if nearest else "."
     return f"{tool} has no argument `{shortened(name)}`{hint} It takes: {', '.join(known)}."
 

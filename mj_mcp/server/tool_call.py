@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -19,8 +20,9 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 from opentelemetry.trace import get_current_span
 
-from mj_mcp.errors import LimitReached, MjError, NotConfigured
+from mj_mcp.errors import InvalidRequest, LimitReached, MjError, NotConfigured
 from mj_mcp.happenings import Called, Observer
+from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.server.arguments import read_arguments
 from mj_mcp.server.client_timeouts import ProposedWaits, wait_budget
 from mj_mcp.server.identity import caller
@@ -157,7 +159,9 @@ class CheckedTool(Tool):
             return error_result(LimitReached(f"this login may look, not buy: it lacks the scope {SPEND}"))
         try:
             shared.require_key()
-            given = read_arguments(self.name, arguments, self.parameters, drop_zeros=self.name == "generate_image")
+            imagines = self.name == "generate_image"
+            check = partial(prompt_problems, extra_flags=shared.settings.extra_flags) if imagines else None
+            given = read_arguments(self.name, arguments, self.parameters, drop_zeros=imagines, check=check)
             if given.dropped:
                 log.info("host_fields_dropped", fields=sorted(given.dropped))
             warnings = (f"0 was taken as left out for: {', '.join(given.zeros)}.",) if given.zeros else ()
@@ -166,6 +170,22 @@ class CheckedTool(Tool):
         except MjError as failure:
             return error_result(failure, spends=spends)
         return result
+
+
+def prompt_problems(values: Mapping[str, Any], extra_flags: frozenset[str]) -> Sequence[str]:
+    """What is wrong with a prompt and its options, as far as they could be read."""
+    names = [field.name for field in fields(Options) if field.name in values]
+    options: dict[str, Any] = {
+        name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in names
+    }
+    multiple = values.get("allow_multiple", False)
+    try:
+        compile_prompt(
+            values.get("prompt", "any"), Options(**options), allow_multiple=multiple, extra_flags=extra_flags
+        )
+    except InvalidRequest as failure:
+        return failure.problems
+    return ()
 
 
 def checked(verb: Callable[..., Any], **published: Any) -> CheckedTool:  # noqa: ANN401 - as `Tool.from_function`

@@ -24,10 +24,11 @@ from expected import LIMITS, Limit
 from judge import CHECKS, SLOW_JOB, SLOW_JOB_SECONDS, Tools, compare, make_calls, play_slow_job
 from running import SCRIPTS, Script, Session, running, serving, tools_of
 
+from mj_mcp import __version__
 from mj_mcp.simulator import Simulator
 
 AT_ONCE = 2
-TRIES = 3
+TRIES = 5
 """Some clients give a server 5 s to start, which a busy machine may need; nothing was called by then."""
 MOST_LOG = 3000
 MOST_PLACES = 4
@@ -86,9 +87,10 @@ class Row:
 
     @property
     def good(self) -> bool:
-        """Whether there is nothing new."""
+        """Whether everything was tried and nothing is new."""
         known = [limit for limit in LIMITS if limit.client == self.name]
-        return known == self.limits and {self.verdict(check) for check in COLUMNS}.isdisjoint({"LOST", "STALE"})
+        news = {self.verdict(check) for check in COLUMNS} & {"LOST", "STALE"}
+        return known == self.limits and not news and self.losses.keys() >= set(CHECKS)
 
 
 async def tried(script: Script, transport: str, folder: Path) -> Row:
@@ -169,7 +171,7 @@ def page(rows: list[Row]) -> str:
         lines.append(f"| {row.name} | {row.version} | {row.transport} | {' | '.join(cells)} |")
     day = datetime.now(UTC).date().isoformat()
     numbered = [f"{number}. {note}" for number, note in enumerate(notes, 1)]
-    return "\n".join([f"Run on {day} with {len(rows)} clients and transports.", "", *lines, "", *numbered])
+    return "\n".join([f"mj-mcp {__version__}, tried on {day}.", "", *lines, "", *numbered])
 
 
 def write(path: Path, text: str) -> None:

@@ -8,10 +8,10 @@ from bridge import SERVER, Step, declared, play, reached
 
 
 async def main() -> None:
-    parameters = StdioServerParams(**SERVER)
-    async with McpWorkbench(parameters) as workbench:
+    patient = StdioServerParams(**SERVER, read_timeout_seconds=60)
+    schemas = [tool.schema for tool in await mcp_server_tools(patient)]
+    async with McpWorkbench(StdioServerParams(**SERVER)) as workbench:
         await workbench.list_tools()  # it does not say before that it could not connect
-        schemas = [tool.schema for tool in await mcp_server_tools(parameters)]
 
         async def call(step: Step) -> dict[str, object]:
             result = await workbench.call_tool(step.tool, step.arguments)
