@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from mj_mcp.cli import main
+from mj_mcp.cli.commands import main
 
 BEAT_SECONDS = 0.005
 LATE_MS = 5.0

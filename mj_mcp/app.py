@@ -10,23 +10,22 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from mj_mcp.archive.store import Vault
 from mj_mcp.egress import read_tunnel
+from mj_mcp.events import Ended, News, Observer, Opened, ignore
 from mj_mcp.gallery import Gallery
-from mj_mcp.happenings import Ended, Observer, Opened, ignore
 from mj_mcp.journal import Journal, Limits, open_journal
 from mj_mcp.logs import redactor
-from mj_mcp.news import News
 from mj_mcp.pictures import Darkroom, PictureClient, open_bucket
 from mj_mcp.polling.open_jobs import Timings
 from mj_mcp.polling.poller import Poller
 from mj_mcp.proxy import Proxy
 from mj_mcp.proxy.http import Http
-from mj_mcp.records import Records
 from mj_mcp.settings import Settings
+from mj_mcp.settlement import Records
 from mj_mcp.studio import Studio
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Task
-from mj_mcp.vault import Vault
 
 GRACE_SECONDS = 20.0
 """How long a stop waits for the answers to POSTs in flight, so that they are recorded."""

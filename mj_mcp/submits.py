@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 import structlog
 
 from mj_mcp.errors import Busy, MjError, StorageUnavailable, Unauthorized
-from mj_mcp.happenings import Observer, Submitted, ignore
-from mj_mcp.journal import KEPT_SECONDS, Claim, Journal, Limits
-from mj_mcp.news import Tick
+from mj_mcp.events import Observer, Submitted, Tick, ignore
+from mj_mcp.journal import Claim, Journal, Limits
+from mj_mcp.journal.protocol import KEPT_SECONDS
 from mj_mcp.polling.poller import TICK_SECONDS, Poller
 from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Submit
 from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, doubt, refuse

@@ -10,13 +10,13 @@ from typing import Any
 
 from PIL import Image as Drawn
 
+from mj_mcp.archive.store import Vault
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.gallery import Gallery
 from mj_mcp.journal import Journal, open_journal
 from mj_mcp.pictures import Darkroom
 from mj_mcp.proxy import Unknown
 from mj_mcp.tasks import Image, Kind, Status, Task
-from mj_mcp.vault import Vault
 
 ROOM = 10**9
 

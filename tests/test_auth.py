@@ -24,7 +24,8 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
-from mj_mcp.server.auth import (
+from mj_mcp.auth.tokens import PREFIX, READ, SCOPES, SPEND, TokenFile, add_token, revoke_token
+from mj_mcp.server.bearer import (
     FREE_FAILURES,
     LAST_DELAY_SECONDS,
     MAX_ADDRESSES,
@@ -34,7 +35,6 @@ from mj_mcp.server.auth import (
 )
 from mj_mcp.server.render import SPENDING_TOOLS
 from mj_mcp.simulator import Simulator
-from mj_mcp.tokens import PREFIX, READ, SCOPES, SPEND, TokenFile, add_token, revoke_token
 
 pytestmark = [
     pytest.mark.anyio,

@@ -24,11 +24,11 @@ from lives import live
 from PIL import Image
 from structlog.testing import capture_logs
 
+from mj_mcp.archive.store import Vault
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.pictures import MAX_BYTES, SHEET, SHEET_BYTES, Bucket, BucketUnavailable, Darkroom, What, open_bucket
 from mj_mcp.settings import SettingsError, read_settings
 from mj_mcp.simulator import Simulator
-from mj_mcp.vault import Vault
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ def place(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits half a minute waits a moment."""
-    monkeypatch.setattr("mj_mcp.vault.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("mj_mcp.archive.store.RETRY_SECONDS", 0.1)
 
 
 @asynccontextmanager
@@ -253,8 +253,8 @@ async def test_a_bucket_without_a_key_it_knows_and_one_that_is_not_there_say_wha
 
 
 async def test_a_bucket_that_never_answers_is_given_up_in_time(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mj_mcp.pictures.bucket.READ_SECONDS", 0.2)
-    monkeypatch.setattr("mj_mcp.pictures.bucket.WRITE_SECONDS", 0.3)
+    monkeypatch.setattr("mj_mcp.archive.bucket.READ_SECONDS", 0.2)
+    monkeypatch.setattr("mj_mcp.archive.bucket.WRITE_SECONDS", 0.3)
     async with scripted_server(silent) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         bucket = at(place)
@@ -390,8 +390,8 @@ async def test_a_bucket_that_hangs_delays_one_call_a_little_and_the_link_is_take
     replica: Connect, bucket_server: BucketServer, sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It holds the task's pictures, as the journal knows; the replica that is asked has none of them."""
-    monkeypatch.setattr("mj_mcp.pictures.bucket.READ_SECONDS", 0.5)
-    monkeypatch.setattr("mj_mcp.pictures.bucket.WRITE_SECONDS", 0.5)
+    monkeypatch.setattr("mj_mcp.archive.bucket.READ_SECONDS", 0.5)
+    monkeypatch.setattr("mj_mcp.archive.bucket.WRITE_SECONDS", 0.5)
     url = f"s3://{bucket_server.new()}"
     async with AsyncExitStack() as stack:
         silence = await stack.enter_async_context(scripted_server(silent))

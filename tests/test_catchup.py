@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from galleries import Clock, Host, opened, task
 
-from mj_mcp.catchup import LINK_SECONDS, LONGEST_SECONDS, SCAN_SECONDS, CatchUp
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.gallery import Gallery
+from mj_mcp.gallery.catch_up import LINK_SECONDS, LONGEST_SECONDS, SCAN_SECONDS, CatchUp
 from mj_mcp.journal import Page
 from mj_mcp.tasks import Task
 

@@ -24,8 +24,8 @@ from image import Step, read_dockerfile
 from ruamel.yaml import YAML
 
 from mj_mcp.app import GRACE_SECONDS
+from mj_mcp.archive.store import STOP_SECONDS
 from mj_mcp.settings import Settings
-from mj_mcp.vault import STOP_SECONDS
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

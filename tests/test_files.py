@@ -17,7 +17,7 @@ import pytest
 from conftest import PROTOCOLS, Served
 from test_http import journal
 
-from mj_mcp.server.files import AWAY_SECONDS, LIFETIME_SECONDS, signing_secret
+from mj_mcp.server.links import AWAY_SECONDS, LIFETIME_SECONDS, signing_secret
 from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.simulator import Simulator
 

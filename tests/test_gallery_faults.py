@@ -29,8 +29,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ImageContent, TextContent
 from PIL import Image
 
+from mj_mcp.gallery.sheets import STILL_FETCHING
 from mj_mcp.pictures import PictureClient
-from mj_mcp.sheets import STILL_FETCHING
 from mj_mcp.simulator import Simulator, faults
 
 pytestmark = pytest.mark.anyio
@@ -189,7 +189,7 @@ async def test_a_slow_look_and_hanging_pictures_share_the_time_of_one_call(sim: 
 async def test_viewing_and_saving_end_before_a_host_gives_up(
     sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mj_mcp.originals.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("mj_mcp.gallery.originals.ANSWER_SECONDS", 0.5)
     async with connect(sim, MJ_ARCHIVE="0") as caller:
         task_id = await finished(sim, caller)
         await caller.task("get_task", task_id=task_id, wait_seconds=10, include_image=False)
@@ -211,7 +211,7 @@ async def test_a_hole_is_tried_again_later_and_shown_until_it_is_filled(
         assert task_of(await shown(caller, task_id))["warnings"] != []
         sim.picture(task_id, 2, None)
         assert task_of(await shown(caller, task_id))["warnings"] != []  # not asked again at once
-        monkeypatch.setattr("mj_mcp.sheets.TRY_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr("mj_mcp.gallery.sheets.TRY_AGAIN_SECONDS", 0.0)
         result = await shown(caller, task_id)
         assert task_of(result)["warnings"] == []
         assert [tile_is_empty(sheet_of(result), place) for place in (1, 2, 3, 4)] == [False] * 4

@@ -356,8 +356,8 @@ def test_functions_stay_short() -> None:
         ("app", "print('x')", "prints"),
         ("demo", "say = print", "prints"),
         ("cli", "import sys\nsys.stdout.write('x')", "touches stdout"),
-        ("app", "import importlib\nimportlib.import_module('mj_mcp.cli')", "imports importlib"),
-        ("app", "__import__('mj_mcp.cli')", "uses __import__"),
+        ("app", "import importlib\nimportlib.import_module('mj_mcp.cli.commands')", "imports importlib"),
+        ("app", "__import__('mj_mcp.cli.commands')", "uses __import__"),
         ("cellar", "import os", "no room in the table"),
     ],
 )

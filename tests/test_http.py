@@ -28,7 +28,7 @@ from mcp_types import CallToolResult, Implementation
 from mj_mcp.app import open_studio
 from mj_mcp.server import build_server
 from mj_mcp.server.client_timeouts import CLIENT_WAIT_SECONDS
-from mj_mcp.server.door import Door
+from mj_mcp.server.host_guard import Door
 from mj_mcp.server.http import http_app, listen
 from mj_mcp.server.http import serve_http as serve
 from mj_mcp.settings import Settings, SettingsError

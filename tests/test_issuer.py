@@ -11,8 +11,8 @@ import anyio
 import pytest
 from authority import AUDIENCE, METADATA, Answer, Authority, forged
 
-from mj_mcp import issuer
-from mj_mcp.issuer import (
+from mj_mcp.auth import issuer
+from mj_mcp.auth.issuer import (
     FETCHES,
     FRESH_SECONDS,
     GOOD_SECONDS,

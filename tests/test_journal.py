@@ -23,22 +23,11 @@ import pytest
 
 import mj_mcp.journal
 from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import (
-    DOUBT_COUNTS_SECONDS,
-    KEPT_SECONDS,
-    LEASE_SECONDS,
-    QUEUE_SECONDS,
-    REPEAT_SECONDS,
-    Claim,
-    Journal,
-    Limits,
-    Page,
-    Place,
-    Usage,
-)
+from mj_mcp.journal import Claim, Journal, Limits, Page, Place, Usage
 from mj_mcp.journal.claims import ANSWERING
 from mj_mcp.journal.engine import Db, Engine, Rows
 from mj_mcp.journal.postgres import Postgres
+from mj_mcp.journal.protocol import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, LEASE_SECONDS, QUEUE_SECONDS, REPEAT_SECONDS
 from mj_mcp.journal.schema import MIGRATIONS, POSTGRES_TYPES, typed
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite

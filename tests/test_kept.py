@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 from galleries import Clock, Host, Opened, opened, png, task
 
-from mj_mcp.sheets import FETCHES_AT_ONCE, READS_AT_ONCE
+from mj_mcp.gallery.sheets import FETCHES_AT_ONCE, READS_AT_ONCE
 from mj_mcp.tasks import Task
 
 pytestmark = pytest.mark.anyio

@@ -23,9 +23,9 @@ import pytest
 from authority import AUDIENCE, Authority, forged, key_pair
 from conftest import INITIALIZE, KEY, Served
 
-from mj_mcp.server.auth import FREE_FAILURES
+from mj_mcp.auth.tokens import SCOPES, add_token
+from mj_mcp.server.bearer import FREE_FAILURES
 from mj_mcp.simulator import Simulator
-from mj_mcp.tokens import SCOPES, add_token
 
 pytestmark = [
     pytest.mark.anyio,

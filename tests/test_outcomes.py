@@ -23,7 +23,7 @@ from mj_mcp.proxy.outcomes import (
     read_code,
     read_submit,
 )
-from mj_mcp.proxy.requests import check_task_id
+from mj_mcp.proxy.text import check_task_id
 from mj_mcp.tasks import Failure
 
 KEY = "sk-canary/5f1b+77"

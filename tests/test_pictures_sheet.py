@@ -24,7 +24,7 @@ from mj_mcp.errors import ImageUnavailable, InvalidRequest
 from mj_mcp.pictures import Darkroom, Format, PictureInfo, Rendered, Tile, inspect, labelled_sheet, single_view
 from mj_mcp.pictures import contact_sheet as drawn
 from mj_mcp.pictures import tile as tiled
-from mj_mcp.pictures.measure import damage_is_unavailable, open_picture
+from mj_mcp.pictures.decode import damage_is_unavailable, open_picture
 from mj_mcp.pictures.sheet import converted
 
 RED, BLUE, WHITE = (200, 30, 30), (30, 30, 200), (255, 255, 255)

@@ -25,10 +25,11 @@ from databases import PATIENCE, Database
 from lives import live
 
 from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal import REPEAT_SECONDS, UNREAD, Claim, Limits
+from mj_mcp.journal import UNREAD, Claim, Limits
 from mj_mcp.journal.claims import ANSWERING
 from mj_mcp.journal.database import MIGRATING
 from mj_mcp.journal.postgres import Postgres
+from mj_mcp.journal.protocol import REPEAT_SECONDS
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.simulator import Simulator

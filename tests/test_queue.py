@@ -14,7 +14,7 @@ from conftest import Caller
 
 from mj_mcp.app import open_studio
 from mj_mcp.errors import Busy, TaskNotFound
-from mj_mcp.journal import KEPT_SECONDS
+from mj_mcp.journal.protocol import KEPT_SECONDS
 from mj_mcp.prompts import Options
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator

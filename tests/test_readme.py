@@ -12,7 +12,7 @@ import pytest
 import readme
 
 import mj_mcp
-from mj_mcp.cli import main
+from mj_mcp.cli.commands import main
 from mj_mcp.errors import ERRORS
 from mj_mcp.server.render import NEXT_STEPS
 from mj_mcp.settings import Settings

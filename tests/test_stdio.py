@@ -87,7 +87,7 @@ async def test_a_client_that_reads_no_more_ends_the_server_in_good_order(sim: Si
 STRAYS = """
 import os, subprocess, sys, threading, time
 from pathlib import Path
-from mj_mcp.cli import main
+from mj_mcp.cli.commands import main
 
 def litter():
     while not Path(sys.argv[1]).exists():

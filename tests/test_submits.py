@@ -20,10 +20,10 @@ from mj_mcp.polling.open_jobs import Timings
 from mj_mcp.polling.poller import Poller
 from mj_mcp.proxy import Proxy, imagine
 from mj_mcp.proxy.http import Http
+from mj_mcp.proxy.raising import raise_unless_accepted
 from mj_mcp.simulator import Simulator, faults
 from mj_mcp.submits import PAUSE_SECONDS, Submits
 from mj_mcp.tasks import Kind, Status, Task
-from mj_mcp.verdicts import raise_unless_accepted
 
 pytestmark = pytest.mark.anyio
 

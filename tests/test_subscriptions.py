@@ -17,10 +17,10 @@ from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.exceptions import MCPError
 
 from mj_mcp.app import open_studio
+from mj_mcp.auth.tokens import SCOPES, add_token
 from mj_mcp.server import build_server
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
-from mj_mcp.tokens import SCOPES, add_token
 
 pytestmark = [
     pytest.mark.anyio,

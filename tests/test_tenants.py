@@ -21,8 +21,8 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import ResourceTemplateReference
 
+from mj_mcp.auth.tokens import SCOPES, add_token
 from mj_mcp.simulator import Simulator
-from mj_mcp.tokens import SCOPES, add_token
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
 

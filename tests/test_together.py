@@ -15,12 +15,12 @@ from PIL import Image
 
 from mj_mcp.app import open_studio
 from mj_mcp.gallery import Gallery, Labelled, Shown
+from mj_mcp.gallery.sheets import LATE
 from mj_mcp.prompts import Options
 from mj_mcp.settings import Settings
-from mj_mcp.several import overview
-from mj_mcp.sheets import LATE
 from mj_mcp.simulator import Simulator, faults
 from mj_mcp.studio import Studio
+from mj_mcp.studio.several import overview
 from mj_mcp.tasks import LOCAL_OWNER, Task
 
 pytestmark = pytest.mark.anyio

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from test_cli import run
 
-from mj_mcp import tokens
-from mj_mcp.tokens import PREFIX, READ, SCOPES, TokenFile, TokensError, add_token, read_tokens, revoke_token
+from mj_mcp.auth import tokens
+from mj_mcp.auth.tokens import PREFIX, READ, SCOPES, TokenFile, TokensError, add_token, read_tokens, revoke_token
 
 pytestmark = pytest.mark.anyio
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from mj_mcp.errors import InvalidRequest
 from mj_mcp.logs import redactor
+from mj_mcp.proxy.dialects.gateway import MAX_IMAGES, Submit, change, fetch_path, imagine, read_look, simple_change
 from mj_mcp.proxy.http import Answer, NoAnswer
-from mj_mcp.proxy.requests import Submit, change, check_task_id, fetch_path, imagine, simple_change
-from mj_mcp.proxy.text import MAX_TEXT, MAX_URL, clean, clean_url
-from mj_mcp.proxy.wire import MAX_IMAGES, Look, Trouble, Unknown, read_look
+from mj_mcp.proxy.outcomes import Look, Trouble, Unknown
+from mj_mcp.proxy.text import MAX_TEXT, MAX_URL, check_task_id, clean, clean_url
 from mj_mcp.tasks import Failure, Image, Kind, Sighting, Status
 
 KEY = "sk-canary/5f1b+77"

@@ -5,8 +5,8 @@ Owns what counts as the same purchase. Runs inside the transaction of a claim, o
 
 from __future__ import annotations
 
-from mj_mcp.journal import REPEAT_SECONDS
 from mj_mcp.journal.engine import Db, Dialect
+from mj_mcp.journal.protocol import REPEAT_SECONDS
 from mj_mcp.journal.rows import load
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, Kind, Status, Task

@@ -6,8 +6,8 @@ Owns the leases. Everything here runs inside a transaction of the journal.
 from __future__ import annotations
 
 from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal import LEASE_SECONDS
 from mj_mcp.journal.engine import Db, Engine
+from mj_mcp.journal.protocol import LEASE_SECONDS
 from mj_mcp.journal.rows import NEVER, load, readable, store
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, WATCHED, Failure, Status, Task, doubt, refuse

@@ -10,8 +10,8 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from mj_mcp.errors import Busy, LimitReached
-from mj_mcp.journal import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, QUEUE_SECONDS, Limits, Usage
 from mj_mcp.journal.engine import Db
+from mj_mcp.journal.protocol import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, QUEUE_SECONDS, Limits, Usage
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, RUNNING, Kind, Status, Task
 

@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import LEASE_SECONDS, UNREAD, Claim, Limits, Page, Place, Usage
 from mj_mcp.journal.claims import answering
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.leases import Leases
 from mj_mcp.journal.limits import check_limits, count_usage, leave_queue, take_place
-from mj_mcp.journal.memory import Finished, LastKnown
+from mj_mcp.journal.protocol import LEASE_SECONDS, UNREAD, Claim, Limits, Page, Place, Usage
+from mj_mcp.journal.recent import Finished, LastKnown
 from mj_mcp.journal.rows import load, readable, store
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, TASKS, Kind, Status, Task, warn

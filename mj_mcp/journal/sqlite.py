@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mj_mcp.journal.engine import Db, Dialect
-from mj_mcp.journal.files import DEATH_SHOWS, ProcessLock, open_file, translated
 from mj_mcp.journal.schema import MIGRATIONS
+from mj_mcp.journal.sqlite_files import DEATH_SHOWS, ProcessLock, open_file, translated
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ beyond their ids, MCP, or the environment: what it may do is passed in.
     bucket        the same in an S3-compatible bucket, without one
 """
 
-from mj_mcp.pictures.archive import SHEET, Archive, What, name_of
-from mj_mcp.pictures.bucket import Bucket, BucketUnavailable, open_bucket
-from mj_mcp.pictures.darkroom import Darkroom
+from mj_mcp.archive.bucket import Bucket, BucketUnavailable, open_bucket
+from mj_mcp.archive.folder import SHEET, Archive, What, name_of
+from mj_mcp.pictures.decode import EXTENSION_OF, PictureInfo, inspect, media_type_of
 from mj_mcp.pictures.fetch import MAX_BYTES, LinkExpired, PictureClient
 from mj_mcp.pictures.files import (
     Original,
@@ -26,8 +26,8 @@ from mj_mcp.pictures.files import (
     sweep_leftovers,
     write_whole,
 )
-from mj_mcp.pictures.measure import EXTENSION_OF, PictureInfo, inspect, media_type_of
 from mj_mcp.pictures.sheet import SHEET_BYTES, Format, Rendered, Tile, contact_sheet, labelled_sheet, single_view, tile
+from mj_mcp.pictures.workers import Darkroom
 
 __all__ = [
     "EXTENSION_OF",

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable
-from mj_mcp.pictures.measure import EXTENSIONS
+from mj_mcp.pictures.decode import EXTENSIONS
 
 TEMPORARY: Final = ".mj-part-"
 """How the names of unfinished files begin."""

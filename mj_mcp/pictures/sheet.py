@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from mj_mcp.errors import ImageUnavailable, InvalidRequest
-from mj_mcp.pictures.measure import Opened, PictureInfo, damage_is_unavailable, decode, open_picture
+from mj_mcp.pictures.decode import Opened, PictureInfo, damage_is_unavailable, decode, open_picture
 
 if TYPE_CHECKING:
     from PIL import Image

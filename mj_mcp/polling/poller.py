@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 import structlog
 
 from mj_mcp.errors import StorageUnavailable, Unauthorized
-from mj_mcp.happenings import Load
+from mj_mcp.events import Load, Reader, Tick
 from mj_mcp.journal import Journal
-from mj_mcp.news import Reader, Tick
 from mj_mcp.polling.job_times import REMEMBERED
 from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, Timings
 from mj_mcp.polling.rate_limit import RateLimit

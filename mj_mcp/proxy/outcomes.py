@@ -1,4 +1,4 @@
-"""What became of a submit, and the tables that say so.
+"""What became of a submit or a fetch, and the tables that say so.
 
 Owns every code, reason and flag of the answer to a submit. Judges by the body where it is readable, then by the
 status. Knows nothing of connections, and not which proxy answers: each answer is read by its own shape.
@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from mj_mcp.errors import Busy, MjError, PromptRefused, Rejected, Unauthorized
 from mj_mcp.proxy.body import Fields, code_in, describe, is_ok, read_fields, status_of, words_in
 from mj_mcp.proxy.http import Answer, NoAnswer
-from mj_mcp.proxy.requests import is_task_id
-from mj_mcp.proxy.text import Redact, clean
-from mj_mcp.tasks import Failure
+from mj_mcp.proxy.text import Redact, clean, is_task_id
+from mj_mcp.tasks import Failure, Sighting
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,23 @@ class Doubtful:
 
 
 Outcome = Accepted | Refused | Doubtful
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The proxy knows no such task, or not yet, or no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The look failed; the task is as it was. `code` is one of our error codes."""
+
+    code: str
+    message: str
+    retry_after: float | None = None
+
+
+Look = Sighting | Unknown | Trouble
 
 # ------------------------------------------------------------------------------------------------ the tables
 

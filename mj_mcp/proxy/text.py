@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Callable
 from urllib.parse import quote, unquote, urlsplit
 
+from mj_mcp.errors import InvalidRequest
+
 Redact = Callable[[str], str]
 """Takes the key out of a text."""
 
@@ -67,3 +69,23 @@ def _names_a_host(url: str) -> bool:
         return bool(parts.hostname) and not set("@%") & set(parts.netloc) and parts.port != 0
     except ValueError:
         return False
+
+
+TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""Letters, digits and four signs, up to 128: anything else could change the URL."""
+
+
+def check_task_id(task_id: str) -> str:
+    """`task_id`, when it can stand in a URL.
+
+    Raises:
+        InvalidRequest: it holds other characters, or is longer than 128.
+    """
+    if not is_task_id(task_id):
+        raise InvalidRequest("task_id", task_id, "1 to 128 letters, digits, `.`, `_`, `:` or `-`")
+    return task_id
+
+
+def is_task_id(text: str) -> bool:
+    """Whether the text can be a task id, and can stand in a URL."""
+    return TASK_ID.fullmatch(text) is not None and set(text) != {"."}

@@ -18,7 +18,7 @@ from pydantic import AnyUrl
 
 from mj_mcp import __version__
 from mj_mcp.errors import InvalidRequest, LimitReached, shortened
-from mj_mcp.happenings import Observer, ignore
+from mj_mcp.events import Observer, ignore
 from mj_mcp.pictures import media_type_of
 from mj_mcp.server.identity import caller, identify
 from mj_mcp.server.render import CANNOT, SPENDING_TOOLS, error_result, instructions

@@ -26,8 +26,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mj_mcp.server.auth import ENDPOINT
-from mj_mcp.server.door import Door
+from mj_mcp.server.bearer import ENDPOINT
+from mj_mcp.server.host_guard import Door
 from mj_mcp.server.jsonrpc import read, write
 from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.studio import Studio

@@ -14,8 +14,8 @@ from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.context import CallNext, ServerRequestContext
 from starlette.requests import Request
 
+from mj_mcp.auth.tokens import SCOPES, SPEND
 from mj_mcp.tasks import LOCAL_OWNER
-from mj_mcp.tokens import SCOPES, SPEND
 
 
 @dataclass(frozen=True, slots=True)

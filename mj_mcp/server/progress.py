@@ -10,7 +10,7 @@ from typing import Any
 
 from mcp.server.mcpserver import Context
 
-from mj_mcp.news import Tick
+from mj_mcp.events import Tick
 from mj_mcp.studio import Studio
 from mj_mcp.tasks import Status, Task
 

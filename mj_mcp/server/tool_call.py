@@ -20,8 +20,9 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 from opentelemetry.trace import get_current_span
 
+from mj_mcp.auth.tokens import SPEND
 from mj_mcp.errors import InvalidRequest, LimitReached, MjError, NotConfigured
-from mj_mcp.happenings import Called, Observer
+from mj_mcp.events import Called, Observer
 from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.server.arguments import read_arguments
 from mj_mcp.server.client_timeouts import ProposedWaits, wait_budget
@@ -32,7 +33,6 @@ from mj_mcp.server.schemas import plain
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio, Told
 from mj_mcp.tasks import Image, Task
-from mj_mcp.tokens import SPEND
 
 log = structlog.get_logger("mj_mcp.tools")
 

@@ -15,7 +15,7 @@ from mj_mcp.simulator import faults
 from mj_mcp.simulator.api import Job
 from mj_mcp.simulator.faults import Fault
 from mj_mcp.simulator.hostile import KINDS
-from mj_mcp.simulator.records import Charge, Seen
+from mj_mcp.simulator.jobs import Charge, Seen
 from mj_mcp.simulator.simulator import Simulator
 
 __all__ = ["KINDS", "Charge", "Fault", "Job", "Seen", "Simulator", "faults"]

@@ -17,9 +17,9 @@ from urllib.parse import unquote
 from mj_mcp.simulator.api import FAILED, PROCESSING, QUEUED, SUCCEED, Job, Proxy, Rules, Standing
 from mj_mcp.simulator.faults import Fault, Script
 from mj_mcp.simulator.hostile import KINDS
+from mj_mcp.simulator.jobs import Charge, Ledger, Seen, repeated
 from mj_mcp.simulator.listener import Listener, Reply, Request
 from mj_mcp.simulator.orders import Order
-from mj_mcp.simulator.records import Charge, Ledger, Seen, repeated
 from mj_mcp.simulator.site import Settings, Site, Unknown, Visit
 
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # to name, not to bind

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from mj_mcp.happenings import Observer, ignore
+from mj_mcp.events import Observer, ignore
 
 log = structlog.get_logger("mj_mcp.telemetry")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from mj_mcp.happenings import Called, Ended, Happening, Load, Opened, Submitted
+from mj_mcp.events import Called, Ended, Happening, Load, Opened, Submitted
 from mj_mcp.tasks import Status, Task
 
 JOB_BUCKETS = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1800.0)

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Status
 
 from mj_mcp import __version__
-from mj_mcp.happenings import Observer, ignore
+from mj_mcp.events import Observer, ignore
 from mj_mcp.telemetry.meters import Meters
 
 log = structlog.get_logger("mj_mcp.telemetry")

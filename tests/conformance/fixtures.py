@@ -45,7 +45,7 @@ from mcp_types import (
 )
 
 import mj_mcp.server
-from mj_mcp.cli import main
+from mj_mcp.cli.commands import main
 
 warnings.simplefilter("ignore", MCPDeprecationWarning)
 

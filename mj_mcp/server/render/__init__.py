@@ -5,11 +5,11 @@ Owns the words. Decides nothing: what happened is decided below.
 
 from __future__ import annotations
 
-from mj_mcp.server.render.errors import ERROR_META, FREE_STEPS, NEXT_STEPS, error_result
+from mj_mcp.server.render.error_results import ERROR_META, FREE_STEPS, NEXT_STEPS, error_result
 from mj_mcp.server.render.instructions import CANNOT, instructions
-from mj_mcp.server.render.lists import list_result, list_view, usage_result, wait_result
-from mj_mcp.server.render.pictures import compared_result, files_result, picture_result, sheet_result
-from mj_mcp.server.render.tasks import SPENDING_TOOLS, Presentation, task_result, task_view
+from mj_mcp.server.render.list_results import list_result, list_view, usage_result, wait_result
+from mj_mcp.server.render.picture_results import compared_result, files_result, picture_result, sheet_result
+from mj_mcp.server.render.task_results import SPENDING_TOOLS, Presentation, task_result, task_view
 
 __all__ = [
     "CANNOT",

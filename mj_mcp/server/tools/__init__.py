@@ -12,9 +12,9 @@ from typing import Any
 from mcp_types import ToolAnnotations
 
 from mj_mcp.server.tool_call import CheckedTool, checked
-from mj_mcp.server.tools.pictures import save_images, view_image
 from mj_mcp.server.tools.reading import get_task, get_usage, list_tasks, wait_for_tasks
 from mj_mcp.server.tools.spending import generate_image, reroll, simple_change, upscale_image, vary_image
+from mj_mcp.server.tools.viewing import save_images, view_image
 
 _SPENDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=True)

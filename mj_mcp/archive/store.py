@@ -1,0 +1,219 @@
+"""What is kept of finished tasks: in a folder near by and, where there is one, in a bucket that replicas share.
+
+Owns in which order the places are asked, and that every picture arrives in the bucket at last. Knows nothing of links,
+of the journal, or of who asks.
+
+With a bucket the folder is a cache under its ceiling. What the bucket has not confirmed stands in the folder `unsent`
+as well, which has no ceiling and outlives the process: a file leaves it when the bucket has said that it has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from mj_mcp.errors import ImageUnavailable
+from mj_mcp.pictures import (
+    MAX_BYTES,
+    SHEET,
+    SHEET_BYTES,
+    Archive,
+    Bucket,
+    BucketUnavailable,
+    Darkroom,
+    PictureInfo,
+    What,
+    media_type_of,
+    name_of,
+)
+
+log = structlog.get_logger("mj_mcp.archive.store")
+
+RETRY_SECONDS = 30.0
+"""Between two attempts to send, and for how long a bucket that does not answer is not read from."""
+READS_AT_ONCE = 4
+STOP_SECONDS = 3.0
+"""How long a stop goes on sending. The rest is sent after the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture, in memory. `path` is None where there is no file of it."""
+
+    data: bytes
+    info: PictureInfo
+    sha256: str
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a picture was when it was archived: a file with the same bytes need not be decoded again."""
+
+    info: PictureInfo
+    size: int
+    sha256: str
+
+
+class Vault:
+    """Originals and sheets by submission. Runs from entering to leaving; several processes may share the folder."""
+
+    def __init__(self, folder: Path, max_bytes: int, *, darkroom: Darkroom, bucket: Bucket | None = None) -> None:
+        """Nothing is touched yet. `max_bytes` is the ceiling of `folder`, originals and sheets together."""
+        self._near = Archive(folder, max_bytes)
+        self._unsent = Archive(folder / "unsent", sys.maxsize)
+        self._bucket = bucket
+        self._darkroom = darkroom
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._more = asyncio.Event()
+        self._sending: asyncio.Task[None] | None = None
+        self._silent_until = 0.0
+        self._quiet_until = 0.0
+
+    async def __aenter__(self) -> Self:
+        if self._bucket is not None:
+            self._sending = asyncio.create_task(self._send(self._bucket))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bucket is None or self._sending is None:
+            return
+        self._sending.cancel()
+        await asyncio.gather(self._sending, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._send_all(self._bucket)
+
+    async def put(self, submission_id: str, what: What, data: bytes, extension: str) -> Path:
+        """Keep a picture; where it is near by. The bucket gets it afterwards. Raises OSError: it cannot be written."""
+        try:
+            return await asyncio.to_thread(self._put, submission_id, what, data, extension)
+        finally:
+            self._more.set()
+
+    async def get(
+        self, submission_id: str, what: What, known: Known | None = None, *, far: bool = True
+    ) -> Picture | None:
+        """A picture that is `known` or decodes, or None; `far` asks the bucket too.
+
+        Never raises: there is always the link.
+        """
+        near = await self._get_near(submission_id, what, known)
+        if near is not None or self._bucket is None or not far:
+            return near
+        return await self._get_far(self._bucket, submission_id, what, known)
+
+    async def find(self, submission_id: str, what: What, known: Known) -> Path | None:
+        """A file near by that holds exactly this picture; it is read through, but never held in memory."""
+        for place in (self._near, self._unsent):
+            with suppress(OSError):
+                path = await asyncio.to_thread(place.get, submission_id, what)
+                if path is not None and await asyncio.to_thread(_holds, path, known):
+                    return path
+        return None
+
+    # ---------------------------------------------------------------------------------------------- near by
+
+    def _put(self, submission_id: str, what: What, data: bytes, extension: str) -> Path:
+        if self._bucket is not None:  # first: a crash between the two leaves nothing that is not sent
+            self._unsent.put(submission_id, what, data, extension)
+        return self._near.put(submission_id, what, data, extension)
+
+    async def _get_near(self, submission_id: str, what: What, known: Known | None) -> Picture | None:
+        for place in (self._near, self._unsent):
+            with suppress(OSError, ImageUnavailable):  # it vanished, or the disk damaged it
+                path = await asyncio.to_thread(place.get, submission_id, what)
+                if path is not None:
+                    return await self._checked(await asyncio.to_thread(path.read_bytes), known, path)
+        return None
+
+    async def _checked(self, data: bytes, known: Known | None, path: Path | None = None) -> Picture:
+        """The picture of these bytes. Another one than is known has to decode. Raises ImageUnavailable."""
+        digest = await digest_of(data)
+        info = known.info if known and known.sha256 == digest else await self._darkroom.inspect(data)
+        return Picture(data, info, digest, path)
+
+    # ------------------------------------------------------------------------------------------- the bucket
+
+    async def _get_far(self, bucket: Bucket, submission_id: str, what: What, known: Known | None) -> Picture | None:
+        name = name_of(submission_id, what)
+        try:
+            async with self._reads:
+                if time.monotonic() < self._silent_until:
+                    return None
+                data = await bucket.get(name, SHEET_BYTES if what == SHEET else MAX_BYTES)
+            if data is None:
+                return None
+            picture = await self._checked(data, known)
+        except BucketUnavailable as failure:
+            self._failed("get", failure)
+            return None
+        except ImageUnavailable as failure:
+            log.warning("bucket_object_refused", name=name, reason=failure.message)
+            return None
+        with suppress(OSError):  # shown all the same
+            path = await asyncio.to_thread(self._near.put, submission_id, what, data, picture.info.extension)
+            return replace(picture, path=path)
+        return picture
+
+    async def _send(self, bucket: Bucket) -> None:
+        """Send what is owed: what an earlier process left, then whatever is put."""
+        while True:
+            self._more.clear()
+            if await self._send_all(bucket):
+                await self._more.wait()
+            else:
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _send_all(self, bucket: Bucket) -> bool:
+        """Whether nothing is owed any more. The first failure ends it: the next one would wait as long."""
+        try:
+            owed = await asyncio.to_thread(self._unsent.files)
+            for number, path in enumerate(owed):
+                with suppress(FileNotFoundError):  # another process has sent it
+                    data = await asyncio.to_thread(path.read_bytes)
+                    try:
+                        await bucket.put(path.stem, data, media_type_of(data) or "application/octet-stream")
+                    except BucketUnavailable as failure:
+                        self._failed("put", failure, waiting=len(owed) - number)
+                        await asyncio.to_thread(os.utime, path)  # the next attempt begins with another
+                        return False
+                    self._silent_until = 0.0
+                    # What was put again meanwhile is the same picture.
+                    await asyncio.to_thread(path.unlink)
+        except OSError as failure:
+            log.warning("pictures_not_sent", reason=failure.strerror)
+            return False
+        return True
+
+    def _failed(self, verb: str, failure: BucketUnavailable, **more: int) -> None:
+        """Say so, at most once in a while; and ask no more for a while where an answer would have to be waited for."""
+        now = time.monotonic()
+        if not failure.refused:
+            self._silent_until = now + RETRY_SECONDS
+        if verb == "put" or now >= self._quiet_until:
+            self._quiet_until = now + RETRY_SECONDS
+            log.warning("bucket_unavailable", verb=verb, reason=failure.reason, **more)
+
+
+async def digest_of(data: bytes) -> str:
+    """SHA-256 in hexadecimal digits, off the event loop."""
+    return await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+
+
+def _holds(path: Path, known: Known) -> bool:
+    with path.open("rb") as file:
+        same_size = os.fstat(file.fileno()).st_size == known.size
+        return same_size and hashlib.file_digest(file, "sha256").hexdigest() == known.sha256

@@ -1,0 +1,1 @@
+"""The commands. Words for a person at a terminal are made here."""

@@ -1,0 +1,159 @@
+"""What becomes of a finished task's pictures: fetched once, kept, shown small, saved whole.
+
+Joins the pictures' edge with the journal and, for a fresh link, the proxy. Owns what a caller can ask of them. Knows
+nothing of MCP, nor of how a picture is fetched, drawn or written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mj_mcp.archive.store import Picture, Vault
+from mj_mcp.errors import ImageUnavailable
+from mj_mcp.events import Reader
+from mj_mcp.gallery.catch_up import CatchUp
+from mj_mcp.gallery.originals import File, Originals, image_of
+from mj_mcp.gallery.sheets import Labelled, Sheets, Shown
+from mj_mcp.journal import Journal
+from mj_mcp.pictures import Darkroom, Original, PictureClient, Rendered, SavedFile, check_name, save_originals
+from mj_mcp.proxy import Proxy
+from mj_mcp.tasks import Image, Status, Task
+
+__all__ = ["Gallery", "Labelled", "Shown"]
+
+
+class Gallery:
+    """The pictures of every finished task of this process. `vault` is None where originals are not kept."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        proxy: Proxy,
+        *,
+        client: PictureClient,
+        darkroom: Darkroom,
+        vault: Vault | None,
+        output_dir: Path,
+        tell: Reader,
+        now: Callable[[], float],
+    ) -> None:
+        """Nothing is fetched before a task finishes or somebody asks.
+
+        `tell` hears of tasks that were measured; `now` is Unix time.
+        """
+        self._originals = Originals(journal, proxy, client=client, darkroom=darkroom, vault=vault, tell=tell)
+        self._owed = CatchUp(journal, now)
+        self._sheets = Sheets(self._originals, darkroom=darkroom, vault=vault, owed=self._owed.add)
+        self._darkroom = darkroom
+        self._keeps = vault is not None
+        self._output_dir = output_dir
+
+    def keep(self, task: Task) -> None:
+        """A task is over: fetch and archive its originals now, if it has any, whether or not anybody waits."""
+        if self._keeps and task.images and task.status is Status.SUCCEEDED:
+            self._sheets.develop(task)
+
+    async def catch_up(self) -> None:
+        """Archive what succeeded lately but is not archived yet, until cancelled."""
+        if self._keeps:
+            await self._owed.run(self._sheets.develop)
+
+    async def show(self, task: Task, seconds: float) -> Shown:
+        """The task's contact sheet, waiting up to `seconds` for it to be made. Never raises for a picture's sake."""
+        return await self._sheets.show(task, seconds)
+
+    async def together(self, groups: Sequence[Sequence[Labelled]], seconds: float) -> Shown:
+        """Pictures of several tasks on one sheet, each group a block of its own, in at most `seconds`.
+
+        What cannot be had in that time is an empty tile, and named in `missing`. Never raises for a picture's sake.
+        """
+        return await self._sheets.together(groups, seconds)
+
+    async def present(self, task: Task) -> Task:
+        """`task`, its pictures without the paths of files that are gone."""
+        return await self._originals.present(task)
+
+    async def view(self, task: Task, index: int, max_edge: int) -> Rendered:
+        """One picture, large enough to judge.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable.
+        """
+        picture = await self.original(task, index)
+        return await self._darkroom.single_view(picture.data, max_edge)
+
+    async def original(self, task: Task, index: int) -> Picture:
+        """One original: from the archive, or fetched now.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable.
+        """
+        image = image_of(task, index)
+        return (await self._originals.all([self._originals.picture(task, image)]))[0]
+
+    async def file(self, task: Task, index: int) -> File:
+        """The same, to be sent: as a file wherever one is kept.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable.
+        """
+        image = image_of(task, index)
+        return (await self._originals.all([self._originals.file(task, image)]))[0]
+
+    async def living_link(self, task: Task, index: int) -> str:
+        """The proxy's own link to a picture, by which the proxy can fetch it now.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable.
+        """
+        try:
+            return (await self._originals.living(task, image_of(task, index)))[0]
+        except ImageUnavailable as failure:
+            reason = f"picture {index} of task {task.handle} cannot be used as a reference: {failure.message}"
+            raise ImageUnavailable(reason) from failure
+
+    async def save(
+        self, task: Task, indexes: Sequence[int] | None, folder: str | None, name: str | None = None
+    ) -> list[SavedFile]:
+        """Full-size files in the output folder, or in `folder` inside it, called by the task's id or by `name`.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable.
+        """
+        check_name(name)
+        chosen = [image_of(task, index) for index in dict.fromkeys(indexes or [image.index for image in task.images])]
+        if not chosen:
+            image_of(task, 1)
+        pictures = await self._originals.all([self._named(task, image) for image in chosen])
+        originals = [_original(task, image, picture, name) for image, picture in zip(chosen, pictures, strict=True)]
+        return await asyncio.to_thread(save_originals, self._output_dir, folder, originals)
+
+    async def aclose(self) -> None:
+        """Stop fetching. What is half done is absent, not broken."""
+        await self._sheets.aclose()
+        await self._originals.aclose()
+
+    async def _named(self, task: Task, image: Image) -> Picture:
+        """The picture, or the reason with its index: it is one of several."""
+        try:
+            return await self._originals.picture(task, image)
+        except ImageUnavailable as failure:
+            raise ImageUnavailable(f"picture {image.index}: {failure.message}; nothing was saved") from failure
+
+
+def _original(task: Task, image: Image, picture: Picture, name: str | None) -> Original:
+    return Original(
+        name=name,
+        task_id=task.handle,
+        index=image.index,
+        data=picture.data,
+        extension=picture.info.extension,
+        media_type=picture.info.media_type,
+        prompt=task.prompt,
+        parent_id=task.parent_id,
+        kind=task.kind,
+        url_host=urlsplit(image.url).hostname,
+    )

@@ -1,0 +1,259 @@
+"""One original at a time: from what is kept, or from its link, or from the link that a fresh look gives.
+
+Owns where the bytes of a picture come from, and that what was fetched is archived. Knows nothing of sheets, of
+views, or of who asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+from cachetools import TTLCache
+
+from mj_mcp.archive.store import Known, Picture, Vault, digest_of
+from mj_mcp.errors import ImageUnavailable, InvalidRequest, NotReady, StorageUnavailable
+from mj_mcp.events import Reader
+from mj_mcp.journal import Journal
+from mj_mcp.pictures import EXTENSION_OF, Darkroom, LinkExpired, PictureClient, PictureInfo
+from mj_mcp.proxy import Look, Proxy
+from mj_mcp.tasks import Image, Sighting, Task, merge
+
+log = structlog.get_logger("mj_mcp.gallery.originals")
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+GONE_SECONDS = 2.0
+"""How long it is remembered which files of a task are gone. A disk may be slow: it is asked on a thread, and seldom."""
+GONE_REMEMBERED = 1024
+
+ANSWER_SECONDS = 22.0
+"""How long viewing or saving may take: hosts cut a call after 25 s and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One original to be sent: a file of ours, or its bytes where none could be kept."""
+
+    media_type: str
+    sha256: str
+    content: Path | bytes
+
+
+class Originals:
+    """The full-size pictures of finished tasks. `vault` is None where they are not kept."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        proxy: Proxy,
+        *,
+        client: PictureClient,
+        darkroom: Darkroom,
+        vault: Vault | None,
+        tell: Reader,
+    ) -> None:
+        """Nothing is fetched before somebody asks. `tell` hears of each task of which something was learned."""
+        self._journal = journal
+        self._proxy = proxy
+        self._client = client
+        self._darkroom = darkroom
+        self._vault = vault
+        self._tell = tell
+        self._looks: dict[str, asyncio.Task[Look]] = {}
+        self._pictures: dict[tuple[str, int], asyncio.Task[Picture]] = {}
+        self._gone: TTLCache[str, frozenset[str]] = TTLCache(GONE_REMEMBERED, GONE_SECONDS)
+
+    async def picture(self, task: Task, image: Image) -> Picture:
+        """One original. What had to be fetched is archived, also when the caller has gone meanwhile.
+
+        Raises:
+            ImageUnavailable.
+        """
+        key = task.submission_id, image.index
+        return await shared(self._pictures, key, lambda: self._found(task, image))
+
+    async def file(self, task: Task, image: Image) -> File:
+        """One original, as a file wherever one can be kept.
+
+        Raises:
+            ImageUnavailable.
+        """
+        known = _known(image)
+        if self._vault is not None and known is not None:
+            path = await self._vault.find(task.submission_id, image.index, known)
+            if path is not None:
+                return File(known.info.media_type, known.sha256, path)
+        picture = await self.picture(task, image)
+        return File(picture.info.media_type, picture.sha256, picture.path or picture.data)
+
+    async def present(self, task: Task) -> Task:
+        """`task`, its pictures without the paths of files that are gone: an archive drops what it has no room for."""
+        paths = [image.path for image in task.images if image.path]
+        gone = self._gone.get(task.submission_id)
+        if paths and gone is None:
+            gone = await asyncio.to_thread(lambda: frozenset(path for path in paths if not Path(path).is_file()))
+            self._gone[task.submission_id] = gone
+        if not gone:
+            return task
+        images = (replace(image, path=None) if image.path in gone else image for image in task.images)
+        return replace(task, images=tuple(images))
+
+    async def _found(self, task: Task, image: Image) -> Picture:
+        noted = image.path is not None  # by whichever process; a new picture is in no bucket yet
+        picture = await self._kept(task, image, far=noted)
+        if picture is None:
+            try:
+                picture = await self._fetched(task, image)
+            except ImageUnavailable:
+                # Kept by another process, perhaps, and the journal could not be told.
+                if noted or (picture := await self._kept(task, image, far=True)) is None:
+                    raise
+        if noted and image.sha256 != picture.sha256:  # an older version archived it, or the proxy sends other bytes now
+            news = [measured(image, picture)]
+            await self.record(task, lambda known: with_measured(known, news))
+        return picture
+
+    async def all(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """All at once, in the time that a call has; the first that cannot be had ends the others."""
+        jobs = [asyncio.ensure_future(one) for one in work]
+        try:
+            await asyncio.wait(jobs, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+            late = [job for job in jobs if not job.done()]
+            failed = next((failure for job in jobs if job.done() and (failure := job.exception())), None)
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+        if failed is not None:
+            raise failed
+        if late:
+            raise ImageUnavailable(f"the pictures did not arrive within {ANSWER_SECONDS:g} s; they are still fetched")
+        return [job.result() for job in jobs]
+
+    async def record(self, task: Task, change: Callable[[Task], Task]) -> None:
+        """Write down what was learned. Pictures are shown, and saved, also when the journal cannot be written."""
+        try:
+            self._tell(await self._journal.update(task.submission_id, change))
+        except StorageUnavailable as failure:
+            log.warning("pictures_not_recorded", task_id=task.task_id, reason=failure.message)
+
+    async def aclose(self) -> None:
+        """Stop looking and fetching."""
+        running: list[asyncio.Task[Any]] = [*self._looks.values(), *self._pictures.values()]
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _kept(self, task: Task, image: Image, *, far: bool) -> Picture | None:
+        if self._vault is None:
+            return None
+        return await self._vault.get(task.submission_id, image.index, _known(image), far=far)
+
+    async def _fetched(self, task: Task, image: Image) -> Picture:
+        data = await self._bytes(task, image)
+        info = await self._darkroom.inspect(data)
+        picture = Picture(data, info, await digest_of(data))
+        if self._vault is None:
+            return picture
+        try:
+            path = await self._vault.put(task.submission_id, image.index, data, info.extension)
+        except OSError as failure:
+            log.warning("picture_not_archived", task_id=task.task_id, index=image.index, reason=failure.strerror)
+            return picture
+        finally:
+            self._gone.clear()  # others may have gone, to make room
+        return replace(picture, path=path)
+
+    async def _bytes(self, task: Task, image: Image) -> bytes:
+        """The bytes behind the link; an expired link is looked up once more."""
+        return (await self.living(task, image))[1]
+
+    async def living(self, task: Task, image: Image) -> tuple[str, bytes]:
+        """The proxy's own link to the picture, and the bytes behind it: only they show that it lives.
+
+        Raises:
+            ImageUnavailable.
+        """
+        try:
+            return image.url, await self._client.fetch(image.url)
+        except LinkExpired:
+            look = await self._look(task)
+            seen = look.images if isinstance(look, Sighting) else ()
+            fresh = {one.index: one.url for one in seen}.get(image.index, image.url)
+            if fresh == image.url:
+                raise
+            return fresh, await self._client.fetch(fresh)
+
+    async def _look(self, task: Task) -> Look:
+        """One look for all the pictures of a task: their links die together."""
+        return await shared(self._looks, task.submission_id, lambda: self._relinked(task))
+
+    async def _relinked(self, task: Task) -> Look:
+        look = await self._proxy.look(task.task_id or "")
+        if isinstance(look, Sighting):
+            await self.record(task, lambda known: merge(known, look, time.time()))
+        return look
+
+
+async def shared(running: dict[K, asyncio.Task[T]], key: K, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The work that runs under this key, or else begun now. It goes on when who waits for it is cancelled."""
+    if key not in running:
+
+        def ended(work: asyncio.Task[T]) -> None:
+            del running[key]
+            if not work.cancelled():
+                work.exception()  # known, also when nobody waits for it any more
+
+        running[key] = asyncio.create_task(begin())
+        running[key].add_done_callback(ended)
+    return await asyncio.shield(running[key])
+
+
+def image_of(task: Task, index: int) -> Image:
+    """The task's picture with that index.
+
+    Raises:
+        NotReady: the task is not finished.
+        InvalidRequest: it has no such picture.
+    """
+    if task.is_open:
+        raise NotReady(f"task {task.handle} is {task.status}: it has no pictures yet")
+    for image in task.images:
+        if image.index == index:
+            return image
+    if not task.images:
+        raise InvalidRequest.because(f"task {task.handle} has no pictures.")
+    raise InvalidRequest("index", index, "one of " + ", ".join(str(image.index) for image in task.images))
+
+
+def measured(image: Image, picture: Picture) -> Image:
+    """What is known of the original once it was had."""
+    return replace(
+        image,
+        media_type=picture.info.media_type,
+        width=picture.info.width,
+        height=picture.info.height,
+        path=str(picture.path) if picture.path else None,
+        size=len(picture.data),
+        sha256=picture.sha256,
+    )
+
+
+def with_measured(task: Task, images: Sequence[Image]) -> Task:
+    """The task with what was measured of these pictures; the links stay those that it has."""
+    found = {image.index: image for image in images}
+    return replace(task, images=tuple(replace(found.get(one.index, one), url=one.url) for one in task.images))
+
+
+def _known(image: Image) -> Known | None:
+    if not (image.media_type and image.sha256 and image.size and image.width and image.height):
+        return None
+    info = PictureInfo(image.media_type, EXTENSION_OF[image.media_type], image.width, image.height)
+    return Known(info, image.size, image.sha256)

@@ -1,0 +1,222 @@
+"""Sheets of finished tasks: the contact sheet of one, and labelled sheets of several.
+
+Owns when a sheet is made, what is remembered of it, and how many originals are held for it at once. Knows nothing of
+MCP, nor of how a picture is had, drawn or written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from cachetools import LRUCache
+
+from mj_mcp.archive.store import Vault
+from mj_mcp.errors import ImageUnavailable, MjError
+from mj_mcp.gallery.originals import Originals, image_of, measured, shared, with_measured
+from mj_mcp.pictures import EXTENSION_OF, SHEET, Darkroom, Tile
+from mj_mcp.tasks import Image, Task
+
+log = structlog.get_logger("mj_mcp.gallery.sheets")
+
+REMEMBERED_SHEETS = 64
+NO_PICTURES = "it has no pictures"
+LATE = "it is still being fetched"
+STILL_FETCHING = "the pictures are still being fetched; get_task shows them a little later"
+TRY_AGAIN_SECONDS = 30.0
+"""How long a sheet with a hole in it stands before its missing pictures are tried again."""
+
+DRAW_SECONDS = 1.0
+"""What a labelled sheet keeps of its time for drawing: what has not arrived by then is an empty tile."""
+
+FETCHES_AT_ONCE = 6
+"""Originals fetched for sheets. `PictureClient` has eight slots: two are left to those who view and save."""
+READS_AT_ONCE = 4
+"""Originals read for sheets from where they are kept; they do not wait for the fetched ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A picture for a labelled sheet. Without an index it is the task's whole contact sheet, as one tile."""
+
+    label: str
+    task: Task
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A sheet, ready for a result: base64, or None and why there is none. `missing` names what it does not show."""
+
+    data: str | None
+    media_type: str | None = None
+    missing: tuple[str, ...] = ()
+    at: float = 0.0
+
+
+class Sheets:
+    """The sheets of this process. `vault` is None where nothing is kept."""
+
+    def __init__(
+        self, originals: Originals, *, darkroom: Darkroom, vault: Vault | None, owed: Callable[[Task], None]
+    ) -> None:
+        """`owed` hears of each task of which an original could not be archived."""
+        self._originals = originals
+        self._darkroom = darkroom
+        self._vault = vault
+        self._owed = owed
+        self._shown: LRUCache[str, Shown] = LRUCache(REMEMBERED_SHEETS)
+        self._jobs: dict[str, asyncio.Task[Shown]] = {}
+        self._tiles: dict[tuple[str, int, int], asyncio.Task[tuple[Tile, Image]]] = {}
+        self._fetches = asyncio.Semaphore(FETCHES_AT_ONCE)
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
+
+    async def show(self, task: Task, seconds: float | None) -> Shown:
+        """The task's contact sheet, waiting up to `seconds` for it to be made. Never raises for a picture's sake."""
+        known = self._shown.get(task.submission_id)
+        if known is not None and (not known.missing or time.monotonic() - known.at < TRY_AGAIN_SECONDS):
+            return known
+        if not task.images:
+            return Shown(None)
+        job = self.develop(task)
+        await asyncio.wait({job}, timeout=seconds)
+        return job.result() if job.done() else known or Shown(None, missing=(STILL_FETCHING,))
+
+    async def together(self, groups: Sequence[Sequence[Labelled]], seconds: float) -> Shown:
+        """Pictures of several tasks on one sheet, each group a block of its own, in at most `seconds`.
+
+        What cannot be had in that time is an empty tile, and named in `missing`. Never raises for a picture's sake.
+        """
+        until = time.monotonic() + seconds
+        items = [item for group in groups for item in group]
+        jobs = [asyncio.create_task(self._tile(item, len(groups) * len(group))) for group in groups for item in group]
+        await _in_time(jobs, max(seconds - DRAW_SECONDS, seconds / 2))
+        found = [(None, LATE) if job.cancelled() else job.result() for job in jobs]
+        missing = tuple(f"{item.label}: {why}" for item, (_, why) in zip(items, found, strict=True) if why)
+        if not any(tile for tile, _ in found):
+            return Shown(None, missing=missing)
+        tiles = iter(tile for tile, _ in found)
+        labelled = [[(item.label, next(tiles)) for item in group] for group in groups]
+        whole = all(item.index is None for item in items)
+        drawing = asyncio.create_task(self._darkroom.labelled_sheet(labelled, foot=whole))
+        await _in_time([drawing], until - time.monotonic())
+        if drawing.cancelled():
+            return Shown(None, missing=(STILL_FETCHING,))
+        return _encoded(drawing.result().data, drawing.result().media_type, missing)
+
+    def develop(self, task: Task) -> asyncio.Task[Shown]:
+        """Fetch, archive and measure every picture, and make the sheet. It is done once, however many ask."""
+        sid = task.submission_id
+        if sid not in self._jobs:
+            job = self._jobs[sid] = asyncio.create_task(self._develop(task))
+            job.add_done_callback(lambda _job: self._jobs.pop(sid, None))
+        return self._jobs[sid]
+
+    async def aclose(self) -> None:
+        """Stop. What is half done is absent, not broken."""
+        running: list[asyncio.Task[Any]] = [*self._jobs.values(), *self._tiles.values()]
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _develop(self, task: Task) -> Shown:
+        archived = False
+        try:
+            if (kept := await self._kept(task)) is not None:
+                self._shown[task.submission_id] = kept
+                return kept
+            work = [self._picture(task, image, len(task.images)) for image in task.images]
+            found = await asyncio.gather(*work, return_exceptions=True)
+            had = [one for one in found if not isinstance(one, BaseException)]
+            images = [image for _, image in had]
+            archived = len(had) == len(found) and all(image.path for image in images)
+            if with_measured(task, images) != task:
+                await self._originals.record(task, lambda known: with_measured(known, images))
+            tiles = [None if isinstance(one, BaseException) else one[0] for one in found]
+            missing = tuple(
+                f"picture {image.index}: {_reason(one)}"
+                for image, one in zip(task.images, found, strict=True)
+                if isinstance(one, BaseException)
+            )
+            shown = await self._made(task, tiles, missing)
+        except Exception as failure:
+            log.exception("sheet_failed", task_id=task.task_id)
+            shown = Shown(None, missing=(_reason(failure),), at=time.monotonic())
+        if self._vault is not None and not archived:
+            self._owed(task)
+        self._shown[task.submission_id] = shown
+        return shown
+
+    async def _picture(self, task: Task, image: Image, share: int) -> tuple[Tile, Image]:
+        """One picture as a tile, and what was measured of it. Its bytes are held no longer than that takes."""
+
+        async def made() -> tuple[Tile, Image]:
+            async with self._reads if image.path else self._fetches:
+                picture = await self._originals.picture(task, image)
+                return await self._darkroom.tile(picture.data, share), measured(image, picture)
+
+        return await shared(self._tiles, (task.submission_id, image.index, share), made)
+
+    async def _tile(self, item: Labelled, share: int) -> tuple[Tile | None, str]:
+        """What stands under a label, and what is missing there."""
+        try:
+            if item.index is not None:
+                tile, _ = await self._picture(item.task, image_of(item.task, item.index), share)
+                return tile, ""
+            shown = await self.show(item.task, None)
+            if shown.data is None:
+                return None, "; ".join(shown.missing) or NO_PICTURES
+            return await self._darkroom.tile(base64.b64decode(shown.data), share), "; ".join(shown.missing)
+        except MjError as failure:
+            return None, failure.message
+        except Exception as failure:
+            log.exception("tile_failed", task_id=item.task.task_id)
+            return None, _reason(failure)
+
+    async def _made(self, task: Task, tiles: Sequence[Tile | None], missing: tuple[str, ...]) -> Shown:
+        if not any(tiles):
+            return Shown(None, missing=missing, at=time.monotonic())
+        sheet = await self._darkroom.contact_sheet(tiles)
+        if self._vault is not None and not missing:
+            try:
+                await self._vault.put(task.submission_id, SHEET, sheet.data, EXTENSION_OF[sheet.media_type])
+            except OSError as failure:
+                log.warning("sheet_not_kept", task_id=task.task_id, reason=failure.strerror)
+        return _encoded(sheet.data, sheet.media_type, missing)
+
+    async def _kept(self, task: Task) -> Shown | None:
+        """The sheet made earlier, when there is nothing left to measure or to archive. Only whole sheets are kept."""
+        if self._vault is None or not all(image.media_type and image.path for image in task.images):
+            return None
+        sheet = await self._vault.get(task.submission_id, SHEET)
+        if sheet is None:
+            return None
+        converted = await self._darkroom.converted(sheet.data)  # an earlier start may have had another format
+        return _encoded(converted.data, converted.media_type, ())
+
+
+async def _in_time(jobs: Sequence[asyncio.Task[Any]], seconds: float) -> None:
+    """Wait for the jobs, and cancel those that take longer."""
+    try:
+        await asyncio.wait(jobs, timeout=seconds)
+    finally:
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+
+def _encoded(data: bytes, media_type: str, missing: tuple[str, ...]) -> Shown:
+    return Shown(base64.b64encode(data).decode(), media_type, missing, time.monotonic())
+
+
+def _reason(failure: BaseException) -> str:
+    if isinstance(failure, MjError):
+        return failure.message
+    if isinstance(failure, asyncio.CancelledError):
+        return "the server is stopping"
+    return str(ImageUnavailable.code).replace("_", " ")

@@ -1,0 +1,93 @@
+"""From one to many: an SQLite journal moves into PostgreSQL, whole or not at all.
+
+Owns what must hold before and after. Knows no column: whatever tables a journal has are moved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from mj_mcp.errors import StorageUnavailable
+from mj_mcp.journal.admin import BUSY_SECONDS, sqlite_file
+from mj_mcp.journal.database import connected
+from mj_mcp.journal.schema import MIGRATIONS
+from mj_mcp.journal.sqlite_files import ProcessLock, open_file, translated
+
+
+def move_to_postgres(data_dir: Path, url: str) -> dict[str, int]:
+    """Copy every row of the SQLite journal into the PostgreSQL at `url`, and compare before it is committed.
+
+    The file stays as it is.
+
+    Returns:
+        How many rows each table had.
+
+    Raises:
+        StorageUnavailable: a server is running on the file, the target has rows of these accounts, or one of the two
+            cannot be used. Nothing was copied.
+    """
+    path = sqlite_file(data_dir)
+    with connected(url) as target, _standing_still(data_dir, path) as source, target.transaction():
+        _refuse_known_accounts(source, target)
+        return {table: _move(table, source, target) for table in _tables(source)}
+
+
+@contextmanager
+def _standing_still(data_dir: Path, path: Path) -> Iterator[sqlite3.Connection]:
+    """The file, migrated, and locked against any writer until the block ends."""
+    with translated(), closing(open_file(path, BUSY_SECONDS, MIGRATIONS)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        lock = ProcessLock(data_dir / "processes")
+        running = [file.name for file in (data_dir / "processes").glob("*") if not lock.is_dead(file.name)]
+        if running:
+            raise StorageUnavailable(
+                f"{len(running)} running server(s) use {path}: stop them first, so that nothing is bought meanwhile"
+            )
+        yield db
+
+
+def _refuse_known_accounts(source: sqlite3.Connection, target: psycopg.Connection) -> None:
+    for (account,) in source.execute("SELECT DISTINCT account FROM tasks").fetchall():
+        found = target.execute("SELECT count(*) FROM tasks WHERE account = %s", (account,)).fetchone()
+        if found != (0,):
+            raise StorageUnavailable(
+                f"the target already holds {(found or (0,))[0]} rows of this account, and rows are never mixed;"
+                " nothing was copied"
+            )
+
+
+def _tables(db: sqlite3.Connection) -> list[str]:
+    names = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name")
+    return [name for (name,) in names if name != "migrations"]
+
+
+def _move(table: str, source: sqlite3.Connection, target: psycopg.Connection) -> int:
+    columns = [row[1] for row in source.execute(f"PRAGMA table_info({table})")]
+    wanted = f"SELECT {', '.join(columns)} FROM {table}"
+    with target.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN".encode()) as copy:
+        for row in source.execute(wanted):
+            copy.write_row(row)
+    sent = _digest(source.execute(wanted))
+    with target.cursor(name="moved") as rows:  # in portions, by the server: all of them might not fit in here
+        rows.execute(wanted.encode())
+        if _digest(rows) != sent:
+            raise StorageUnavailable(f"what arrived in {table} is not what was sent; nothing was copied")
+    if "number" in columns:
+        target.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'number'), max(number)) FROM {table}".encode())
+    return sent[0]
+
+
+def _digest(rows: Iterable[tuple[Any, ...]]) -> tuple[int, int]:
+    """How many rows, and a sum over what each of them says, in whatever order they come."""
+    number, total = 0, 0
+    for row in rows:
+        number += 1
+        total += int.from_bytes(hashlib.sha256(repr(row).encode("utf-8", "surrogatepass")).digest())
+    return number, total % 2**256

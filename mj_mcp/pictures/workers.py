@@ -1,0 +1,74 @@
+"""Where pictures are developed off the event loop. Owns two threads and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from mj_mcp.pictures.decode import PictureInfo, inspect
+from mj_mcp.pictures.sheet import (
+    Format,
+    Labelled,
+    Rendered,
+    Tile,
+    contact_sheet,
+    converted,
+    labelled_sheet,
+    single_view,
+    tile,
+)
+
+AT_ONCE: Final = 2
+
+T = TypeVar("T")
+
+
+class Darkroom:
+    """Decodes and draws, at most two pictures at once.
+
+    The threads themselves are the bound: a semaphore would be given back when a call is cancelled, while its
+    thread goes on decoding.
+    """
+
+    def __init__(self, form: Format = "webp") -> None:
+        """`form` is the format of every sheet and view."""
+        self._form = form
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mj-darkroom")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def inspect(self, data: bytes) -> PictureInfo:
+        """`measure.inspect` on a thread."""
+        return await self._run(lambda: inspect(data))
+
+    async def tile(self, data: bytes, share: int) -> Tile:
+        """`sheet.tile` on a thread."""
+        return await self._run(lambda: tile(data, share))
+
+    async def contact_sheet(self, tiles: Sequence[Tile | None]) -> Rendered:
+        """`sheet.contact_sheet` on a thread."""
+        return await self._run(lambda: contact_sheet(tiles, self._form))
+
+    async def labelled_sheet(self, groups: Sequence[Sequence[Labelled]], *, foot: bool = False) -> Rendered:
+        """`sheet.labelled_sheet` on a thread."""
+        return await self._run(lambda: labelled_sheet(groups, self._form, foot=foot))
+
+    async def single_view(self, data: bytes, max_edge: int = 1024) -> Rendered:
+        """`sheet.single_view` on a thread."""
+        return await self._run(lambda: single_view(data, max_edge, self._form))
+
+    async def converted(self, data: bytes) -> Rendered:
+        """`sheet.converted` on a thread."""
+        return await self._run(lambda: converted(data, self._form))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -1,0 +1,227 @@
+"""One task as a result of a call: text, then the sheet, then links, and the structured content.
+
+Clients differ in what they hand to the model: the text and pictures, only the structured content, or only the text of
+a result without it. So the text and the structured content (`message`, `next`) each tell the whole story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
+
+from mj_mcp.server.render.error_results import failed_result
+from mj_mcp.studio import Told
+from mj_mcp.tasks import Image, Kind, Status, Task
+
+SPENDING_TOOLS = frozenset({"generate_image", "upscale_image", "vary_image", "reroll", "simple_change"})
+
+PROMPT_CHARACTERS = 120
+"""Of a prompt in a text; the structured content of a task has all of it."""
+
+_STANDS = {
+    Status.SUBMITTING: "is being submitted; the proxy has not answered yet",
+    Status.UNCONFIRMED: "is unconfirmed: it may have been accepted and charged, and must not be submitted again",
+    Status.QUEUED: "is queued",
+    Status.PROCESSING: "is being made",
+    Status.STALLED: "has stalled",
+    Status.SUCCEEDED: "has succeeded",
+    Status.FAILED: "has failed",
+    Status.ABANDONED: "was given up by a person",
+    Status.REFUSED: "was refused",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """How one caller is shown tasks: which tools it has, what it can open, and how long its next call should wait.
+
+    `link` gives a URL of this server for a picture, to a caller on another machine, where our paths say nothing.
+    """
+
+    tools: frozenset[str]
+    wait_seconds: int = 25
+    resource_links: bool = False
+    inline_images: bool = True
+    link: Callable[[Task, Image], str] | None = None
+
+
+def task_view(
+    told: Told, eta: float | None, presentation: Presentation, again: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The structured content of one task.
+
+    `eta`: seconds until it is usually done; `again`: the call that buys another, where an earlier task answers.
+    """
+    task = told.task
+    facts = {
+        "task_id": task.task_id,
+        "submission_id": task.submission_id,
+        "kind": task.kind,
+        "status": task.status,
+        "upstream_status": task.upstream_status,
+        "progress": task.progress,
+        "prompt": task.prompt,
+        "parent_id": task.parent_id,
+        "index": task.index,
+        "images": [_image_view(task, image, presentation) for image in task.images],
+        "failure": {"code": task.failure.code, "message": task.failure.message} if task.failure else None,
+        "warnings": [*task.warnings, *told.notes, *(told.shown.missing if told.shown else ())],
+        "duplicate_of": task.submission_id if told.duplicate else None,
+        "duplicate_of_open_task": task.is_open if told.duplicate else None,
+        "submitted_at": rfc3339(task.submitted_at),
+        "updated_at": rfc3339(task.updated_at),
+        "finished_at": rfc3339(task.finished_at),
+        "eta_seconds": None if eta is None else round(eta, 1),
+        "next": [*_next(task, presentation), *([again] if told.duplicate and again else [])],
+    }
+    view = present_only(facts)
+    return {"message": _message(told, view, presentation)} | view
+
+
+def task_result(
+    told: Told,
+    eta: float | None,
+    presentation: Presentation,
+    *,
+    bought: bool = False,
+    again: dict[str, Any] | None = None,
+) -> CallToolResult:
+    """One task as a result.
+
+    A failed task is an error of the call that bought it (`bought`), and a normal answer to anybody who asks. An error
+    has no structured content; its text says what became of the task.
+    """
+    view = task_view(told, eta, presentation, again)
+    failure = told.task.failure
+    if bought and told.task.status is Status.FAILED and failure is not None:
+        return failed_result(failure.code, view["message"], told.task.submission_id)
+    content: list[ContentBlock] = [TextContent(text=view["message"])]
+    if presentation.inline_images and told.shown is not None and told.shown.data is not None:
+        content.append(ImageContent(data=told.shown.data, mime_type=told.shown.media_type or "image/webp"))
+    if presentation.resource_links:
+        content += [_resource_link(told.task, image) for image in told.task.images]
+    return CallToolResult(content=content, structured_content=view)
+
+
+def present_only(facts: dict[str, Any]) -> dict[str, Any]:
+    """`facts` without those that have no value."""
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def rfc3339(seconds: float | None) -> str | None:
+    """A moment in UTC, to the second."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def shortened_prompt(prompt: str | None, characters: int = PROMPT_CHARACTERS) -> str:
+    """At most so many characters of a prompt, on one line."""
+    text = " ".join((prompt or "").split())
+    return text if len(text) <= characters else text[: characters - 3].rstrip() + "..."
+
+
+def _image_view(task: Task, image: Image, presentation: Presentation) -> dict[str, Any]:
+    return present_only(
+        {
+            "index": image.index,
+            "url": presentation.link(task, image) if presentation.link else image.url,
+            "media_type": image.media_type,
+            "width": image.width,
+            "height": image.height,
+            "path": None if presentation.link else image.path,
+        }
+    )
+
+
+def _resource_link(task: Task, image: Image) -> ResourceLink:
+    """A link that this server resolves itself, so that it outlives the proxy's."""
+    return ResourceLink(
+        uri=f"mj://tasks/{task.handle}/images/{image.index}",
+        name=f"picture-{image.index}",
+        title=f"Picture {image.index}",
+        mime_type=image.media_type,
+    )
+
+
+def _next(task: Task, presentation: Presentation) -> list[dict[str, Any]]:
+    if task.is_moving:
+        wait = {"task_id": task.handle, "wait_seconds": presentation.wait_seconds}
+        return [{"tool": "get_task", "arguments": wait}]
+    if task.status is not Status.SUCCEEDED or not task.images:
+        return []
+    whole = {"task_id": task.handle}
+    one = whole | {"index": task.images[0].index}
+    calls = [{"tool": "view_image", "arguments": whole}, {"tool": "save_images", "arguments": whole}]
+    if task.kind is not Kind.UPSCALE:
+        calls += [{"tool": "upscale_image", "arguments": one}, {"tool": "vary_image", "arguments": one}]
+        calls += [{"tool": "reroll", "arguments": whole}]
+    return [call for call in calls if call["tool"] in presentation.tools]
+
+
+def _message(told: Told, view: dict[str, Any], presentation: Presentation) -> str:
+    task = told.task
+    lines = [_earlier(told)] if told.duplicate else []
+    what = f"{task.kind or 'task'} {task.handle}" + (f" of {task.parent_id} #{task.index}" if task.index else "")
+    lines.append(f"{what[0].upper()}{what[1:]} {_STANDS[task.status]}{_how_far(task, view)}.")
+    if task.prompt:
+        lines.append(f"Prompt: {shortened_prompt(task.prompt)}")
+    if task.failure and task.status is Status.FAILED:
+        lines.append(f"The proxy says: {task.failure.message}")
+    lines += [f"Warning: {warning}" for warning in view["warnings"]]
+    if task.is_moving:
+        wait = f'task_id="{task.handle}" and wait_seconds={presentation.wait_seconds}'
+        lines.append(f"Call get_task with {wait} to go on waiting. Do not submit it again.")
+    elif view["next"]:
+        lines.append(_advice(view))
+    return "\n".join(lines)
+
+
+def _earlier(told: Told) -> str:
+    if told.finished_ago is None:
+        return "Nothing new was started: the same request is open already. allow_duplicate=true buys another."
+    return (
+        f"Nothing new was started: the same request finished {_ago(told.finished_ago)}. "
+        "allow_duplicate=true buys another."
+    )
+
+
+def _ago(seconds: float) -> str:
+    for unit, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit or (name != "days" and seconds >= unit):
+            return f"{seconds / unit:.0f} {name} ago"
+    return f"{max(seconds, 0):.0f} s ago"
+
+
+def _advice(view: dict[str, Any]) -> str:
+    offered = {call["tool"] for call in view["next"]}
+    free = "view_image shows one large; it is free."
+    if "save_images" in offered:
+        free = "view_image shows one large, save_images saves the originals; both are free."
+    if offered.isdisjoint(SPENDING_TOOLS):
+        return free
+    return f"Choose a picture by its index: {free} upscale_image, vary_image and reroll cost money."
+
+
+def _how_far(task: Task, view: dict[str, Any]) -> str:
+    if task.status is Status.SUCCEEDED:
+        return f": {_pictures(task)}" if task.images else " without pictures"
+    if not task.is_watched:
+        return ""
+    parts = [f"{task.progress} % by the proxy"] if task.progress is not None else []
+    if "eta_seconds" in view:
+        parts.append(f"usually done in about {view['eta_seconds']:.0f} s")
+    if task.status is Status.STALLED:
+        parts.append(f"nothing has moved since {view['updated_at']}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _pictures(task: Task) -> str:
+    sizes = {(image.width, image.height) for image in task.images}
+    width, height = sizes.pop() if len(sizes) == 1 else (None, None)
+    count = "1 picture" if len(task.images) == 1 else f"{len(task.images)} pictures"
+    return f"{count} of {width}x{height}" if width else count

@@ -1,0 +1,342 @@
+"""The settings: read once from the environment, frozen, each with the sentence that the README prints.
+
+The only room that reads the environment. Knows nothing of what the settings are used for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from platformdirs import user_data_path, user_pictures_path
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from mj_mcp.settings.pasted import parts_of, pasted_base_url, pasted_key
+
+_ROOTED = re.compile(r"(?i)file://(localhost)?/[^/].*")
+_FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
+_BUCKET = re.compile(r"(?i:s3)://[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](/([^/\s]+/)*[^/\s]*)?")
+
+
+class SettingsError(Exception):
+    """One line that names the variable and says what it may hold."""
+
+
+class Settings(BaseSettings):
+    """What a person sets, as `MJ_...` environment variables."""
+
+    model_config = SettingsConfigDict(env_prefix="MJ_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    api_key: SecretStr = Field(
+        SecretStr(""),
+        description="The key of the Midjourney Proxy; sent as `Authorization: Bearer ...` to the configured host only.",
+    )
+    base_url: str = Field(
+        "https://cubicspaces.cloud",
+        description="Where the proxy is. May carry a path; the API's `/mj/...` is joined below it.",
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("mj-mcp", appauthor=False),
+        description="The folder of the journal and the archive (mode 0700). Default: the user's data folder.",
+    )
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        description="`postgresql://user:password@host/database` for several replicas (needs the extra `[postgres]`). "
+        "Default: SQLite in the data folder.",
+    )
+    output_dir: Path = Field(
+        default_factory=lambda: user_pictures_path() / "mj-mcp",
+        description="Where pictures may be saved. Default: `mj-mcp` in the user's pictures folder.",
+    )
+    wait_seconds: Annotated[float, Field(ge=0, le=600)] | None = Field(
+        None, description="How long a call waits when it does not say. Default: what the connected host survives."
+    )
+    poll_seconds: float = Field(
+        5.0,
+        ge=0.5,
+        le=300,
+        description="Seconds between two polls of a running task that the proxy asks for. All in all no more polls are "
+        "made than a fixed loop of this pace makes.",
+    )
+    max_polls_per_second: int = Field(
+        50, ge=1, le=10_000, description="Polls per second over all tasks of this process, at most."
+    )
+    max_open_tasks: int = Field(
+        10, ge=1, le=10_000, description="Tasks open at once for this account, over all processes."
+    )
+    daily_task_limit: int | None = Field(
+        None, ge=0, description="Submits per UTC day that you allow. Default: no ceiling."
+    )
+    max_open_tasks_per_user: int | None = Field(
+        None, ge=1, le=10_000, description="Tasks open at once for each caller who logs in. Default: no ceiling."
+    )
+    daily_task_limit_per_user: int | None = Field(
+        None, ge=0, description="Submits per UTC day for each caller who logs in. Default: no ceiling."
+    )
+    read_only: bool = Field(False, description="1 leaves out every tool that spends.")
+    archive: bool = Field(True, description="0 keeps no originals of finished pictures.")
+    archive_url: str = Field(
+        "",
+        description="Where replicas share the originals: `file:///folder`, or `s3://bucket/prefix` (needs the extra "
+        "`[s3]`; endpoint, region and credentials by the standard `AWS_...` variables). Default: `archive` in the data "
+        "folder.",
+    )
+    archive_max_bytes: int = Field(
+        5 * 1024**3,
+        ge=0,
+        description="The ceiling of the archive's folder, in bytes; the least recently used are dropped. With a bucket "
+        "the folder is its cache.",
+    )
+    image_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Hosts that pictures may come from, separated by commas (`cdn.example.com, *.example.org`), beside "
+        "the proxy's own. Default: any public host.",
+    )
+    extra_flags: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Midjourney flags that prompts may hold without a check, separated by commas (`test, sv`), for "
+        "those that this version does not know yet. Default: none.",
+    )
+    resource_links: bool = Field(
+        False, description="1 adds resource links to results. Several frameworks fail on them after a paid success."
+    )
+    inline_images: bool = Field(
+        True, description="0 leaves pictures out of all results but `view_image`'s, where a framework prints base64."
+    )
+    image_format: Literal["webp", "jpeg", "png"] = Field("webp", description="Of sheets and views: webp, jpeg or png.")
+    http_allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="The names by which `serve --http` is called (the `Host` of a request), separated by commas; one "
+        "without a port stands for any port. Default: `127.0.0.1, localhost, [::1]`.",
+    )
+    http_allowed_origins: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Web pages that may use `serve --http` from a browser, by origin (`https://app.example.com`), "
+        "separated by commas. Default: none but its own.",
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Signs the links to pictures that `serve --http` gives; at least 32 characters, the same for all "
+        "servers that share a database. Default: one of the data folder's own.",
+    )
+    http_max_body_bytes: int = Field(1024**2, ge=1024, description="The ceiling of one HTTP request, in bytes.")
+    http_max_sessions: int = Field(
+        1000, ge=1, le=100_000, description="Sessions of older HTTP clients at once; the next one is refused."
+    )
+    http_session_seconds: float = Field(
+        1800, ge=1, le=86_400, description="How long such a session may be idle before it ends."
+    )
+    http_tokens: Path | None = Field(
+        None, description="The file of `mj-mcp tokens`. Default: `tokens.json` in the data folder."
+    )
+    auth_issuer: str = Field(
+        "",
+        description="The OAuth 2.1 issuer whose JWTs `serve --http` accepts, exactly as it names itself in `iss`; its "
+        "keys are found by its metadata. Default: none.",
+    )
+    auth_audience: str = Field(
+        "",
+        validate_default=True,
+        description="What those JWTs must be for (`aud`): best this server's public URL, like "
+        "`https://mcp.example.com/mcp`. Needed with `MJ_AUTH_ISSUER`.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_format: Literal["json", "console", "auto"] = Field(
+        "auto", description="`json` lines or `console` text on stderr; `auto` is console on a terminal, else json."
+    )
+
+    @field_validator("api_key")
+    @classmethod
+    def _plain_key(cls, key: SecretStr) -> SecretStr:
+        text = key.get_secret_value()
+        return SecretStr(pasted_key(text)) if text else key
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, url: str) -> str:
+        return pasted_base_url(url)
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql_url(cls, url: SecretStr) -> SecretStr:
+        parts = parts_of(url.get_secret_value())
+        if not url.get_secret_value():
+            return url
+        if parts.scheme not in {"postgresql", "postgres"} or not (parts.hostname or "host=" in parts.query):
+            raise ValueError("it must begin with postgresql:// and name a host, or be left unset for SQLite")
+        if parts.fragment:
+            raise ValueError("a # in the password must be written as %23")
+        return url
+
+    @field_validator("archive_url")
+    @classmethod
+    def _folder_or_bucket(cls, url: str) -> str:
+        parts = parts_of(url)
+        if not url:
+            return url
+        if parts.username is not None or parts.password is not None or "?" in url or "#" in url:
+            raise ValueError("it must not carry a user name, a password, a query or a fragment")
+        named = {"file": _ROOTED, "s3": _BUCKET}.get(parts.scheme)
+        if not named or not named.fullmatch(url) or ".." in unquote(parts.path).split("/"):
+            given = f"; it begins with {parts.scheme}://" if f"{parts.scheme}://" in url.lower() else ""
+            raise ValueError(f"it must be like file:///shared/folder or s3://bucket/prefix{given}")
+        return url
+
+    @field_validator("auth_issuer")
+    @classmethod
+    def _safe_issuer(cls, url: str) -> str:
+        parts = parts_of(url)
+        loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+        if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback))):
+            raise ValueError("it must be an https:// URL (http:// only on this machine itself)")
+        if parts.username or "?" in url or "#" in url:
+            raise ValueError("it must not carry a user name, a query or a fragment")
+        return url
+
+    @field_validator("auth_audience")
+    @classmethod
+    def _audience_of_issuer(cls, audience: str, info: ValidationInfo) -> str:
+        if info.data.get("auth_issuer") and not audience.strip():
+            raise ValueError("it must say what the tokens of MJ_AUTH_ISSUER are for")
+        return audience
+
+    @field_validator("data_dir", "output_dir", "http_tokens")
+    @classmethod
+    def _same_from_everywhere(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return path
+        path = path.expanduser()  # a host starts servers without a shell
+        if not path.is_absolute():
+            raise ValueError("it must be an absolute path, since a host chooses the current folder")
+        return path
+
+    @field_validator("image_hosts", "extra_flags", "http_allowed_hosts", "http_allowed_origins", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return (
+            frozenset(name.strip().lower() for name in value.split(",") if name.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("extra_flags")
+    @classmethod
+    def _flag_names(cls, names: frozenset[str]) -> frozenset[str]:
+        names = frozenset(name.lstrip("-") for name in names)
+        if not all(_FLAG_NAME.fullmatch(name) for name in names):
+            raise ValueError("it must hold names of flags in letters, like `test, sv`")
+        return names
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < 32:
+            raise ValueError("it must have at least 32 characters")
+        return key
+
+    @field_validator("http_allowed_hosts")
+    @classmethod
+    def _names(cls, hosts: frozenset[str]) -> frozenset[str]:
+        for host in hosts:
+            if urlsplit(f"//{host}").netloc != host or "*" in host or "@" in host:
+                raise ValueError("it must hold names like mcp.example.com or mcp.example.com:8443, without * or /")
+        return hosts
+
+    @field_validator("http_allowed_origins")
+    @classmethod
+    def _origins(cls, origins: frozenset[str]) -> frozenset[str]:
+        for origin in origins:
+            scheme, _, netloc = origin.partition("://")
+            if not scheme or not netloc or "*" in origin or urlsplit(origin).netloc != netloc:
+                raise ValueError("it must hold origins like https://app.example.com, without *, null or a path")
+        return origins
+
+    @field_validator("log_level", "log_format", "image_format", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a key was given."""
+        return bool(self.api_key.get_secret_value())
+
+    @property
+    def token_file(self) -> Path:
+        """Where the tokens of `serve --http` are kept."""
+        return self.http_tokens or self.data_dir / "tokens.json"
+
+    @property
+    def archive_folder(self) -> Path:
+        """The folder of the originals; with a bucket, of those that are at hand."""
+        parts = urlsplit(self.archive_url)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else self.data_dir / "archive"
+
+    @property
+    def bucket_url(self) -> str:
+        """`s3://bucket/prefix`, or "" where there is none."""
+        return self.archive_url if urlsplit(self.archive_url).scheme == "s3" else ""
+
+    @property
+    def bucket_over_http(self) -> bool:
+        """Whether the endpoint that the operator names is one without TLS; of several, the library takes the first."""
+        names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+        return next(filter(None, map(os.environ.get, names)), "").lower().startswith("http://")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no text that leaves this process may hold."""
+        key = [self.secret_key.get_secret_value()] if self.secret_key else []
+        bucket = [found for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN") if (found := os.environ.get(name))]
+        api_key = [self.api_key.get_secret_value()] if self.has_key else []
+        return (*api_key, *key, *bucket, *passwords_in(self.database_url.get_secret_value()))
+
+    @property
+    def account(self) -> str:
+        """Names the account without telling the key: tasks of two accounts never mix."""
+        text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def passwords_in(url: str) -> tuple[str, ...]:
+    """The password of a database, as it is and as it stands in its URL."""
+    parts = urlsplit(url)
+    found = [parts.password or "", *parse_qs(parts.query).get("password", [])]
+    return tuple({form for password in found for form in (password, unquote(password)) if form})
+
+
+def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of Settings
+    """The settings from the environment; `overrides` win.
+
+    Raises:
+        SettingsError: a variable is missing or holds what it must not. The value itself is never shown.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False, include_context=False, include_input=False)[0]
+        variable = f"MJ_{str(first['loc'][0]).upper()}"
+        said = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{variable} is not usable: {said}") from None
+
+
+def read_signals() -> frozenset[str]:
+    """Which of "traces" and "metrics" the standard variables of OpenTelemetry ask for; the rest of them is the SDK's.
+
+    Source: opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables.
+    """
+    read = os.environ.get
+    if read("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return frozenset()
+    shared = read("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return frozenset(
+        signal
+        for signal in ("traces", "metrics")
+        if (read(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT") or shared)
+        and read(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip() in {"otlp", ""}
+    )

@@ -1,0 +1,74 @@
+"""What a person at the machine can ask of the journal and settle in it, without a server running.
+
+Owns the resolution of doubt: an unconfirmed submit is attached to the task that it became, or given up. No agent
+comes here. Knows nothing of MCP, of waiting or of pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mj_mcp.errors import InvalidRequest, TaskNotFound
+from mj_mcp.journal import Journal, Page
+from mj_mcp.proxy import Proxy, check_task_id
+from mj_mcp.proxy.raising import seen
+from mj_mcp.tasks import Status, Task, accept, merge, move
+
+
+class Records:
+    """Everybody's tasks, as the journal has them."""
+
+    def __init__(self, journal: Journal, proxy: Proxy, *, now: Callable[[], float]) -> None:
+        """`now` gives seconds since the epoch."""
+        self._journal = journal
+        self._proxy = proxy
+        self._now = now
+
+    async def page(self, status: Status | None, limit: int) -> Page:
+        """The newest tasks; refused submits too when `status` asks for them."""
+        return await self._journal.page(None, status, limit, None)
+
+    async def find(self, handle: str) -> Task:
+        """The task with this task id or submission id.
+
+        Raises:
+            TaskNotFound: the journal has no such id.
+        """
+        task = await self._journal.find(handle, None)
+        if task is None:
+            raise TaskNotFound(f"the journal knows no task {handle}")
+        return task
+
+    async def attach(self, submission_id: str, task_id: str) -> Task:
+        """Resolve a doubt: the person found in the proxy's records that this submit became that task.
+
+        Raises:
+            InvalidRequest: it is not in doubt, or the task is another submission's (a row that only a look has made
+                gives way: both rows then speak of the same task).
+            TaskNotFound, UpstreamError: there is no such submission, or the proxy knows no such task.
+        """
+        task = await self._doubtful(submission_id, Status.UNCONFIRMED, Status.ABANDONED)
+        other = await self._journal.find(check_task_id(task_id), None)
+        if other is not None and other.submitted_at is not None:
+            raise InvalidRequest("task_id", task_id, f"a task that no submission has; {other.submission_id} has it")
+        look = seen(task_id, await self._proxy.look(task_id))
+        now = self._now()
+        return await self._journal.update(task.submission_id, lambda task: merge(accept(task, task_id, now), look, now))
+
+    async def abandon(self, submission_id: str) -> Task:
+        """Give a doubtful submit up: its claim is freed, so that the same request can be bought again.
+
+        Raises:
+            InvalidRequest: it is not in doubt.
+            TaskNotFound: there is no such submission.
+        """
+        task = await self._doubtful(submission_id, Status.UNCONFIRMED)
+        return await self._journal.update(task.submission_id, lambda task: move(task, Status.ABANDONED, self._now()))
+
+    async def _doubtful(self, submission_id: str, *allowed: Status) -> Task:
+        task = await self._journal.find(submission_id, None)
+        if task is None or task.submission_id != submission_id:
+            raise TaskNotFound(f"no submission {submission_id} is known here")
+        if task.status not in allowed:
+            raise InvalidRequest("submission_id", submission_id, f"an unconfirmed one; this one is {task.status}")
+        return task

@@ -1,0 +1,344 @@
+"""The use cases: generate, change, recall, list.
+
+Each verb reads top to bottom and is where the order of side effects is decided: arguments and parent are checked
+first, then `submits.py` buys, then the call waits as long as it may. Knows nothing of MCP, of HTTP or of SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import structlog
+
+from mj_mcp.archive.store import Picture
+from mj_mcp.errors import (
+    InvalidRequest,
+    NotReady,
+    StorageUnavailable,
+    TaskNotFound,
+)
+from mj_mcp.events import News, Tick
+from mj_mcp.gallery import Gallery, Shown
+from mj_mcp.gallery.originals import File, image_of
+from mj_mcp.journal import UNREAD, Journal, Page, Usage
+from mj_mcp.pictures import Rendered, SavedFile
+from mj_mcp.polling.poller import Poller
+from mj_mcp.prompts import Options, Reference, compile_prompt, references
+from mj_mcp.proxy import (
+    Proxy,
+    Submit,
+    change,
+    check_task_id,
+    imagine,
+    simple_change,
+)
+from mj_mcp.proxy.raising import blindness, raise_unless_accepted, raise_when_blind, seen
+from mj_mcp.studio.call import Deadline
+from mj_mcp.studio.several import VIEW_SECONDS, Several
+from mj_mcp.submits import Submits
+from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
+
+log = structlog.get_logger("mj_mcp.studio")
+
+ANSWER_SECONDS = 3.0
+"""With `wait_seconds=0`: how long the proxy may take to name its task before the answer is `submitting`."""
+
+READY_SECONDS = 2.0
+"""How long the journal may take to show that it can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a caller is told: the task, whether it is one that was already running, and what the waiting took."""
+
+    task: Task
+    duplicate: bool = False
+    finished_ago: float | None = None
+    """Seconds since a duplicate finished; None while it is open."""
+    notes: tuple[str, ...] = ()
+    shown: Shown | None = None
+    looks: int = 0
+    waited: float = 0.0
+
+    def noting(self, *notes: str) -> Told:
+        """The same with more to know about the call."""
+        return replace(self, notes=(*self.notes, *notes))
+
+
+class Studio:
+    """Everything a caller can ask for. `owner` is the caller's identity; one's tasks are nobody else's."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        proxy: Proxy,
+        watch: Poller,
+        submits: Submits,
+        gallery: Gallery,
+        *,
+        news: News,
+        now: Callable[[], float],
+    ) -> None:
+        """`now` gives seconds since the epoch; who follows `news` hears of every change of a task."""
+        self._journal = journal
+        self.news = news
+        self._proxy = proxy
+        self._watch = watch
+        self._submits = submits
+        self._gallery = gallery
+        self.now = now
+        self.several = Several(watch, gallery, self._known)
+
+    # ------------------------------------------------------------------------------------------------ verbs
+
+    async def generate(
+        self,
+        owner: str,
+        prompt: str,
+        options: Options,
+        *,
+        allow_multiple: bool = False,
+        allow_duplicate: bool = False,
+        extra_flags: frozenset[str] = frozenset(),
+        wait_seconds: float,
+        tick: Tick | None = None,
+    ) -> Told:
+        """Make pictures from a prompt. `extra_flags`: names of prompt flags that the operator allows beside the known.
+
+        Raises:
+            NotReady, TaskNotFound, ImageUnavailable: a picture of ours cannot be used as a reference.
+            InvalidRequest, Busy, LimitReached, StorageUnavailable: nothing was sent.
+            PromptRefused, Rejected, Unauthorized, UpstreamUnreachable: the proxy did not take it.
+            Unconfirmed: it may have been charged.
+        """
+        wait = Deadline(wait_seconds)
+        check = partial(compile_prompt, prompt, options, allow_multiple=allow_multiple, extra_flags=extra_flags)
+        compiled = check()
+        if ours := references(options):
+            compiled = check(links={reference.text: await self._link(owner, reference) for reference in ours})
+        # The row has our own names of pictures, not their links, which are signed anew every hour.
+        task = self._intend(owner, Kind.IMAGINE, prompt=compiled.key, warnings=compiled.warnings)
+        return await self._buy(task, imagine(compiled.text), allow_duplicate, wait, tick)
+
+    async def change(
+        self,
+        owner: str,
+        kind: Kind,
+        handle: str,
+        index: int | None,
+        *,
+        shorthand: bool = False,
+        allow_duplicate: bool = False,
+        wait_seconds: float,
+        tick: Tick | None = None,
+    ) -> Told:
+        """Upscale, vary or reroll a finished task; `shorthand` sends it as a simple-change.
+
+        Raises:
+            NotReady: the parent is not finished.
+            TaskNotFound: nobody knows the parent.
+            MjError: as `generate`.
+        """
+        wait = Deadline(wait_seconds)
+        parent = await self._parent(owner, handle, wait)
+        parent_id = parent.task_id or ""
+        task = self._intend(owner, kind, prompt=parent.prompt, parent_id=parent_id, index=index)
+        request = (simple_change if shorthand else change)(kind, parent_id, index)
+        return await self._buy(task, request, allow_duplicate, wait, tick)
+
+    async def recall(
+        self, owner: str, handle: str, *, wait_seconds: float = 0, picture: bool = False, tick: Tick | None = None
+    ) -> Told:
+        """The task with this id as it stands, after waiting up to `wait_seconds` for its end.
+
+        Raises:
+            TaskNotFound: neither the journal nor the proxy knows the id.
+            UpstreamError, UpstreamUnreachable, Unauthorized: looks keep failing; the task stays open.
+            MjError: the refusal itself, when the id is that of a refused submit.
+        """
+        wait = Deadline(wait_seconds)
+        known = await self._journal.find(handle, owner)
+        task = known or await self._adopt(owner, handle, wait_seconds)
+        looks = 0
+        if task.is_moving and (known or wait_seconds):
+            task, looks = await self._watch.wait(
+                task,
+                wait.glance,
+                poll_now=known is not None,
+                one_poll=not wait_seconds,
+                tick=tick,
+            )
+            raise_when_blind(task, self._watch.trouble(task))
+        if known is not None and UNREAD in known.warnings:
+            task = warn(task, UNREAD)  # also where a look has shown more since
+        if task.status is Status.REFUSED:
+            raise_unless_accepted(task)
+        task, shown = await self._show(task, wait) if picture else (task, None)
+        present = await self._gallery.present(task)
+        return Told(present, shown=shown, looks=looks, waited=wait.passed)
+
+    def remaining(self, task: Task) -> float | None:
+        """Seconds until an open task is usually done; None when nobody can tell."""
+        return self._watch.remaining(task)
+
+    def is_waited_for(self) -> bool:
+        """Whether a call waits for a task at this moment."""
+        return self._watch.load().waiters > 0
+
+    def release(self) -> None:
+        """End every wait: callers are answered with what is known, as when their time is up. Posts go on."""
+        self._watch.release()
+        self._submits.release()
+
+    async def faults(self) -> dict[str, str]:
+        """Which parts of this server do not work now, and how. A refused key is not one: finished tasks need none."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await self._journal.page(LOCAL_OWNER, None, 1, None)
+        except (StorageUnavailable, TimeoutError) as failure:
+            log.warning("not_ready", reason=str(failure) or "the journal did not answer in time")
+            return {"journal": "unavailable"}
+        return {}
+
+    async def list_tasks(
+        self, owner: str, status: Status | None, limit: int, cursor: str | None, *, since: float | None = None
+    ) -> Page:
+        """The owner's tasks, newest first; with `since`, those submitted at that moment or later."""
+        return await self._journal.page(owner, status, limit, cursor, since)
+
+    async def usage(self, owner: str) -> Usage:
+        """What the owner used, counted as the limits count; on this machine alone, what the account used."""
+        return await self._journal.usage(None if owner == LOCAL_OWNER else owner, self._submits.limits)
+
+    async def view(self, owner: str, handle: str, index: int, max_edge: int) -> tuple[Task, Rendered]:
+        """One picture of a finished task, large enough to judge.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable, TaskNotFound.
+        """
+        task = (await self.recall(owner, handle)).task
+        return task, await self._gallery.view(task, index, max_edge)
+
+    async def view_sheet(self, owner: str, handle: str) -> Told:
+        """All pictures of a finished task on one sheet.
+
+        Raises:
+            NotReady, InvalidRequest, TaskNotFound.
+        """
+        task = (await self.recall(owner, handle)).task
+        image_of(task, task.images[0].index if task.images else 1)
+        return Told(task, shown=await self._gallery.show(task, VIEW_SECONDS))
+
+    async def original(self, owner: str, handle: str, index: int) -> Picture:
+        """One original of a finished task.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable, TaskNotFound.
+        """
+        return await self._gallery.original((await self.recall(owner, handle)).task, index)
+
+    async def file(self, owner: str, handle: str, index: int) -> File:
+        """The same, to be sent: as a file wherever one is kept. Raises as `original`."""
+        return await self._gallery.file((await self.recall(owner, handle)).task, index)
+
+    async def save(
+        self, owner: str, handle: str, indexes: Sequence[int] | None, folder: str | None, name: str | None = None
+    ) -> tuple[Task, list[SavedFile]]:
+        """The originals of a finished task as files in the output folder, called by the task's id or `name`.
+
+        Raises:
+            NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable, TaskNotFound.
+        """
+        task = (await self.recall(owner, handle)).task
+        return task, await self._gallery.save(task, indexes, folder, name)
+
+    async def _show(self, task: Task, wait: Deadline) -> tuple[Task, Shown | None]:
+        """The task's sheet, in what is left of the call's time; and the task with what was measured for it."""
+        if task.status is not Status.SUCCEEDED:
+            return task, None
+        shown = await self._gallery.show(task, wait.left_for_sheet)
+        if any(image.media_type is None for image in task.images):
+            measured = await self._journal.find(task.submission_id, task.owner)
+            task = measured if measured is not None and not measured.is_open else task
+        return task, shown
+
+    # ------------------------------------------------------------------------------------------- buying
+
+    async def _link(self, owner: str, reference: Reference) -> str:
+        """The proxy's own link to a picture of ours, which the proxy can fetch while it lives."""
+        task = (await self.recall(owner, reference.handle)).task
+        return await self._gallery.living_link(task, reference.index)
+
+    def _intend(self, owner: str, kind: Kind, **request: Any) -> Task:  # noqa: ANN401 - fields of Task
+        now = self.now()
+        return Task(
+            submission_id=f"sub_{uuid.uuid4().hex}",
+            status=Status.SUBMITTING,
+            owner=owner,
+            kind=kind,
+            submitted_at=now,
+            updated_at=now,
+            **request,
+        )
+
+    async def _buy(self, task: Task, request: Submit, allow_duplicate: bool, wait: Deadline, tick: Tick | None) -> Told:
+        patience = wait.until if wait.seconds else wait.began + ANSWER_SECONDS
+        claim, task, looks = await self._submits.submit(
+            task,
+            request,
+            allow_duplicate=allow_duplicate,
+            until=max(patience, wait.glance),
+            answer_by=patience,
+            queue=wait.seconds > 0,
+            tick=tick,
+        )
+        raise_unless_accepted(task)
+        if wait.seconds:
+            task, looks = await self._watch.wait(task, wait.until, tick=tick)
+        task, shown = await self._show(task, wait)
+        ended = None if claim.is_new or task.is_open else self.now() - (task.finished_at or task.updated_at)
+        return Told(
+            task,
+            duplicate=not claim.is_new,
+            finished_ago=ended,
+            notes=blindness(task, self._watch.trouble(task)),
+            shown=shown,
+            looks=looks,
+            waited=wait.passed,
+        )
+
+    # ---------------------------------------------------------------------------------------------- parents
+
+    async def _parent(self, owner: str, handle: str, wait: Deadline) -> Task:
+        task = await self._known(owner, handle, wait.seconds)
+        if task.is_moving:
+            task, _ = await self._watch.wait(task, wait.glance, poll_now=True, one_poll=True)
+        if task.is_open:
+            raise NotReady(f"task {task.handle} is {task.status}: nothing can be made from it until it has succeeded")
+        if task.status is not Status.SUCCEEDED:
+            raise InvalidRequest("task_id", handle, f"a task that has succeeded; this one is {task.status}")
+        return task
+
+    async def _known(self, owner: str, handle: str, seconds: float) -> Task:
+        return await self._journal.find(handle, owner) or await self._adopt(owner, handle, seconds)
+
+    async def _adopt(self, owner: str, handle: str, seconds: float) -> Task:
+        """A task that the journal has never seen: looked up once at the proxy, and from then on ours to watch."""
+        task_id = check_task_id(handle)
+        # Whose a task is that nobody here bought cannot be told: among several callers, it is nobody's.
+        if task_id.startswith("sub_") or owner != LOCAL_OWNER:
+            raise TaskNotFound(f"no task {task_id} is known here")
+        look = seen(task_id, await self._proxy.look(task_id, seconds=seconds or ANSWER_SECONDS))
+        now = self.now()
+        blank = Task(
+            submission_id=f"sub_{uuid.uuid4().hex}", status=Status.QUEUED, task_id=task_id, owner=owner, updated_at=now
+        )
+        adopted = await self._journal.adopt(merge(blank, look, now))
+        self._watch.follow(adopted)
+        self._watch.publish(adopted)
+        return adopted

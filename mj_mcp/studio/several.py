@@ -1,0 +1,139 @@
+"""Several tasks at once: one wait for all of them, one sheet of their pictures.
+
+Owns which picture stands in which tile. Knows nothing of MCP, nor of how one task is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from string import ascii_uppercase
+
+from mj_mcp.errors import TaskNotFound
+from mj_mcp.events import Tick
+from mj_mcp.gallery import Gallery, Labelled, Shown
+from mj_mcp.gallery.originals import image_of
+from mj_mcp.polling.poller import Poller
+from mj_mcp.studio.call import SHEET_SECONDS, Deadline
+from mj_mcp.tasks import Status, Task
+
+VIEW_SECONDS = 22.0
+"""How long a sheet that was asked for by itself may take: hosts cut a call after 25 s and more."""
+
+
+WHOLE_TASKS = 4
+"""Of so many tasks an overview shows every picture; of more, one tile each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """Several tasks after a wait, in the order asked for. `letters` say which tiles of the sheet are whose."""
+
+    tasks: tuple[Task, ...]
+    unknown: tuple[str, ...] = ()
+    letters: Mapping[str, str] = field(default_factory=dict)
+    shown: Shown | None = None
+    waited: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Pictures of several tasks on one sheet."""
+
+    pictures: tuple[Labelled, ...]
+    shown: Shown
+
+
+class Several:
+    """The verbs for several tasks. `known` finds or adopts a task; `recall` looks at it, too."""
+
+    def __init__(
+        self,
+        watch: Poller,
+        gallery: Gallery,
+        known: Callable[[str, str, float], Awaitable[Task]],
+    ) -> None:
+        """`known(owner, handle, seconds)` raises `TaskNotFound` where nobody knows the task."""
+        self._watch = watch
+        self._gallery = gallery
+        self._known = known
+
+    async def wait_for_all(
+        self,
+        owner: str,
+        handles: Sequence[str],
+        *,
+        until_any: bool = False,
+        wait_seconds: float,
+        tick: Tick | None = None,
+    ) -> Awaited:
+        """Wait until all of these tasks (with `until_any`: one of them) have ended, or time is up.
+
+        Raises:
+            InvalidRequest: an id that can be no task's.
+            UpstreamError, UpstreamUnreachable, Unauthorized: an id had to be looked up at the proxy, and that failed.
+        """
+        wait = Deadline(wait_seconds)
+        found = await asyncio.gather(*(self._found(owner, handle, wait_seconds) for handle in handles))
+        tasks = {task.submission_id: task for task in found if task is not None}
+        if not (until_any and any(not task.is_moving for task in tasks.values())):
+            tasks = await self._attend(tasks, wait.glance, one_poll=not wait_seconds, until_any=until_any, tick=tick)
+        finished = [task for task in tasks.values() if task.status is Status.SUCCEEDED and task.images]
+        groups = overview(finished)
+        letters = {group[0].task.submission_id: group[0].label[0] for group in groups}
+        shown = None
+        if groups:
+            shown = await self._gallery.together(groups, max(wait.left_for_sheet, SHEET_SECONDS))
+        unknown = tuple(handle for handle, task in zip(handles, found, strict=True) if task is None)
+        return Awaited(tuple(tasks.values()), unknown, letters, shown, wait.passed)
+
+    async def compare(self, owner: str, pictures: Sequence[tuple[str, int]]) -> Compared:
+        """Pictures of finished tasks, each by its task's id and its index, on one sheet.
+
+        Raises:
+            NotReady, InvalidRequest, TaskNotFound: of any of them.
+        """
+        chosen = []
+        for (handle, index), label in zip(pictures, ascii_uppercase, strict=False):
+            task = await self._known(owner, handle, 0)
+            chosen.append(Labelled(label, task, image_of(task, index).index))
+        return Compared(tuple(chosen), await self._gallery.together([chosen], VIEW_SECONDS))
+
+    async def _found(self, owner: str, handle: str, seconds: float) -> Task | None:
+        try:
+            return await self._known(owner, handle, seconds)
+        except TaskNotFound:
+            return None
+
+    async def _attend(
+        self, tasks: dict[str, Task], until: float, *, one_poll: bool, until_any: bool, tick: Tick | None
+    ) -> dict[str, Task]:
+        """The tasks as they stand when all (one) of those that move have ended, or time is up."""
+        waits = {
+            sid: asyncio.create_task(self._watch.wait(task, until, poll_now=True, one_poll=one_poll, tick=tick))
+            for sid, task in tasks.items()
+            if task.is_moving
+        }
+        try:
+            if waits:
+                when = asyncio.FIRST_COMPLETED if until_any else asyncio.ALL_COMPLETED
+                await asyncio.wait(waits.values(), return_when=when)
+        finally:
+            for waiting in waits.values():
+                waiting.cancel()
+            await asyncio.gather(*waits.values(), return_exceptions=True)
+        return tasks | {sid: waiting.result()[0] for sid, waiting in waits.items() if not waiting.cancelled()}
+
+
+def overview(tasks: Sequence[Task]) -> list[list[Labelled]]:
+    """Labels for up to 26 finished tasks, a group each: every picture of up to four (A1, A2, ...), else one tile each.
+
+    The first letter of a group's labels names its task.
+    """
+    if len(tasks) > WHOLE_TASKS:
+        return [[Labelled(letter, task)] for letter, task in zip(ascii_uppercase, tasks, strict=False)]
+    return [
+        [Labelled(f"{letter}{image.index}", task, image.index) for image in task.images] or [Labelled(letter, task)]
+        for letter, task in zip(ascii_uppercase, tasks, strict=False)
+    ]
