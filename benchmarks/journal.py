@@ -27,7 +27,7 @@ from statistics import quantiles
 import psycopg
 
 from mj_mcp.journal import Claim, Journal, Limits, open_journal
-from mj_mcp.tasks import Image, Kind, Sighting, Status, Task, accept, merge
+from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept, merge
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
@@ -86,7 +86,7 @@ async def submit(journal: Journal, _rows: int = 0, *, owner: str = "user-0", nam
         now = time.time()
         pictures = tuple(Image(index, PICTURE) for index in range(1, 5))
         accepted = accept(known, known.submission_id.replace("sub_", "up_"), now)
-        return merge(accepted, Sighting(status=Status.SUCCEEDED, images=pictures), now)
+        return merge(accepted, Observation(status=Status.SUCCEEDED, images=pictures), now)
 
     await journal.update(task.submission_id, settle)
 

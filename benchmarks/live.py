@@ -103,7 +103,7 @@ def measured(simulator: Simulator) -> tuple[list[Seen], list[str]]:
     """What the simulator saw of each job, in the order of the charges; and what went wrong."""
     seen, wrong = [], []
     for charge in simulator.ledger:
-        job, polls = simulator.jobs[charge.task_id], [look.at for look in simulator.looks(charge.task_id)]
+        job, polls = simulator.jobs[charge.task_id], [look.at for look in simulator.polls(charge.task_id)]
         after = [at for at in polls if job.ends_at is not None and at >= job.ends_at]
         if len(after) != 1 or job.ends_at is None or job.seconds is None:
             wrong.append(f"job {charge.seq}: {len(polls)} polls, {len(after)} of them after its end, which asks for 1")

@@ -29,7 +29,7 @@ from typing import Any, Self
 import psycopg
 
 from mj_mcp import logs
-from mj_mcp.app import open_records
+from mj_mcp.app import open_settlement
 from mj_mcp.errors import MjError
 from mj_mcp.settings import read_settings
 from mj_mcp.simulator import Charge, Fault, Simulator, faults
@@ -345,7 +345,7 @@ class Account:
         settings = read_settings(
             api_key=KEY, base_url=self.sim.url, data_dir=self.data_dir, database_url=self.journal.url
         )
-        async with open_records(settings) as records:
+        async with open_settlement(settings) as records:
             for subject, row in doubtful:
                 if self.dice.random() > share:
                     continue

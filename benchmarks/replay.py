@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, Timings
-from mj_mcp.tasks import Image, Kind, Sighting, Status, Task
+from mj_mcp.tasks import Image, Kind, Observation, Status, Task
 
 POLL = 5.0
 PER_SECOND = 50
@@ -90,7 +90,7 @@ class Replay:
             elif due <= slot:
                 self.when_due(*heapq.heappop(self.due))
             else:
-                self.look(self.open[heapq.heappop(self.ready)[1]])
+                self.fetch(self.open[heapq.heappop(self.ready)[1]])
         return [self.results[number] for number in sorted(self.results)]
 
     def submit(self) -> None:
@@ -136,12 +136,12 @@ class Replay:
             running.waiting = True
             heapq.heappush(self.ready, (running.polled_at, number))
 
-    def look(self, running: Running) -> None:
+    def fetch(self, running: Running) -> None:
         """Poll it."""
         self.made.append(self.now)
         age, times = self.now - running.claimed, running.job.times
         ended = age >= running.seconds
-        seen = Sighting(
+        seen = Observation(
             status=Status.SUCCEEDED if ended else Status.PROCESSING,
             images=PICTURES if ended else (),
             progress=running.progress(self.progress, age),

@@ -172,17 +172,17 @@ def peak_kib(reset: bool = False) -> int:
 async def child(url: str) -> None:
     """Warm up on an honest picture, then take the bomb; prints growth in KiB, seconds, and what was said."""
     from mj_mcp.errors import ImageUnavailable  # noqa: PLC0415 - measured in a process of its own
-    from mj_mcp.pictures import Darkroom, PictureClient  # noqa: PLC0415 - same
+    from mj_mcp.pictures import PictureClient, PictureWorkers  # noqa: PLC0415 - same
 
-    async with PictureClient(url, stall_seconds=DRIP_SECONDS) as client, Darkroom() as darkroom:
+    async with PictureClient(url, stall_seconds=DRIP_SECONDS) as client, PictureWorkers() as workers:
         honest = png(1024, 1024, zlib.compress(bytes((1 + 3 * 1024) * 1024)))
-        await darkroom.contact_sheet([await darkroom.tile(honest, 4)] * 4)
-        await darkroom.inspect(honest)
+        await workers.contact_sheet([await workers.tile(honest, 4)] * 4)
+        await workers.inspect(honest)
         before = peak_kib(reset=True)
         started = time.perf_counter()
         try:
             data = await client.fetch(url)
-            await darkroom.inspect(data)
+            await workers.inspect(data)
             said = "was taken for a picture"
         except ImageUnavailable as error:
             said = error.message

@@ -10,19 +10,20 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from mj_mcp.archive.store import Vault
+from mj_mcp.archive.bucket import open_bucket
+from mj_mcp.archive.store import Store
 from mj_mcp.egress import read_tunnel
-from mj_mcp.events import Ended, News, Observer, Opened, ignore
+from mj_mcp.events import Ended, Listeners, Observer, Opened, ignore
 from mj_mcp.gallery import Gallery
 from mj_mcp.journal import Journal, Limits, open_journal
 from mj_mcp.logs import redactor
-from mj_mcp.pictures import Darkroom, PictureClient, open_bucket
+from mj_mcp.pictures import PictureClient, PictureWorkers
 from mj_mcp.polling.open_jobs import Timings
 from mj_mcp.polling.poller import Poller
 from mj_mcp.proxy import Proxy
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
-from mj_mcp.settlement import Records
+from mj_mcp.settlement import Settlement
 from mj_mcp.studio import Studio
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Task
@@ -38,8 +39,8 @@ async def open_studio(
     """A studio that works, until the block ends; `observe` is told of what operators count."""
     async with AsyncExitStack() as stack:
         journal, proxy = await stack.enter_async_context(_open_edges(settings))
-        news = News()
-        gallery = await stack.enter_async_context(_open_gallery(settings, journal, proxy, news))
+        listeners = Listeners()
+        gallery = await stack.enter_async_context(_open_gallery(settings, journal, proxy, listeners))
 
         def on_end(task: Task) -> None:
             observe(Ended(task))
@@ -52,7 +53,7 @@ async def open_studio(
             polls_per_second=settings.max_polls_per_second,
             now=time.time,
             on_end=on_end,
-            tell=news.tell,
+            notify=listeners.notify,
             timings=timings or Timings(),
         )
         observe(Opened(poller.load))
@@ -60,14 +61,14 @@ async def open_studio(
         stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
         submits = Submits(journal, proxy, poller, limits=_limits(settings), now=time.time, observe=observe)
         stack.push_async_callback(submits.drain, GRACE_SECONDS)
-        yield Studio(journal, proxy, poller, submits, gallery, news=news, now=time.time)
+        yield Studio(journal, proxy, poller, submits, gallery, listeners=listeners, now=time.time)
 
 
 @asynccontextmanager
-async def open_records(settings: Settings) -> AsyncIterator[Records]:
+async def open_settlement(settings: Settings) -> AsyncIterator[Settlement]:
     """The records for a person at the machine: nothing is watched, and no running server is disturbed."""
     async with _open_edges(settings) as (journal, proxy):
-        yield Records(journal, proxy, now=time.time)
+        yield Settlement(journal, proxy, now=time.time)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -80,28 +81,30 @@ def _limits(settings: Settings) -> Limits:
 
 
 @asynccontextmanager
-async def _open_gallery(settings: Settings, journal: Journal, proxy: Proxy, news: News) -> AsyncIterator[Gallery]:
+async def _open_gallery(
+    settings: Settings, journal: Journal, proxy: Proxy, listeners: Listeners
+) -> AsyncIterator[Gallery]:
     async with AsyncExitStack() as stack:
-        darkroom = await stack.enter_async_context(Darkroom(settings.image_format))
+        workers = await stack.enter_async_context(PictureWorkers(settings.image_format))
         client = PictureClient(settings.base_url, settings.image_hosts or None, tunnel_for=read_tunnel)
         gallery = Gallery(
             journal,
             proxy,
             client=await stack.enter_async_context(client),
-            darkroom=darkroom,
-            vault=await stack.enter_async_context(_vault(settings, darkroom)) if settings.archive else None,
+            workers=workers,
+            store=await stack.enter_async_context(_store(settings, workers)) if settings.archive else None,
             output_dir=settings.output_dir,
-            tell=news.tell,
+            notify=listeners.notify,
             now=time.time,
         )
         stack.push_async_callback(gallery.aclose)
         yield gallery
 
 
-def _vault(settings: Settings, darkroom: Darkroom) -> Vault:
+def _store(settings: Settings, workers: PictureWorkers) -> Store:
     url = settings.bucket_url
     bucket = open_bucket(url, over_http=settings.bucket_over_http) if url else None
-    return Vault(settings.archive_folder, settings.archive_max_bytes, darkroom=darkroom, bucket=bucket)
+    return Store(settings.archive_folder, settings.archive_max_bytes, workers=workers, bucket=bucket)
 
 
 @asynccontextmanager

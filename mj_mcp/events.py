@@ -1,8 +1,8 @@
 """What happens here, for those who are told of it: observers count it, listeners follow the changes of tasks.
 
 Observers get frozen values, so that no room knows who counts. A change reaches every process that shares the journal:
-the one that saw it tells its own listeners, the others find it in the journal and tell theirs. Knows nothing of metrics,
-logs or MCP.
+the one that saw it tells its own listeners, the others find it in the journal and tell theirs. Knows nothing of
+metrics, logs or MCP.
 """
 
 from __future__ import annotations
@@ -53,38 +53,38 @@ class Called:
     seconds: float
 
 
-Happening = Opened | Submitted | Ended | Called
+Event = Opened | Submitted | Ended | Called
 
-Observer = Callable[[Happening], None]
+Observer = Callable[[Event], None]
 """Told of everything as it happens, on the event loop: it must be quick and must not raise."""
 
 
-def ignore(_happening: Happening) -> None:
+def ignore(_event: Event) -> None:
     """The observer where nobody counts."""
 
 
-class Tick(Protocol):
+class OnProgress(Protocol):
     """Told about once a second of the task as last seen, and of its place in the queue while it waits in one."""
 
-    def __call__(self, task: Task, place: int = 0, /) -> Awaitable[None]: ...  # noqa: D102 - said above
+    def __call__(self, task: Task, position: int = 0, /) -> Awaitable[None]: ...  # noqa: D102 - said above
 
 
-Reader = Callable[[Task], None]
+Listener = Callable[[Task], None]
 """Told of a task that has changed, on the event loop: it must be quick and must not raise."""
 
 
-class News:
+class Listeners:
     """The changes of everybody's tasks, as this process hears of them."""
 
     def __init__(self) -> None:
         """Nobody reads yet."""
-        self._readers: list[Reader] = []
+        self._readers: list[Listener] = []
 
-    def follow(self, reader: Reader) -> None:
+    def follow(self, reader: Listener) -> None:
         """Tell `reader` from now on; it reads as long as the process runs."""
         self._readers.append(reader)
 
-    def tell(self, task: Task) -> None:
+    def notify(self, task: Task) -> None:
         """`task` is not what it was."""
         for reader in self._readers:
             reader(task)

@@ -15,7 +15,7 @@ from mj_mcp.proxy.raising import seen
 from mj_mcp.tasks import Status, Task, accept, merge, move
 
 
-class Records:
+class Settlement:
     """Everybody's tasks, as the journal has them."""
 
     def __init__(self, journal: Journal, proxy: Proxy, *, now: Callable[[], float]) -> None:
@@ -51,9 +51,11 @@ class Records:
         other = await self._journal.find(check_task_id(task_id), None)
         if other is not None and other.submitted_at is not None:
             raise InvalidRequest("task_id", task_id, f"a task that no submission has; {other.submission_id} has it")
-        look = seen(task_id, await self._proxy.look(task_id))
+        fetched = seen(task_id, await self._proxy.fetch(task_id))
         now = self._now()
-        return await self._journal.update(task.submission_id, lambda task: merge(accept(task, task_id, now), look, now))
+        return await self._journal.update(
+            task.submission_id, lambda task: merge(accept(task, task_id, now), fetched, now)
+        )
 
     async def abandon(self, submission_id: str) -> Task:
         """Give a doubtful submit up: its claim is freed, so that the same request can be bought again.

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 import structlog
 
 from mj_mcp.errors import Busy, MjError, StorageUnavailable, Unauthorized
-from mj_mcp.events import Observer, Submitted, Tick, ignore
+from mj_mcp.events import Observer, OnProgress, Submitted, ignore
 from mj_mcp.journal import Claim, Journal, Limits
 from mj_mcp.journal.protocol import KEPT_SECONDS
-from mj_mcp.polling.poller import TICK_SECONDS, Poller
+from mj_mcp.polling.poller import PROGRESS_SECONDS, Poller
 from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Submit
 from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, doubt, refuse
 
@@ -52,7 +52,7 @@ class Submits:
         self,
         journal: Journal,
         proxy: Proxy,
-        watch: Poller,
+        poller: Poller,
         *,
         limits: Limits,
         now: Callable[[], float],
@@ -62,7 +62,7 @@ class Submits:
         """`now`: seconds since the epoch. `observe` hears of every outcome. `clock` gives the seconds of a pause."""
         self._journal = journal
         self._proxy = proxy
-        self._watch = watch
+        self._poller = poller
         self.limits = limits
         self._now = now
         self._observe = observe
@@ -80,7 +80,7 @@ class Submits:
         until: float,
         answer_by: float,
         queue: bool,
-        tick: Tick | None = None,
+        on_progress: OnProgress | None = None,
     ) -> tuple[Claim, Task, int]:
         """Claim the request, post it, and wait for the answer; the claim, its task as it is then, and the looks made.
 
@@ -95,12 +95,12 @@ class Submits:
         while True:
             claimed = asyncio.get_running_loop().create_future()
             asked = _Asked(task, request, _request_key(task), allow_duplicate, queue, claimed)
-            claim = await self._begin(asked, until, tick)
-            answered, looks = await self._watch.wait(
-                claim.task, answer_by, enough=lambda task: task.status is not Status.SUBMITTING, tick=tick
+            claim = await self._begin(asked, until, on_progress)
+            answered, polls = await self._poller.wait(
+                claim.task, answer_by, enough=lambda task: task.status is not Status.SUBMITTING, on_progress=on_progress
             )
             if claim.is_new or not _is_withdrawn(answered):
-                return claim, answered, looks
+                return claim, answered, polls
 
     def release(self) -> None:
         """Send the queue off: nothing that is not claimed yet is submitted any more."""
@@ -115,7 +115,7 @@ class Submits:
             post.cancel()
         await asyncio.gather(*self._posts, return_exceptions=True)
 
-    async def _begin(self, asked: _Asked, until: float, tick: Tick | None) -> Claim:
+    async def _begin(self, asked: _Asked, until: float, on_progress: OnProgress | None) -> Claim:
         """Returns as soon as it is claimed; the POST goes on, and its outcome is published."""
         post = asyncio.create_task(self._submit(asked))
         self._posts.add(post)
@@ -123,12 +123,12 @@ class Submits:
         try:
             async with asyncio.timeout_at(until):
                 while not asked.claimed.done():
-                    await asyncio.wait({asked.claimed}, timeout=TICK_SECONDS)
-                    if tick is not None and asked.place and not asked.claimed.done():
-                        await tick(asked.task, asked.place)
+                    await asyncio.wait({asked.claimed}, timeout=PROGRESS_SECONDS)
+                    if on_progress is not None and asked.position and not asked.claimed.done():
+                        await on_progress(asked.task, asked.position)
         except TimeoutError:
             if not asked.claimed.done():
-                asked.keeps_place = True
+                asked.keeps_slot = True
                 raise _no_claim(asked) from None
         finally:
             asked.claimed.cancel()  # which makes `_submit` withdraw, unless the claim is made
@@ -151,7 +151,7 @@ class Submits:
             return
         asked.claimed.set_result(claim)
         if claim.is_new:
-            self._watch.publish(claim.task)
+            self._poller.publish(claim.task)
             outcome = await self._post(asked.request)
             refused_by = outcome.status if isinstance(outcome, Refused) else None
             if refused_by in ACCOUNT_STATUSES:
@@ -171,15 +171,15 @@ class Submits:
             )
             if isinstance(claim, Claim):
                 return claim
-            asked.place = claim.position
+            asked.position = claim.position
             if not asked.queue:
                 raise _no_claim(asked)
             await asyncio.wait({asked.claimed}, timeout=QUEUE_PACE_SECONDS)
             if asked.claimed.done():
-                if not asked.keeps_place:
+                if not asked.keeps_slot:
                     await self._journal.leave(asked.key)
                 return None
-        if asked.place:
+        if asked.position:
             await self._journal.leave(asked.key)
         raise Busy("this server is stopping, so nothing was submitted")
 
@@ -215,7 +215,7 @@ class Submits:
                 break
             except StorageUnavailable as failure:
                 log.error("outcome_not_recorded", submission_id=task.submission_id, reason=failure.message)  # noqa: TRY400 - the reason says it all
-                self._watch.publish(settle(task))
+                self._poller.publish(settle(task))
                 await asyncio.sleep(RECORD_AGAIN_SECONDS)
         log.info(
             "submitted",
@@ -225,9 +225,9 @@ class Submits:
             code=settled.failure.code if settled.failure else None,
         )
         self._observe(Submitted(settled))
-        if settled.is_watched:
-            self._watch.follow(settled)
-        self._watch.publish(settled)
+        if settled.is_polled:
+            self._poller.follow(settled)
+        self._poller.publish(settled)
 
 
 @dataclass(slots=True)
@@ -240,18 +240,18 @@ class _Asked:
     allow_duplicate: bool
     queue: bool
     claimed: asyncio.Future[Claim]
-    place: int = 0
-    keeps_place: bool = False
+    position: int = 0
+    keeps_slot: bool = False
 
 
 def _no_claim(asked: _Asked) -> MjError:
     """Why a claim was not made in time."""
-    if not asked.place:
+    if not asked.position:
         return StorageUnavailable("the journal did not answer in time, so nothing was submitted")
     return Busy(
         "as many tasks are open as this server keeps at once (MJ_MAX_OPEN_TASKS). This request is number"
-        f" {asked.place} in the queue, and keeps that place for {KEPT_SECONDS:g} s: call again with the same arguments."
-        " Nothing was submitted",
+        f" {asked.position} in the queue, and keeps its slot for {KEPT_SECONDS:g} s: call again with the same"
+        " arguments. Nothing was submitted",
         retry_after_seconds=QUEUE_AGAIN_SECONDS,
     )
 

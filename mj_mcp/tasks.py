@@ -127,11 +127,11 @@ class Task:
     claimed_at: float | None = None
     """When its claim was made, after our own queue: a job's time counts from here. None in rows of older versions."""
     finished_at: float | None = None
-    looks: int | None = None
+    polls: int | None = None
     """Polls that its poller made until it saw the end."""
     given_up_at: float | None = None
     """Since when a stalled task is not polled by itself any more."""
-    blind: float | None = None
+    unseen_seconds: float | None = None
     """Seconds between the last poll that saw it open and the one that saw the end; None where that is not known."""
 
     @property
@@ -140,14 +140,14 @@ class Task:
         return self.status in OPEN
 
     @property
-    def is_watched(self) -> bool:
+    def is_polled(self) -> bool:
         """Whether a look at the proxy can tell more."""
         return self.status in WATCHED
 
     @property
     def is_moving(self) -> bool:
         """Whether waiting can show more: its submit is under way, or the proxy works on it."""
-        return self.is_watched or self.status is Status.SUBMITTING
+        return self.is_polled or self.status is Status.SUBMITTING
 
     @property
     def handle(self) -> str:
@@ -156,7 +156,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
+class Observation:
     """What one look at the proxy showed, in our words. `status` is one of the four a proxy can report."""
 
     status: Status
@@ -236,7 +236,7 @@ UNLISTED_SECONDS = 20.0
 """How long a success may take to list its pictures before it counts as one without pictures: some polls."""
 
 
-def merge(task: Task, seen: Sighting, now: float) -> Task:
+def merge(task: Task, seen: Observation, now: float) -> Task:
     """What is known after a look: `seen` joined with what was known, never less than before.
 
     A status that goes backwards, a progress that shrinks and a look that comes after the end change
@@ -244,7 +244,7 @@ def merge(task: Task, seen: Sighting, now: float) -> Task:
     """
     if task.status is _S.SUCCEEDED and seen.status is _S.SUCCEEDED and seen.images:
         return _relinked(task, seen, now)
-    if not task.is_watched or _is_late(task, seen):
+    if not task.is_polled or _is_late(task, seen):
         return task
     if _is_unlisted(task, seen, now):
         seen = replace(seen, status=_S.PROCESSING, warnings=())
@@ -267,23 +267,23 @@ def merge(task: Task, seen: Sighting, now: float) -> Task:
     return replace(known, updated_at=now) if changed else known
 
 
-def _is_late(task: Task, seen: Sighting) -> bool:
+def _is_late(task: Task, seen: Observation) -> bool:
     return seen.status is _S.QUEUED and task.status in {_S.PROCESSING, _S.STALLED}
 
 
-def _is_unlisted(task: Task, seen: Sighting, now: float) -> bool:
+def _is_unlisted(task: Task, seen: Observation, now: float) -> bool:
     """Whether it is a success that may list its pictures yet. The row has not changed since the first such look."""
     is_first = seen.upstream_status != task.upstream_status
     return seen.status is _S.SUCCEEDED and not seen.images and (is_first or now - task.updated_at < UNLISTED_SECONDS)
 
 
-def _advanced(task: Task, seen: Sighting) -> bool:
+def _advanced(task: Task, seen: Observation) -> bool:
     if seen.status in {_S.SUCCEEDED, _S.FAILED}:
         return True
     return (seen.progress or 0) > (task.progress or 0) or seen.upstream_status != task.upstream_status
 
 
-def _relinked(task: Task, seen: Sighting, now: float) -> Task:
+def _relinked(task: Task, seen: Observation, now: float) -> Task:
     """A finished task looked at again: fresh links, while what we measured and saved stays."""
     ours = {image.index: image for image in task.images}
     fresh = tuple(replace(ours[image.index], url=image.url) if image.index in ours else image for image in seen.images)

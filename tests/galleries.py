@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import Image as Drawn
 
-from mj_mcp.archive.store import Vault
+from mj_mcp.archive.store import Store
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.gallery import Gallery
 from mj_mcp.journal import Journal, open_journal
-from mj_mcp.pictures import Darkroom
+from mj_mcp.pictures import PictureWorkers
 from mj_mcp.proxy import Unknown
 from mj_mcp.tasks import Image, Kind, Status, Task
 
@@ -55,11 +55,11 @@ class Host:
 class Forgetful:
     """A proxy that knows nothing."""
 
-    async def look(self, _task_id: str) -> Unknown:
+    async def fetch(self, _task_id: str) -> Unknown:
         return Unknown()
 
 
-class Counting(Darkroom):
+class Counting(PictureWorkers):
     """Counts how often a picture is decoded only to see whether it is whole."""
 
     inspected = 0
@@ -87,8 +87,8 @@ def task(number: int, end: float, pictures: int = 1) -> Task:
 class Opened:
     """A gallery, and what it stands on."""
 
-    def __init__(self, gallery: Gallery, journal: Journal, darkroom: Counting, vault: Vault) -> None:
-        self.gallery, self.journal, self.darkroom, self.vault = gallery, journal, darkroom, vault
+    def __init__(self, gallery: Gallery, journal: Journal, workers: Counting, store: Store) -> None:
+        self.gallery, self.journal, self.workers, self.store = gallery, journal, workers, store
 
     async def add(self, *tasks: Task) -> None:
         """Rows of these tasks."""
@@ -117,18 +117,18 @@ async def opened(folder: Path, host: Any, clock: Clock) -> AsyncIterator[Opened]
     async with AsyncExitStack() as stack:
         journal = open_journal("", folder, "an account")
         stack.push_async_callback(journal.aclose)
-        darkroom = await stack.enter_async_context(Counting())
-        vault = await stack.enter_async_context(Vault(folder / "archive", ROOM, darkroom=darkroom))
+        workers = await stack.enter_async_context(Counting())
+        store = await stack.enter_async_context(Store(folder / "archive", ROOM, workers=workers))
         proxy: Any = Forgetful()
         gallery = Gallery(
             journal,
             proxy,
             client=host,
-            darkroom=darkroom,
-            vault=vault,
+            workers=workers,
+            store=store,
             output_dir=folder / "out",
-            tell=lambda _task: None,
+            notify=lambda _task: None,
             now=clock,
         )
         stack.push_async_callback(gallery.aclose)
-        yield Opened(gallery, journal, darkroom, vault)
+        yield Opened(gallery, journal, workers, store)

@@ -29,18 +29,18 @@ class Listener(Caller):
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self.heard: list[str] = []
-        self._news = anyio.Event()
+        self._listeners = anyio.Event()
 
     def hear(self, uri: str) -> None:
         self.heard.append(uri)
-        self._news.set()
+        self._listeners.set()
 
     async def until(self, uri: str, times: int = 1) -> None:
         """Wait until it has been told of `uri` so often."""
         with anyio.fail_after(PATIENCE):
             while self.heard.count(uri) < times:
-                self._news = anyio.Event()
-                await self._news.wait()
+                self._listeners = anyio.Event()
+                await self._listeners.wait()
 
     async def read(self, uri: str) -> Any:
         return json.loads((await self.client.read_resource(uri)).contents[0].text)  # type: ignore[union-attr]

@@ -24,9 +24,11 @@ from lives import live
 from PIL import Image
 from structlog.testing import capture_logs
 
-from mj_mcp.archive.store import Vault
+from mj_mcp.archive.bucket import Bucket, BucketUnavailable, open_bucket
+from mj_mcp.archive.folder import SHEET, What
+from mj_mcp.archive.store import Store
 from mj_mcp.errors import ImageUnavailable
-from mj_mcp.pictures import MAX_BYTES, SHEET, SHEET_BYTES, Bucket, BucketUnavailable, Darkroom, What, open_bucket
+from mj_mcp.pictures import MAX_BYTES, SHEET_BYTES, PictureWorkers
 from mj_mcp.settings import SettingsError, read_settings
 from mj_mcp.simulator import Simulator
 
@@ -65,8 +67,8 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def vault(folder: Path, bucket: Bucket | None = None, room: int = ROOM) -> AsyncIterator[Vault]:
-    async with Darkroom() as darkroom, Vault(folder, room, darkroom=darkroom, bucket=bucket) as opened:
+async def store(folder: Path, bucket: Bucket | None = None, room: int = ROOM) -> AsyncIterator[Store]:
+    async with PictureWorkers() as workers, Store(folder, room, workers=workers, bucket=bucket) as opened:
         yield opened
 
 
@@ -84,17 +86,17 @@ def unsent(folder: Path) -> list[str]:
 @pytest.fixture(params=["folder", "bucket"])
 def opened(
     request: pytest.FixtureRequest, tmp_path: Path, bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], AbstractAsyncContextManager[Vault]]:
+) -> Callable[[str], AbstractAsyncContextManager[Store]]:
     """`opened("a")`: the vault of replica a. All share a folder, or have one each and share a bucket."""
     if request.param == "folder":
-        return lambda _replica: vault(tmp_path / "shared")
+        return lambda _replica: store(tmp_path / "shared")
     for name, value in bucket_server.environment().items():
         monkeypatch.setenv(name, value)
     place = bucket_server.new()
-    return lambda replica: vault(tmp_path / replica, at(place))
+    return lambda replica: store(tmp_path / replica, at(place))
 
 
-Opened = Callable[[str], AbstractAsyncContextManager[Vault]]
+Opened = Callable[[str], AbstractAsyncContextManager[Store]]
 
 
 async def test_what_one_replica_keeps_another_finds(opened: Opened) -> None:
@@ -157,7 +159,7 @@ async def test_a_picture_that_is_none_is_not_found(opened: Opened) -> None:
 async def test_objects_lie_below_the_prefix_and_say_what_they_are(
     place: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
-    async with vault(tmp_path, at(place)) as ours:
+    async with store(tmp_path, at(place)) as ours:
         await ours.put("sub", 1, png(1), "png")
         await until(lambda: bucket_server.objects(place) == {"some/where/sub+1": png(1)})
         await until(lambda: unsent(tmp_path) == [])
@@ -165,7 +167,7 @@ async def test_objects_lie_below_the_prefix_and_say_what_they_are(
 
 
 async def test_what_the_folder_had_no_room_for_comes_back_from_the_bucket(place: str, tmp_path: Path) -> None:
-    async with vault(tmp_path, at(place), room=1) as ours:
+    async with store(tmp_path, at(place), room=1) as ours:
         first = await ours.put("one", 1, png(1), "png")
         await until(lambda: unsent(tmp_path) == [])
         await ours.put("two", 1, png(2), "png")
@@ -181,7 +183,7 @@ async def test_what_the_folder_had_no_room_for_comes_back_from_the_bucket(place:
 async def test_no_ceiling_drops_what_the_bucket_does_not_have(
     place: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
-    async with vault(tmp_path, at(place), room=1) as ours:
+    async with store(tmp_path, at(place), room=1) as ours:
         with bucket_server.away():
             with capture_logs() as logs:
                 for number in range(5):
@@ -208,7 +210,7 @@ async def test_one_object_that_is_refused_for_ever_does_not_hold_up_the_others(
     async with scripted_server(refusing("bad")) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         with capture_logs() as logs:
-            async with vault(tmp_path, at(place)):
+            async with store(tmp_path, at(place)):
                 await until(lambda: unsent(tmp_path) == ["bad+1.png"])
     assert "bad" in server.asked[0]
     assert logs[0] == {
@@ -230,12 +232,12 @@ async def test_an_object_that_is_too_large_is_none_of_ours(
     whole = png(1)
     bucket_server.write(place, f"some/where/sub+{what}", whole + bytes(size - len(whole)))
     with capture_logs() as logs:
-        async with vault(tmp_path, at(place)) as ours:
+        async with store(tmp_path, at(place)) as ours:
             assert await ours.get("sub", what) is None
     assert [line["event"] for line in logs] == ["bucket_object_refused"]
     assert list(tmp_path.iterdir()) == []
     bucket_server.write(place, f"some/where/sub+{what}", whole)
-    async with vault(tmp_path, at(place)) as ours:
+    async with store(tmp_path, at(place)) as ours:
         assert await ours.get("sub", what) is not None
 
 

@@ -106,7 +106,7 @@ async def test_a_refusal_is_told_by_its_code_and_is_no_task(
         again = await caller.error("get_task", task_id=error["submission_id"], wait_seconds=0)
         assert again == error
         assert len(sim.submits()) == 1
-        assert sim.looks(error["submission_id"]) == []
+        assert sim.polls(error["submission_id"]) == []
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("999999999", 3600.0), ("-4", 0.0)])
@@ -330,7 +330,7 @@ async def test_a_task_that_the_proxy_forgot_is_stalled_and_not_failed(
         task_id = await imagine(caller)
         sim.unknown_look = answer
         sim.inject("look", faults.forget())
-        await sim.until(lambda: len(sim.looks(task_id)) >= 5, timeout=10)
+        await sim.until(lambda: len(sim.polls(task_id)) >= 5, timeout=10)
         task = await caller.task("get_task", task_id=task_id, wait_seconds=0)
         assert (task["status"], task["failure"]) == ("stalled", None)
         assert task["warnings"] == ["the proxy does not know this task; it may have forgotten it"]
@@ -509,9 +509,9 @@ async def test_a_status_that_goes_back_takes_nothing_back(sim: Simulator, connec
         seen = await caller.task("get_task", task_id=task_id, wait_seconds=0)
         assert (seen["status"], seen["progress"]) == ("processing", 60)
         sim.inject("look", faults.backwards())
-        looked = len(sim.looks())
+        looked = len(sim.polls())
         task = await caller.task("get_task", task_id=task_id, wait_seconds=1.5)
-        assert len(sim.looks()) > looked
+        assert len(sim.polls()) > looked
         assert sim.fired == {"backwards": 1}
         moving = {"eta_seconds": None, "next": None, "message": None}
         assert task | moving == seen | moving
@@ -722,7 +722,7 @@ async def test_a_parent_that_has_just_finished_is_looked_at_before_it_is_refused
         # After a second without a look, the next wish for one is granted at once.
         parent = (await caller.task("generate_image", prompt="a mug", wait_seconds=1.2))["task_id"]
         sim.finish(parent)
-        assert sim.looks() == []
+        assert sim.polls() == []
         task = await caller.task("upscale_image", task_id=parent, index=1, wait_seconds=0)
         assert (task["parent_id"], task["status"]) == (parent, "queued")
     assert len(sim.submits()) == 2
@@ -752,7 +752,7 @@ async def test_an_id_that_nobody_knows_is_looked_up_once(answer: Any, sim: Simul
         ]
         for number, (tool, arguments) in enumerate(calls, start=1):
             assert (await caller.error(tool, **arguments))["code"] == "task_not_found"
-            assert len(sim.looks("404404")) == number
+            assert len(sim.polls("404404")) == number
         # A submission id is ours alone: the proxy is not asked.
         assert (await caller.error("get_task", task_id=f"sub_{'0' * 32}", wait_seconds=0))["code"] == "task_not_found"
         assert len(sim.requests) == 3
@@ -775,16 +775,16 @@ async def test_an_id_never_seen_is_looked_up_once_and_adopted(sim: Simulator, co
         task = await caller.task("get_task", task_id=task_id, wait_seconds=0)
         assert (task["task_id"], task["status"], task["upstream_status"]) == (task_id, "queued", "TASK_STATUS_QUEUED")
         assert (task["kind"], task["prompt"], task["submitted_at"]) == (None, None, None)
-        assert len(sim.looks(task_id)) <= 2
+        assert len(sim.polls(task_id)) <= 2
         # Ours from now on: listed, watched though nobody waits, and a parent.
         assert [listed["task_id"] for listed in (await caller.task("list_tasks"))["tasks"]] == [task_id]
-        await sim.until(lambda: len(sim.looks(task_id)) == 3)
+        await sim.until(lambda: len(sim.polls(task_id)) == 3)
         sim.finish(task_id)
         done = await caller.task("get_task", task_id=task["submission_id"], wait_seconds=10)
         assert (done["status"], len(done["images"])) == ("succeeded", 4)
-        looked = len(sim.looks(task_id))
+        looked = len(sim.polls(task_id))
         await caller.task("get_task", task_id=task_id, wait_seconds=0)
-        assert len(sim.looks(task_id)) == looked, "what is over is not asked for again"
+        assert len(sim.polls(task_id)) == looked, "what is over is not asked for again"
         await caller.task("upscale_image", task_id=task_id, index=4, wait_seconds=0)
     assert [seen.json for seen in sim.submits()[1:]] == [{"taskId": task_id, "action": "UPSCALE", "index": 4}]
 

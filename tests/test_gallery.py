@@ -320,11 +320,11 @@ async def test_an_expired_link_is_looked_up_once_more(connect: Connect) -> None:
         task_id = await finished(sim, caller)
         await seen(caller, task_id, include_image=False)
         clock.now += 61
-        looks = len(sim.looks())
+        looks = len(sim.polls())
         result = await seen(caller, task_id)
         assert max(opened(sheet_of(result)).size) == 768
         assert task_of(result)["warnings"] == []
-        assert (pictures_asked(sim), len(sim.looks()) - looks) == (8, 1)  # four expired, one look, four fresh
+        assert (pictures_asked(sim), len(sim.polls()) - looks) == (8, 1)  # four expired, one look, four fresh
 
 
 async def test_an_expired_link_that_has_no_successor_is_said_to_be_expired(connect: Connect) -> None:

@@ -441,7 +441,7 @@ async def test_a_stop_ends_waits_with_an_answer(
         with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
                 group.start_soon(wait)
-                await sim.until(lambda: len(sim.looks()) >= 1, PATIENCE)
+                await sim.until(lambda: len(sim.polls()) >= 1, PATIENCE)
                 assert await served.stop(by) == 0
         assert [answer["status"] for answer in answers] == ["queued"]
     assert "Traceback" not in served.log.read_text()

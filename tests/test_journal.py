@@ -23,7 +23,7 @@ import pytest
 
 import mj_mcp.journal
 from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
-from mj_mcp.journal import Claim, Journal, Limits, Page, Place, Usage
+from mj_mcp.journal import Claim, Journal, Limits, Page, QueueSlot, Usage
 from mj_mcp.journal.claims import ANSWERING
 from mj_mcp.journal.engine import Db, Engine, Rows
 from mj_mcp.journal.postgres import Postgres
@@ -37,7 +37,7 @@ from mj_mcp.tasks import (
     IllegalMove,
     Image,
     Kind,
-    Sighting,
+    Observation,
     Status,
     Task,
     accept,
@@ -162,7 +162,7 @@ async def claim(
 async def queued(journal: Journal, task: Task, limits: Limits) -> int:
     """The place in the queue of a request that is ready to wait; 0 when it was claimed."""
     made = await journal.claim(task, task.submission_id, allow_duplicate=False, limits=limits)
-    return made.position if isinstance(made, Place) else 0
+    return made.position if isinstance(made, QueueSlot) else 0
 
 
 async def bought(journal: Journal, task: Task, key: str = "") -> Task:
@@ -172,7 +172,7 @@ async def bought(journal: Journal, task: Task, key: str = "") -> Task:
 
 
 def done(task: Task) -> Task:
-    return merge(task, Sighting(status=Status.SUCCEEDED, images=(Image(1, "https://x.example/1"),)), NOON + 1)
+    return merge(task, Observation(status=Status.SUCCEEDED, images=(Image(1, "https://x.example/1"),)), NOON + 1)
 
 
 async def made(journal: Journal, task: Task, key: str = "", at: float = NOON + 1) -> Task:
@@ -196,7 +196,7 @@ def no(task: Task) -> Task:
 
 def failed(task: Task) -> Task:
     accepted = accept(task, f"up_{task.submission_id}", NOON)
-    return merge(accepted, Sighting(status=Status.FAILED, failure=Failure("generation_failed", "no")), NOON + 1)
+    return merge(accepted, Observation(status=Status.FAILED, failure=Failure("generation_failed", "no")), NOON + 1)
 
 
 def abandoned(task: Task) -> Task:
@@ -326,7 +326,7 @@ async def test_a_repeat_leaves_the_queue_once_its_twin_has_succeeded(journal: Jo
     running, twin, other = await bought(journal, new()), new(), new()
     first = new()
     for task, key in ((first, "key"), (twin, "key"), (other, "other")):
-        assert isinstance(await journal.claim(task, key, allow_duplicate=False, limits=limits), Place)
+        assert isinstance(await journal.claim(task, key, allow_duplicate=False, limits=limits), QueueSlot)
     await journal.update(running.submission_id, done)
     assert (await claim(journal, first, "key", limits=limits)).is_new
     first = await journal.update(first.submission_id, lambda task: done(accept(task, "77", NOON)))
@@ -510,7 +510,7 @@ async def test_a_kept_place_is_taken_up_by_the_same_request_of_another_call(jour
 
     async def ask(owner: str, key: str) -> int:
         made = await journal.claim(new(owner=owner), key, allow_duplicate=False, limits=limits)
-        return made.position if isinstance(made, Place) else 0
+        return made.position if isinstance(made, QueueSlot) else 0
 
     assert await ask("ann", "a mug") == 1
     assert await ask("bob", "a jug") == 2

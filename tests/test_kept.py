@@ -22,7 +22,7 @@ async def kept(at: Opened, number: int = 1) -> Task:
     """A task that has just been archived."""
     await at.add(task(number, 1_800_000_000.0))
     await at.gallery._sheets.develop(task(number, 1_800_000_000.0))
-    at.darkroom.inspected = 0
+    at.workers.inspected = 0
     return await at.row(f"sub_{number}")
 
 
@@ -36,7 +36,7 @@ async def test_a_kept_original_is_checked_by_its_digest_and_not_decoded(tmp_path
         assert (picture.data, picture.info.width) == (host.picture, 32)
         file = await at.gallery.file(done, 1)
         assert (file.content, file.sha256, file.media_type) == (Path(image.path or ""), image.sha256, "image/png")
-        assert at.darkroom.inspected == 0
+        assert at.workers.inspected == 0
         assert len(host.asked) == 1
 
 
@@ -64,7 +64,7 @@ async def test_an_original_of_an_older_version_is_decoded_once_and_known_from_th
         for _ in range(3):
             file = await at.gallery.file(await at.row(old.submission_id), 1)
             assert file.content == Path(done.images[0].path or "")
-        assert at.darkroom.inspected == 1
+        assert at.workers.inspected == 1
         assert await at.row(old.submission_id) == done
         assert len(host.asked) == 1
 

@@ -203,8 +203,8 @@ async def test_a_servers_log_tells_the_whole_story_of_a_call_and_no_secret(
     ]
     bought, waited, _ = calls
     assert bought["task_id"] == waited["task_id"] == task["task_id"]
-    assert waited["looks"] >= 1
-    assert {"call_id", "ms", "looks", "waited"} <= bought.keys() & waited.keys()
+    assert waited["polls"] >= 1
+    assert {"call_id", "ms", "polls", "waited"} <= bought.keys() & waited.keys()
     post = requests[0]
     assert {
         "method": "POST",

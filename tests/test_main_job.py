@@ -306,11 +306,11 @@ async def test_every_tool_sends_the_specified_request_and_answers_in_the_publish
     assert [(seen.method, seen.path, seen.query, seen.json) for seen in sim.submits()] == [
         ("POST", path, "", body) for path, body in sent
     ]
-    for seen in sim.submits() + sim.looks():
+    for seen in sim.submits() + sim.polls():
         assert seen.headers["authorization"] == f"Bearer {KEY}"
         assert seen.headers["user-agent"] == f"mj-mcp/{__version__}"
         assert (seen.headers.get("content-type") == "application/json") is (seen.method == "POST")
-    for seen in sim.looks():
+    for seen in sim.polls():
         assert (seen.method, seen.body, seen.query) == ("GET", b"", "")
 
     ids = [charge.task_id for charge in reversed(sim.ledger)]
@@ -386,7 +386,7 @@ async def test_a_wait_that_ends_answers_in_time_with_the_task_and_the_next_call(
             task = await caller.task("generate_image", prompt="a mug", wait_seconds=3)
         # Looked at, so it says what the proxy says.
         assert task == view(task_id=task["task_id"], prompt="a mug", upstream_status="TASK_STATUS_QUEUED")
-        assert len(sim.looks(task["task_id"])) >= 1
+        assert len(sim.polls(task["task_id"])) >= 1
 
         sim.process(task["task_id"], progress=40, eta=55)
         (follow_up,) = task["next"]
@@ -403,10 +403,10 @@ async def test_a_wait_that_ends_answers_in_time_with_the_task_and_the_next_call(
 
         # A wait ends when the job ends, long before its time is up.
         async with anyio.create_task_group() as group, bounded():
-            looked = len(sim.looks())
+            looked = len(sim.polls())
 
             async def end() -> None:
-                await sim.until(lambda: len(sim.looks()) > looked)
+                await sim.until(lambda: len(sim.polls()) > looked)
                 sim.finish(task["task_id"])
 
             group.start_soon(end)
@@ -530,12 +530,12 @@ async def test_a_cancelled_call_leaves_its_task_alive_with_its_id_recorded(
                 with scope:
                     await caller.call("generate_image", prompt=prompt, wait_seconds=60)
 
-            charged, looked = len(sim.ledger), len(sim.looks())
+            charged, looked = len(sim.ledger), len(sim.polls())
             group.start_soon(call)
             await sim.until(lambda charged=charged: len(sim.ledger) > charged)  # type: ignore[misc]
             charge = sim.ledger[-1]
             if not fault:
-                await sim.until(lambda looked=looked: len(sim.looks()) > looked)  # type: ignore[misc]
+                await sim.until(lambda looked=looked: len(sim.polls()) > looked)  # type: ignore[misc]
             scope.cancel()
             page = await caller.task("list_tasks", limit=1)
             (task,) = page["tasks"]
@@ -570,8 +570,8 @@ async def test_a_killed_server_started_again_lists_its_tasks_and_finishes_watchi
         }
         # Watched to their end although nobody waits.
         sim.finish(ids[0])
-        looked = len(sim.looks(ids[1]))
-        await sim.until(lambda: len(sim.looks(ids[1])) > looked and len(sim.looks(ids[0])) > 0, timeout=10)
+        looked = len(sim.polls(ids[1]))
+        await sim.until(lambda: len(sim.polls(ids[1])) > looked and len(sim.polls(ids[0])) > 0, timeout=10)
         sim.finish(ids[1])
         for task_id, prompt in zip(ids, ("a mug", "a jug"), strict=True):
             done = await caller.task("get_task", task_id=task_id, wait_seconds=10)
@@ -748,7 +748,7 @@ async def test_the_key_is_in_no_result_no_log_and_no_file_even_when_the_proxy_ec
         assert all(line["ms"] > 0 for line in requests)
         for line in calls:
             assert {"tool", "outcome", "ms", "call_id"} <= line.keys()
-            assert line["outcome"] == "error" or line["tool"] == "list_tasks" or {"looks", "waited"} <= line.keys()
+            assert line["outcome"] == "error" or line["tool"] == "list_tasks" or {"polls", "waited"} <= line.keys()
             assert line["outcome"] == "error" or line["tool"] == "list_tasks" or line["task_id"]
         assert len({line["call_id"] for line in calls}) == len(calls)
     assert {"code_4", "code_24", "result_as", "status_500", "status_400", "status_302", "echo"} == set(sim.fired)

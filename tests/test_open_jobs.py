@@ -9,7 +9,7 @@ import pytest
 
 from mj_mcp.polling.open_jobs import FORGOTTEN, OpenJob, OpenJobs, Timings
 from mj_mcp.proxy import Trouble, Unknown
-from mj_mcp.tasks import Image, Kind, Sighting, Status, Task
+from mj_mcp.tasks import Image, Kind, Observation, Status, Task
 
 P = 5.0
 OPEN = Task(
@@ -21,8 +21,8 @@ OPEN = Task(
     claimed_at=300,
     updated_at=300,
 )
-GOING_ON = Sighting(status=Status.PROCESSING)
-DONE = Sighting(
+GOING_ON = Observation(status=Status.PROCESSING)
+DONE = Observation(
     status=Status.SUCCEEDED,
     upstream_status="TASK_STATUS_SUCCEED",
     images=(Image(1, "https://example.com/1.png"),),
@@ -40,8 +40,8 @@ def finished(number: int, seconds: float, **fields: float | None) -> Task:
         submitted_at=asked,
         claimed_at=asked + 300.0,
         finished_at=asked + 300.0 + seconds,
-        blind=2.0,
-        looks=4,
+        unseen_seconds=2.0,
+        polls=4,
     )
     return replace(task, **fields)  # type: ignore[arg-type]
 
@@ -52,7 +52,7 @@ def taught(seconds: float, **fields: float | None) -> OpenJobs:
     return jobs
 
 
-def poll(jobs: OpenJobs, job: OpenJob, age: float, look: Sighting | Trouble | Unknown, task: Task = OPEN) -> Task:
+def poll(jobs: OpenJobs, job: OpenJob, age: float, look: Observation | Trouble | Unknown, task: Task = OPEN) -> Task:
     """One poll at that age, as the poller makes it; the task as it is then."""
     jobs.count(task, job, age)
     job.asked = False
@@ -66,7 +66,7 @@ def test_time_in_our_own_queue_is_no_job_time() -> None:
     assert jobs.next_poll(OPEN, jobs.begin(OPEN, 0.0, known=True)) < 30
 
 
-@pytest.mark.parametrize("missing", ["claimed_at", "blind", "finished_at"])
+@pytest.mark.parametrize("missing", ["claimed_at", "unseen_seconds", "finished_at"])
 def test_rows_that_do_not_tell_the_job_time_teach_nothing(missing: str) -> None:
     assert taught(90, **{missing: None}).remaining(OPEN, 0.0) == 40.0
 
@@ -187,7 +187,7 @@ def test_an_end_that_was_missed_while_nobody_polled_teaches_nothing() -> None:
         task = replace(OPEN, submission_id=f"sub_{number}", claimed_at=1e6 + number)
         job = jobs.begin(task, 500.0, known=False)
         ended = poll(jobs, job, 500.0, DONE, task)
-        assert (ended.status, ended.blind) == (Status.SUCCEEDED, None)
+        assert (ended.status, ended.unseen_seconds) == (Status.SUCCEEDED, None)
     assert jobs.remaining(OPEN, 0.0) == other.remaining(OPEN, 0.0)
 
 
@@ -209,7 +209,7 @@ def test_the_end_tells_how_often_and_how_closely_it_was_watched() -> None:
     task = poll(jobs, job, 20.0, GOING_ON)
     task = poll(jobs, job, 22.5, GOING_ON, task)
     task = poll(jobs, job, 24.5, DONE, task)
-    assert (task.status, task.finished_at, task.looks, task.blind) == (Status.SUCCEEDED, 324.5, 3, 2.0)
+    assert (task.status, task.finished_at, task.polls, task.unseen_seconds) == (Status.SUCCEEDED, 324.5, 3, 2.0)
 
 
 def test_a_success_without_pictures_is_polled_every_p_until_it_is_believed() -> None:
@@ -225,7 +225,7 @@ def test_a_success_without_pictures_is_polled_every_p_until_it_is_believed() -> 
         task = poll(jobs, job, age, bare, task)
     assert gaps == [P] * 4
     assert (task.status, task.images, task.warnings) == (Status.SUCCEEDED, (), ("no picture",))
-    assert task.blind is None, "it ended some time before"
+    assert task.unseen_seconds is None, "it ended some time before"
 
 
 def test_pictures_that_are_listed_late_end_the_wait_for_them() -> None:
@@ -233,4 +233,4 @@ def test_pictures_that_are_listed_late_end_the_wait_for_them() -> None:
     job = jobs.begin(OPEN, 0.0, known=True)
     task = poll(jobs, job, 20.0, replace(DONE, images=()))
     task = poll(jobs, job, 25.0, DONE, task)
-    assert (task.status, task.images, task.blind) == (Status.SUCCEEDED, DONE.images, None)
+    assert (task.status, task.images, task.unseen_seconds) == (Status.SUCCEEDED, DONE.images, None)

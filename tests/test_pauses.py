@@ -44,7 +44,7 @@ async def test_one_refused_key_pauses_submits_for_a_minute(status: int, connect:
     async with connect(sim) as caller:
         assert await fail(caller, sim, faults.status(status), "one") == "unauthorized"
         assert 0 < await paused(caller, sim) <= PAUSE_SECONDS
-    assert sim.looks() == [], "there is nothing to ask"
+    assert sim.polls() == [], "there is nothing to ask"
 
 
 @pytest.mark.parametrize("answer", [faults.status(403), faults.html(403)], ids=lambda fault: fault.name)
@@ -60,7 +60,7 @@ async def test_a_403_pauses_submits_once_a_free_look_is_refused_too(
                     await anyio.sleep(0.01)
             assert 0 < await paused(caller, sim) <= PAUSE_SECONDS
     assert sim.fired["status_403"] == 1 + (answer.name == "status_403")
-    assert len(sim.looks()) == 1
+    assert len(sim.polls()) == 1
 
 
 @pytest.mark.parametrize("answer", [faults.status(403), faults.html(403)], ids=lambda fault: fault.name)
@@ -68,7 +68,7 @@ async def test_a_403_for_one_request_stops_nobody_else(answer: Fault, connect: C
     """A firewall's page, say, for what stands in one prompt."""
     async with connect(sim) as caller:
         assert await fail(caller, sim, answer, "one") == "unauthorized"
-        await sim.until(lambda: len(sim.looks()) == 1, PATIENCE)
+        await sim.until(lambda: len(sim.polls()) == 1, PATIENCE)
         for number in range(3):
             await caller.task("generate_image", prompt=f"good {number}", wait_seconds=0)
     assert len(sim.ledger) == 3

@@ -22,8 +22,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mj_mcp.archive.folder import SHEET, Archive
 from mj_mcp.errors import InvalidRequest, StorageUnavailable
-from mj_mcp.pictures import SHEET, Archive, Original, save_originals, sweep_leftovers, write_whole
+from mj_mcp.pictures import Original, save_originals, sweep_leftovers, write_whole
 from mj_mcp.pictures.files import TEMPORARY, open_folder, safe_name, write_new
 
 KILLS = int(os.environ.get("MJ_TEST_KILLS", "10"))
@@ -99,14 +100,14 @@ def test_the_name_appears_only_after_the_bytes_are_synced(tmp_path: Path, monkey
     seen: list[tuple[str, list[str]]] = []
     real = os.fsync
 
-    def watch(handle: int) -> None:
+    def poller(handle: int) -> None:
         kind = "folder" if Path(f"/proc/self/fd/{handle}").is_dir() else "file"
         seen.append((kind, [name for name in names(tmp_path) if not name.startswith(TEMPORARY)]))
         real(handle)
 
     if not Path("/proc/self/fd").exists():
         pytest.skip("needs /proc to tell files from folders")
-    monkeypatch.setattr(os, "fsync", watch)
+    monkeypatch.setattr(os, "fsync", poller)
     write_whole(tmp_path / "x", b"data")
     assert seen == [("file", []), ("folder", ["x"])]
 
@@ -125,7 +126,8 @@ def test_leftovers_are_swept_when_they_are_old_and_nothing_else_is(tmp_path: Pat
 WRITER = """
 import sys
 from pathlib import Path
-from mj_mcp.pictures import Archive, Original, save_originals
+from mj_mcp.archive.folder import Archive
+from mj_mcp.pictures import Original, save_originals
 root, start = Path(sys.argv[1]), int(sys.argv[2])
 archive = Archive(root / "archive", 3_000_000)
 print("ready", flush=True)

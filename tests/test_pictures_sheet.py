@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, PngImagePlugin
 
 from mj_mcp.errors import ImageUnavailable, InvalidRequest
-from mj_mcp.pictures import Darkroom, Format, PictureInfo, Rendered, Tile, inspect, labelled_sheet, single_view
+from mj_mcp.pictures import Format, PictureInfo, PictureWorkers, Rendered, Tile, inspect, labelled_sheet, single_view
 from mj_mcp.pictures import contact_sheet as drawn
 from mj_mcp.pictures import tile as tiled
 from mj_mcp.pictures.decode import damage_is_unavailable, open_picture
@@ -589,27 +589,27 @@ def test_a_view_of_noise_stays_under_650_kib_in_every_format(form: Format) -> No
 
 
 async def test_the_darkroom_gives_the_same_answers_off_the_event_loop() -> None:
-    async with Darkroom() as darkroom:
-        assert await darkroom.inspect(WHOLE["PNG"]) == inspect(WHOLE["PNG"])
-        assert await darkroom.tile(WHOLE["PNG"], 4) == tiled(WHOLE["PNG"], 4)
+    async with PictureWorkers() as workers:
+        assert await workers.inspect(WHOLE["PNG"]) == inspect(WHOLE["PNG"])
+        assert await workers.tile(WHOLE["PNG"], 4) == tiled(WHOLE["PNG"], 4)
         tiles = tiles_of([WHOLE["PNG"]])
-        assert await darkroom.contact_sheet(tiles) == drawn(tiles)
-        assert await darkroom.labelled_sheet([[("A", tiles[0])]]) == labelled_sheet([[("A", tiles[0])]])
-        assert await darkroom.single_view(WHOLE["PNG"]) == single_view(WHOLE["PNG"])
+        assert await workers.contact_sheet(tiles) == drawn(tiles)
+        assert await workers.labelled_sheet([[("A", tiles[0])]]) == labelled_sheet([[("A", tiles[0])]])
+        assert await workers.single_view(WHOLE["PNG"]) == single_view(WHOLE["PNG"])
         with pytest.raises(ImageUnavailable):
-            await darkroom.inspect(b"junk")
+            await workers.inspect(b"junk")
 
 
 @pytest.mark.parametrize("form", FORMATS)
 async def test_a_darkroom_has_one_format_for_every_sheet_and_view(form: Format) -> None:
-    async with Darkroom(form) as darkroom:
+    async with PictureWorkers(form) as workers:
         (tile,) = tiles_of([WHOLE["PNG"]])
-        sheet = await darkroom.contact_sheet([tile, tile])
+        sheet = await workers.contact_sheet([tile, tile])
         for rendered in (
             sheet,
-            await darkroom.labelled_sheet([[("A", tile)]]),
-            await darkroom.single_view(WHOLE["PNG"]),
-            await darkroom.converted(contact_sheet([WHOLE["PNG"]]).data),
+            await workers.labelled_sheet([[("A", tile)]]),
+            await workers.single_view(WHOLE["PNG"]),
+            await workers.converted(contact_sheet([WHOLE["PNG"]]).data),
         ):
             assert rendered.media_type == f"image/{form}"
 
@@ -627,8 +627,8 @@ async def test_at_most_two_pictures_are_decoded_at_once_even_when_calls_are_canc
         with lock:
             running -= 1
 
-    async with Darkroom() as darkroom:
-        tasks = [asyncio.create_task(darkroom._run(work)) for _ in range(6)]
+    async with PictureWorkers() as workers:
+        tasks = [asyncio.create_task(workers._run(work)) for _ in range(6)]
         await asyncio.sleep(0.05)
         for task in tasks[:3]:
             task.cancel()

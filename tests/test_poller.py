@@ -110,14 +110,14 @@ async def test_a_sweep_that_breaks_is_followed_by_the_next(sim: Simulator, spawn
 async def test_however_many_ask_at_once_polls_keep_to_their_ceiling(sim: Simulator, connect: Connect) -> None:
     async with connect(sim, MJ_MAX_OPEN_TASKS="100", MJ_MAX_POLLS_PER_SECOND="20") as caller:
         ids = [await imagine(caller, f"mug {number}") for number in range(60)]
-        began = len(sim.looks())
+        began = len(sim.polls())
         async with anyio.create_task_group() as group:
             for task_id in ids:
                 group.start_soon(caller.client.call_tool, "get_task", {"task_id": task_id, "wait_seconds": 4})
-        at = [look.at for look in sim.looks()[began:]]
+        at = [look.at for look in sim.polls()[began:]]
     assert len(at) >= 60
     assert len(at) <= 20 * (at[-1] - at[0] + 2)
-    polled = [sum(look.at >= at[0] for look in sim.looks(task_id)) for task_id in ids]
+    polled = [sum(look.at >= at[0] for look in sim.polls(task_id)) for task_id in ids]
     assert max(polled) - min(polled) <= 1, "whoever was not seen for longest goes first"
 
 
@@ -145,7 +145,7 @@ async def test_a_change_that_is_told_while_the_row_is_read_is_not_missed() -> No
         polls_per_second=50,
         now=time.time,
         on_end=lambda task: None,
-        tell=lambda task: None,
+        notify=lambda task: None,
         timings=Timings(),
     )
     until = asyncio.get_running_loop().time() + PATIENCE
@@ -217,16 +217,16 @@ async def test_a_task_that_has_stood_still_for_a_day_is_left_alone_until_somebod
                 (seen,) = (await caller.task("list_tasks"))["tasks"]
         assert seen["status"] == "stalled"
         # Nobody holds it, and neither this server nor the next one polls it by itself.
-        polls = len(sim.looks(task_id))
+        polls = len(sim.polls(task_id))
     async with connect(sim, timings=hasty) as caller:
         other = await imagine(caller, "a jug")
-        await sim.until(lambda: len(sim.looks(other)) > 0)
-        assert len(sim.looks(task_id)) == polls
+        await sim.until(lambda: len(sim.polls(other)) > 0)
+        assert len(sim.polls(task_id)) == polls
         assert rows(tmp_path)[0]["holder"] is None
         sim.finish(task_id)
         done = await caller.task("get_task", task_id=task_id, wait_seconds=PATIENCE, include_image=False)
         assert done["status"] == "succeeded"
-        assert len(sim.looks(task_id)) > polls
+        assert len(sim.polls(task_id)) > polls
 
 
 async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_polled(
@@ -239,7 +239,7 @@ async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_po
 
     async with spawn(sim) as caller:
         task_id = await imagine(caller)
-        looks, began = len(sim.looks(task_id)), time.monotonic()
+        looks, began = len(sim.polls(task_id)), time.monotonic()
         async with anyio.create_task_group() as group:
 
             async def hurry() -> None:
@@ -253,7 +253,7 @@ async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_po
             )
             group.cancel_scope.cancel()
         passed = time.monotonic() - began
-        assert len(sim.looks(task_id)) - looks > passed + 2, "it was looked at more often than once a second"
+        assert len(sim.polls(task_id)) - looks > passed + 2, "it was looked at more often than once a second"
     assert 2 <= len(told) <= passed + 1
 
 

@@ -33,7 +33,7 @@ from mj_mcp.journal.protocol import REPEAT_SECONDS
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.simulator import Simulator
-from mj_mcp.tasks import Image, Kind, Sighting, Status, Task, accept, merge, warn
+from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept, merge, warn
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ async def bought(journal: SqlJournal) -> Task:
 
 
 def done(task: Task) -> Task:
-    return merge(task, Sighting(status=Status.SUCCEEDED, images=(Image(1, "https://x.example/1"),)), NOON + 1)
+    return merge(task, Observation(status=Status.SUCCEEDED, images=(Image(1, "https://x.example/1"),)), NOON + 1)
 
 
 def one_more(known: Task) -> Task:
@@ -165,7 +165,7 @@ async def test_while_one_replica_makes_the_tables_the_others_wait_for_it(databas
                 while database.execute(waiting) != [(1,)]:  # noqa: ASYNC110 - another process makes it true
                     await asyncio.sleep(0.01)
             assert first.execute("SELECT to_regclass('migrations')").fetchone() == (None,)
-        assert (await buying).is_watched
+        assert (await buying).is_polled
 
 
 async def test_a_journal_of_a_newer_version_is_refused_and_left_alone(database_url: str) -> None:
@@ -193,7 +193,7 @@ async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
                 await journal.ready()
     async with journals(database_url) as [journal]:
         assert await journal.find(task.submission_id, None) == task
-        assert (await bought(journal)).is_watched
+        assert (await bought(journal)).is_polled
 
 
 async def test_a_claim_looks_up_its_answer_by_index(database_url: str) -> None:
@@ -414,7 +414,7 @@ async def test_while_the_database_is_away_nothing_is_bought_and_what_is_known_is
                 await bought(journal)
             assert time.monotonic() - began < 5.0 + SLACK
         assert await journal.find(task.submission_id, "local") == task
-        assert (await bought(journal)).is_watched
+        assert (await bought(journal)).is_polled
         assert len((await stranger.page(None, None, 10, None)).tasks) == 2
 
 
@@ -424,7 +424,7 @@ async def test_a_server_that_was_started_before_its_database_finds_it_later(
     async with journals(database_url) as [journal]:
         with database.away(), pytest.raises(StorageUnavailable):
             await journal.ready()
-        assert (await bought(journal)).is_watched
+        assert (await bought(journal)).is_polled
 
 
 class Lost:

@@ -113,7 +113,7 @@ async def test_each_open_task_is_looked_at_by_one_process_at_a_time(sim: Simulat
             for life in group:  # everybody waits for everything: the pace is that of an attended task
                 for task_id in ids:
                     waiting.start_soon(life.client.call_tool, "get_task", {"task_id": task_id, "wait_seconds": 6})
-        looks = {task_id: sim.looks(task_id) for task_id in ids}
+        looks = {task_id: sim.polls(task_id) for task_id in ids}
         assert all(looks.values())
         # The first look of every waiter may be asked for at once; from then on there is one pace and one holder.
         for seen in looks.values():
@@ -132,7 +132,7 @@ async def test_when_the_holder_is_killed_another_takes_over_and_everybody_hears_
         (answer,) = await all_at_once([(holder, {"prompt": "a mug", "wait_seconds": 0})])
         task_id = answer["task_id"]
         with anyio.fail_after(PATIENCE):
-            await sim.until(lambda: bool(sim.looks(task_id)))
+            await sim.until(lambda: bool(sim.polls(task_id)))
         (row,) = rows(tmp_path)
         heard: dict[str, float] = {}
 
@@ -144,10 +144,10 @@ async def test_when_the_holder_is_killed_another_takes_over_and_everybody_hears_
         async with anyio.create_task_group() as group:
             group.start_soon(wait, "second", second)
             group.start_soon(wait, "third", third)
-            await sim.until(lambda: len(sim.looks(task_id)) > 1, PATIENCE)
+            await sim.until(lambda: len(sim.polls(task_id)) > 1, PATIENCE)
             holder.kill()
-            looks = len(sim.looks(task_id))
-            await sim.until(lambda: len(sim.looks(task_id)) > looks, TAKEOVER_SECONDS)
+            looks = len(sim.polls(task_id))
+            await sim.until(lambda: len(sim.polls(task_id)) > looks, TAKEOVER_SECONDS)
             (taken,) = rows(tmp_path)
             sim.finish(task_id)
         assert row["holder"] not in {None, taken["holder"]}
@@ -167,7 +167,7 @@ async def test_a_process_hears_of_the_end_that_another_one_saw(sim: Simulator, t
 
         async with anyio.create_task_group() as group:
             group.start_soon(wait)
-            await sim.until(lambda: bool(sim.looks()), PATIENCE)
+            await sim.until(lambda: bool(sim.polls()), PATIENCE)
             sim.finish(answer["task_id"])
             task = await first.task("get_task", task_id=answer["task_id"], wait_seconds=PATIENCE)
             known = time.monotonic()

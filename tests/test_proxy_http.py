@@ -33,7 +33,7 @@ from mj_mcp.proxy.http import (
     read_retry_after,
 )
 from mj_mcp.simulator import Simulator, faults
-from mj_mcp.tasks import Failure, Kind, Sighting, Status
+from mj_mcp.tasks import Failure, Kind, Observation, Status
 
 pytestmark = pytest.mark.anyio
 
@@ -168,7 +168,7 @@ async def test_what_never_left_is_a_refusal_that_cost_nothing(sim: Simulator, pr
     assert await proxy.submit(imagine("a red mug")) == Refused(
         Failure("upstream_unreachable", "no connection could be made")
     )
-    assert await proxy.look("77") == Trouble("upstream_unreachable", "no connection could be made")
+    assert await proxy.fetch("77") == Trouble("upstream_unreachable", "no connection could be made")
 
 
 # --- after it left
@@ -281,7 +281,7 @@ async def test_a_redirect_to_nonsense_breaks_nothing(sim: Simulator, proxy: Prox
     sim.inject("imagine", fault)
     assert isinstance(await proxy.submit(imagine("a red mug")), Doubtful)
     sim.inject("look", fault)
-    assert isinstance(await proxy.look("77"), Trouble)
+    assert isinstance(await proxy.fetch("77"), Trouble)
     assert sim.fired["status_302"] == 2
 
 
@@ -312,8 +312,8 @@ async def test_a_request_names_us_and_carries_exactly_the_documented_fields(sim:
         simple_change(Kind.REROLL, parent.task_id, None),
     ):
         assert isinstance(await proxy.submit(request), Accepted)
-    seen = await proxy.look(parent.task_id)
-    assert isinstance(seen, Sighting)
+    seen = await proxy.fetch(parent.task_id)
+    assert isinstance(seen, Observation)
     assert (seen.status, len(seen.images)) == (Status.SUCCEEDED, 4)
 
     bodies: list[tuple[str, str, Any]] = [
@@ -444,7 +444,7 @@ async def test_a_retry_after_over_http_reaches_who_asked(
     sim.inject("submit", faults.retry_after(header))
     sim.inject("look", faults.retry_after(header))
     refused = await proxy.submit(imagine("a red mug"))
-    trouble = await proxy.look("77")
+    trouble = await proxy.fetch("77")
     assert refused == Refused(Failure("busy", "HTTP 429 with an empty body", seconds))
     assert trouble == Trouble("busy", "HTTP 429 with an empty body", seconds)
     assert sim.fired["retry_after"] == 2

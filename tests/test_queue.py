@@ -18,7 +18,7 @@ from mj_mcp.journal.protocol import KEPT_SECONDS
 from mj_mcp.prompts import Options
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
-from mj_mcp.studio import Studio, Told
+from mj_mcp.studio import Result, Studio
 from mj_mcp.tasks import Status
 
 pytestmark = pytest.mark.anyio
@@ -110,7 +110,7 @@ async def test_a_call_that_is_cancelled_in_the_queue_leaves_it(sim: Simulator, s
 SettingsFor = Callable[..., Settings]
 
 
-async def buy(studio: Studio, owner: str, prompt: str, wait_seconds: float = PATIENCE, **more: Any) -> Told:
+async def buy(studio: Studio, owner: str, prompt: str, wait_seconds: float = PATIENCE, **more: Any) -> Result:
     return await studio.generate(owner, prompt, Options(), wait_seconds=wait_seconds, **more)
 
 
@@ -122,7 +122,7 @@ async def test_callers_take_turns_whoever_asks_more(sim: Simulator, settings_for
             async def hear(_task: object, place: int = 0, /) -> None:
                 places[prompt] = place
 
-            await buy(studio, owner, prompt, tick=hear)
+            await buy(studio, owner, prompt, on_progress=hear)
 
         await buy(studio, "ann", "ann 0", 0)
         async with asyncio.TaskGroup() as group:
@@ -163,12 +163,12 @@ async def test_a_caller_who_does_not_wait_has_its_turn_while_another_login_queue
             async def hear(_task: object, place: int = 0, /) -> None:
                 told[prompt] += place > 0
 
-            await buy(studio, "ann", prompt, tick=hear)
+            await buy(studio, "ann", prompt, on_progress=hear)
 
         first = (await buy(studio, "ann", "ann 0", 0)).task
         queue = [asyncio.create_task(wait(f"ann {number}")) for number in (1, 2)]
         await until(lambda: len(told) == len(queue))
-        with pytest.raises(Busy, match=f"number 1 in the queue, and keeps that place for {KEPT_SECONDS:g} s"):
+        with pytest.raises(Busy, match=f"number 1 in the queue, and keeps its slot for {KEPT_SECONDS:g} s"):
             await buy(studio, "bob", "bob 1", 0)
         sim.finish(first.task_id or "")
         assert (await studio.recall("ann", first.submission_id, wait_seconds=PATIENCE)).task.status is Status.SUCCEEDED
@@ -193,7 +193,7 @@ async def test_a_server_that_stops_sends_the_queue_off_and_buys_nothing(
             if place:
                 waiting.set()
 
-        queued = asyncio.create_task(buy(studio, "local", "a jug", tick=hear))
+        queued = asyncio.create_task(buy(studio, "local", "a jug", on_progress=hear))
         with anyio.fail_after(PATIENCE):
             await waiting.wait()
     with pytest.raises(Busy, match="stopping"):

@@ -103,14 +103,14 @@ class Team:
         in_the_middle: set[str] = set()
 
         async def wait(protocol: str, task_id: str) -> None:
-            async def tick(progress: float, total: float | None, message: str | None) -> None:
+            async def on_progress(progress: float, total: float | None, message: str | None) -> None:
                 in_the_middle.add(task_id)
 
             arguments = {"task_id": task_id, "wait_seconds": 2 * PATIENCE, "include_image": False}
             while task_id not in self.told:
                 try:
                     async with self.caller(protocol) as caller:
-                        result = await caller.client.call_tool("get_task", arguments, progress_callback=tick)
+                        result = await caller.client.call_tool("get_task", arguments, progress_callback=on_progress)
                         self.told[task_id] = (result.structured_content or {})["status"]
                 except* (MCPError, httpx2.TransportError):
                     self.asked_again[task_id] += 1
@@ -189,7 +189,7 @@ async def one_dies(team: Team, sim: Simulator) -> list[str]:
         assert others
         assert not orphans & others
         # Every orphan is looked at again, by the one who is left.
-        await sim.until(lambda: all(sim.looks(one)[-1].at > died for one in orphans), TAKEOVER_SECONDS)
+        await sim.until(lambda: all(sim.polls(one)[-1].at > died for one in orphans), TAKEOVER_SECONDS)
         finished = time.time()
         for one in ids:
             sim.finish(one)
@@ -198,8 +198,8 @@ async def one_dies(team: Team, sim: Simulator) -> list[str]:
     # One watch for each, before and after: what the dead one looked at before, the other one looked at afterwards.
     seen = looks_of(survivor)
     for one in ids:
-        assert seen[one] == sum(look.at > died or one in others for look in sim.looks(one))
-        ends = [round(look.at - finished, 3) for look in sim.looks(one) if look.at > finished]
+        assert seen[one] == sum(look.at > died or one in others for look in sim.polls(one))
+        ends = [round(look.at - finished, 3) for look in sim.polls(one) if look.at > finished]
         assert len(ends) == 1, f"it ends once, and is left alone: {ends}"
     return ids
 
@@ -233,7 +233,7 @@ def most_looks(sim: Simulator, task_id: str, *, orphan: bool) -> float:
     Wishes: the call that waits, the same call asked again, and who takes the task over and knows nothing of it yet.
     """
     bought = next(charge.at for charge in sim.ledger if charge.task_id == task_id)
-    return 1 + (sim.looks(task_id)[-1].at - bought) / POLL + 1 + 2 * orphan
+    return 1 + (sim.polls(task_id)[-1].at - bought) / POLL + 1 + 2 * orphan
 
 
 async def test_fifty_waits_outlive_a_replica_and_fifty_more_a_restart_of_the_database(
@@ -245,7 +245,7 @@ async def test_fifty_waits_outlive_a_replica_and_fifty_more_a_restart_of_the_dat
         await both.join("three")
         second = await the_database_restarts(both, sim, database)
     for one in first + second:
-        at = [look.at for look in sim.looks(one)]
+        at = [look.at for look in sim.polls(one)]
         assert len(at) <= most_looks(sim, one, orphan=one in first)
         # Who takes a task over cannot know when the dead one looked last.
         assert sum(later - earlier < NEXT_LOOK_GAP for earlier, later in pairwise(at)) <= (one in first), at
@@ -272,12 +272,12 @@ async def test_callers_of_one_replica_hear_within_a_second_of_what_the_other_one
         waiting, heard = set[str](), list[float]()
 
         async def wait(protocol: str) -> None:
-            async def tick(progress: float, total: float | None, message: str | None) -> None:
+            async def on_progress(progress: float, total: float | None, message: str | None) -> None:
                 waiting.add(protocol)
 
             arguments = {"task_id": task_id, "wait_seconds": 2 * PATIENCE, "include_image": False}
             async with both.caller(protocol) as caller:
-                result = await caller.client.call_tool("get_task", arguments, progress_callback=tick)
+                result = await caller.client.call_tool("get_task", arguments, progress_callback=on_progress)
                 heard.append(time.time())
                 assert (result.structured_content or {})["status"] == "succeeded"
 
@@ -288,10 +288,10 @@ async def test_callers_of_one_replica_hear_within_a_second_of_what_the_other_one
                 await until(lambda: waiting == set(PROTOCOLS))
                 finished = time.time()
                 sim.finish(task_id)
-        seen = sim.looks(task_id)[-1].at
+        seen = sim.polls(task_id)[-1].at
         assert seen > finished
         assert max(heard) - seen <= HEARD_SECONDS + SLACK
-        assert looks_of(watching)[task_id] == len(sim.looks(task_id))
+        assert looks_of(watching)[task_id] == len(sim.polls(task_id))
         assert not looks_of(hearing)
 
 

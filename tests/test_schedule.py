@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, Timings
 from mj_mcp.polling.schedule import LATEST_FIRST, SLACK, Budget, Job, Polls, Schedule, plan
-from mj_mcp.tasks import Image, Kind, Sighting, Status, Task
+from mj_mcp.tasks import Image, Kind, Observation, Status, Task
 
 P = 5.0
 thorough = settings(max_examples=60, deadline=None, derandomize=True)
@@ -184,7 +184,7 @@ class Play:
             self.first[number] = min(self.first[number], age)
         status, images = (Status.SUCCEEDED, (Image(1, "x"),)) if age >= seconds else (Status.PROCESSING, ())
         before = times.first_poll, times.early_poll
-        self.open_jobs.saw(task, job, Sighting(status=status, images=images), age=age, now=now)
+        self.open_jobs.saw(task, job, Observation(status=status, images=images), age=age, now=now)
         if age >= seconds:
             del self._open[number]
         else:

@@ -48,7 +48,7 @@ class Agent:
     async def post(self, endpoint: str, body: Any) -> httpx.Response:
         return await self.http.post(f"{self.sim.url}/mj/submit/{endpoint}", json=body, headers=BEARER)
 
-    async def look(self, task_id: str) -> httpx.Response:
+    async def fetch(self, task_id: str) -> httpx.Response:
         return await self.http.get(f"{self.sim.url}/mj/task/{task_id}/fetch", headers=BEARER)
 
     async def submit(self, endpoint: str, body: Any) -> str:
@@ -65,11 +65,11 @@ class Agent:
         return task_id
 
     async def standing(self, task_id: str) -> tuple[str, int, int]:
-        task = (await self.look(task_id)).json()["task"]
+        task = (await self.fetch(task_id)).json()["task"]
         return task["status"].removeprefix("TASK_STATUS_"), task["progress_percent"], task["eta"]
 
     async def links(self, task_id: str) -> list[str]:
-        return [image["image_url"] for image in (await self.look(task_id)).json()["images"]]
+        return [image["image_url"] for image in (await self.fetch(task_id)).json()["images"]]
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ async def test_a_submit_answers_a_numeric_id_of_sixteen_digits(agent: Agent) -> 
 
 async def test_a_finished_grid_is_told_in_exactly_the_documented_shape(agent: Agent) -> None:
     task_id = await agent.grid()
-    answer = (await agent.look(task_id)).json()
+    answer = (await agent.fetch(task_id)).json()
     links = [item.pop("image_url") for item in answer["images"]]
     assert answer == {
         "extra": {"has_nsfw_contents": []},
@@ -244,7 +244,7 @@ async def test_below_a_prefix_everything_works_and_outside_is_html(http: httpx.A
         outside = await http.post(f"http://127.0.0.1:{sim.port}/mj/submit/imagine", json={}, headers=BEARER)
         assert picture.content.startswith(PNG)
         assert (outside.status_code, outside.headers["content-type"]) == (404, "text/html")
-        assert [len(sim.submits()), len(sim.looks()), len(sim.looks(task_id))] == [1, 1, 1]
+        assert [len(sim.submits()), len(sim.polls()), len(sim.polls(task_id))] == [1, 1, 1]
 
 
 # --- jobs and time
@@ -294,7 +294,7 @@ async def test_job_times_are_log_normal_around_thirty_seconds_and_repeat_with_th
 async def test_a_prompt_may_ask_to_fail(http: httpx.AsyncClient) -> None:
     async with Simulator(job_seconds=0) as sim:
         agent = Agent(sim, http)
-        answer = (await agent.look(await agent.imagine("fail please"))).json()
+        answer = (await agent.fetch(await agent.imagine("fail please"))).json()
     assert (answer["task"]["status"], answer["images"]) == ("TASK_STATUS_FAILED", [])
     assert answer["task"]["reason"]
 
@@ -431,7 +431,7 @@ async def test_an_expired_link_is_gone_and_a_new_look_gives_a_fresh_one(http: ht
     async with Simulator(job_seconds=None, image_edge=64, link_seconds=60, now=clock) as sim:
         agent = Agent(sim, http)
         task_id = await agent.grid()
-        assert {item["image_url_ttl"] for item in (await agent.look(task_id)).json()["images"]} == {"60"}
+        assert {item["image_url_ttl"] for item in (await agent.fetch(task_id)).json()["images"]} == {"60"}
         old = (await agent.links(task_id))[0]
         before = await http.get(old)
         clock.time += 60
@@ -604,9 +604,9 @@ async def test_a_spoiled_look_is_spoiled_once(agent: Agent, name: str) -> None:
     fault, outcome = SPOILED_LOOKS[name]
     task_id = await agent.grid()
     agent.sim.inject("look", fault)
-    assert outcome(await agent.look(task_id))
+    assert outcome(await agent.fetch(task_id))
     assert agent.sim.fired == {name: 1}
-    assert bool((await agent.look(task_id)).content) is (name != "forget")
+    assert bool((await agent.fetch(task_id)).content) is (name != "forget")
 
 
 async def test_a_stuck_task_never_moves_again(http: httpx.AsyncClient) -> None:
@@ -616,7 +616,7 @@ async def test_a_stuck_task_never_moves_again(http: httpx.AsyncClient) -> None:
         stuck, well = await agent.imagine("one"), await agent.imagine("two")
         clock.time += 50
         sim.inject("look", faults.stuck(stuck))
-        await agent.look(well)
+        await agent.fetch(well)
         clock.time += 10_000
         assert [(await agent.standing(task_id))[0] for task_id in (stuck, well)] == ["PROCESSING", "SUCCEED"]
 
@@ -643,7 +643,7 @@ async def test_a_fault_that_finds_nothing_to_spoil_is_not_counted(agent: Agent, 
 
 async def test_half_an_empty_answer_is_no_fault(agent: Agent) -> None:
     agent.sim.inject("look", faults.half_body())
-    assert (await agent.look("unheard-of")).content == b""
+    assert (await agent.fetch("unheard-of")).content == b""
     assert agent.sim.fired == {}
 
 
@@ -691,7 +691,7 @@ async def test_an_unknown_task_is_answered_as_the_relatives_do(
     agent: Agent, answer: Any, status: int, body: bytes | None
 ) -> None:
     agent.sim.unknown_look = answer
-    got = await agent.look("unheard-of")
+    got = await agent.fetch("unheard-of")
     assert got.status_code == status
     assert body is None or got.content == body
 
@@ -700,7 +700,7 @@ async def test_a_restart_forgets_the_tasks_and_keeps_the_ledger(agent: Agent) ->
     task_id = await agent.grid()
     link = (await agent.links(task_id))[0]
     agent.sim.restart_forgetting()
-    assert (await agent.look(task_id)).content == b""
+    assert (await agent.fetch(task_id)).content == b""
     assert (await agent.http.get(link)).status_code == 404
     assert (await agent.post("simple-change", {"content": f"{task_id} R"})).json()["code"] == 3
     assert len(agent.sim.ledger) == 1
@@ -711,7 +711,7 @@ async def test_while_it_does_not_listen_connections_are_refused_and_then_work_on
     task_id = await agent.imagine()
     await agent.sim.stop_listening()
     with pytest.raises(httpx.ConnectError):
-        await agent.look(task_id)
+        await agent.fetch(task_id)
     await agent.sim.start_listening()
     assert await agent.standing(task_id) == ("QUEUED", 0, 0)
     assert agent.sim.port == port
@@ -772,7 +772,7 @@ async def test_leaving_ends_what_hangs_and_drips(http: httpx.AsyncClient) -> Non
         sim.inject("look", faults.delay(100))
         sim.inject("look", faults.drip_body(100))
         task_id = await agent.imagine()
-        pending = [asyncio.create_task(agent.look(task_id)) for _ in range(3)]
+        pending = [asyncio.create_task(agent.fetch(task_id)) for _ in range(3)]
         await sim.until(lambda: sim.fired.total() == 3)
         closed = asyncio.create_task(sim.wait_closed())
         await asyncio.sleep(0)

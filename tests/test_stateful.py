@@ -230,14 +230,14 @@ class Lives(RuleBasedStateMachine):
         """Every job at the proxy ends, and the server comes to see it."""
         known = [row["task_id"] for row in rows(self.home) if row["task_id"] and is_open(row)]
 
-        async def look() -> None:
+        async def fetch() -> None:
             for task_id in known:
                 if task_id in self.sim.jobs:
                     self.sim.finish(task_id)
                 with suppress(MjError):
                     await self.studio.recall("local", task_id, wait_seconds=2)
 
-        self.run(look())
+        self.run(fetch())
 
     # --- the promises
 

@@ -112,8 +112,8 @@ async def test_a_full_disk_refuses_submits_and_room_lets_them_through(
         disk.free(life)
         second = await life.task("generate_image", prompt="a mug", wait_seconds=0)
         assert second["task_id"] == sim.ledger[1].task_id
-        looks = len(sim.looks(first["task_id"]))
-        await sim.until(lambda: len(sim.looks(first["task_id"])) > looks, PATIENCE)
+        looks = len(sim.polls(first["task_id"]))
+        await sim.until(lambda: len(sim.polls(first["task_id"])) > looks, PATIENCE)
         await life.task("generate_image", prompt="a jug", wait_seconds=0)
     assert [row["task_id"] for row in rows(tmp_path)] == [charge.task_id for charge in sim.ledger]
     assert rows(tmp_path)[0]["status"] == "succeeded", "and it is written down once there is room"
@@ -141,7 +141,7 @@ async def test_a_disk_that_fills_during_the_post_loses_neither_the_answer_nor_th
         disk.free(life)
         sim.finish(charge.task_id)
         with anyio.fail_after(PATIENCE):
-            await sim.until(lambda: bool(sim.looks(charge.task_id)), PATIENCE)
+            await sim.until(lambda: bool(sim.polls(charge.task_id)), PATIENCE)
         task = await life.task("get_task", task_id=answers[0]["submission_id"], wait_seconds=PATIENCE)
         assert task["status"] == "succeeded"
     assert [(row["status"], row["task_id"]) for row in rows(tmp_path)] == [("succeeded", charge.task_id)]

@@ -14,7 +14,7 @@ import pytest
 from conftest import KEY
 
 from mj_mcp.errors import Rejected, Unauthorized
-from mj_mcp.journal import Claim, Journal, Limits, Place, open_journal
+from mj_mcp.journal import Claim, Journal, Limits, QueueSlot, open_journal
 from mj_mcp.logs import redactor
 from mj_mcp.polling.open_jobs import Timings
 from mj_mcp.polling.poller import Poller
@@ -37,18 +37,18 @@ async def opened(sim: Simulator, home: Path, **more: Any) -> AsyncIterator[tuple
     """How to submit a prompt, the journal behind it, and the one that is asked, which a test may replace."""
     journal, http = open_journal("", home, "an account"), Http(sim.url, KEY)
     proxy = Proxy(http, redactor(KEY))
-    watch = Poller(
+    poller = Poller(
         journal,
         proxy,
         poll_seconds=5,
         polls_per_second=50,
         now=time.time,
         on_end=ignored,
-        tell=ignored,
+        notify=ignored,
         timings=Timings(),
     )
     asked: list[Any] = [journal]
-    submits = Submits(Asked(asked), proxy, watch, limits=Limits(10), now=time.time, **more)
+    submits = Submits(Asked(asked), proxy, poller, limits=Limits(10), now=time.time, **more)
 
     async def submit(prompt: str, seconds: float = PATIENCE) -> tuple[Claim, Task, int]:
         task = Task(
@@ -80,13 +80,13 @@ class Held:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self.claims: list[Claim | Place] = []
+        self.claims: list[Claim | QueueSlot] = []
         self.claimed, self.go = asyncio.Event(), asyncio.Event()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
 
-    async def claim(self, *arguments: Any, **more: Any) -> Claim | Place:
+    async def claim(self, *arguments: Any, **more: Any) -> Claim | QueueSlot:
         self.claims.append(await self._journal.claim(*arguments, **more))
         self.claimed.set()
         await self.go.wait()

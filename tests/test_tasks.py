@@ -19,7 +19,7 @@ from mj_mcp.tasks import (
     Failure,
     IllegalMove,
     Image,
-    Sighting,
+    Observation,
     Status,
     Task,
     accept,
@@ -78,10 +78,10 @@ def pictures(prefix: str) -> st.SearchStrategy[tuple[Image, ...]]:
 
 
 @st.composite
-def sightings(draw: st.DrawFn) -> Sighting:
+def sightings(draw: st.DrawFn) -> Observation:
     """What `read_look` can give: pictures only with success, a failure only with failure."""
     status = draw(st.sampled_from(list(WORDS)))
-    return Sighting(
+    return Observation(
         status=status,
         upstream_status=draw(st.sampled_from(WORDS[status])),
         progress=None if status is Status.SUCCEEDED else draw(st.none() | st.integers(1, 99)),
@@ -92,7 +92,7 @@ def sightings(draw: st.DrawFn) -> Sighting:
     )
 
 
-def is_unlisted(seen: Sighting) -> bool:
+def is_unlisted(seen: Observation) -> bool:
     return seen.status is Status.SUCCEEDED and not seen.images
 
 
@@ -195,7 +195,7 @@ def test_a_stalled_task_says_so_once() -> None:
 @pytest.mark.parametrize("status", Status)
 def test_what_a_task_says_of_itself_follows_from_its_state(status: Status) -> None:
     task = task_in(status)
-    assert (task.is_open, task.is_watched) == (status in OPEN, status in WATCHED)
+    assert (task.is_open, task.is_polled) == (status in OPEN, status in WATCHED)
     assert task.is_moving == (status in WATCHED or status is Status.SUBMITTING)
     assert (task.handle, replace(task, task_id="77").handle) == ("sub_1", "77")
 
@@ -206,7 +206,7 @@ def test_what_a_task_says_of_itself_follows_from_its_state(status: Status) -> No
 def test_success_brings_the_pictures_and_ends_the_task() -> None:
     images = (Image(1, "https://seen.example/1"),)
     before = replace(begun(Status.PROCESSING), progress=40, upstream_eta=9.0)
-    seen = Sighting(
+    seen = Observation(
         status=Status.SUCCEEDED, upstream_status="TASK_STATUS_SUCCEED", images=images, eta_seconds=1.0, warnings=("w",)
     )
     assert merge(before, seen, LATER) == replace(
@@ -222,7 +222,7 @@ def test_success_brings_the_pictures_and_ends_the_task() -> None:
     )
 
 
-UNLISTED = Sighting(status=Status.SUCCEEDED, upstream_status="TASK_STATUS_SUCCEED", warnings=("no picture",))
+UNLISTED = Observation(status=Status.SUCCEEDED, upstream_status="TASK_STATUS_SUCCEED", warnings=("no picture",))
 
 
 @pytest.mark.parametrize("start", [Status.QUEUED, Status.PROCESSING, Status.STALLED])
@@ -245,7 +245,7 @@ def test_a_success_that_goes_on_listing_no_picture_is_one_without_pictures() -> 
 
 def test_failure_brings_its_reason_and_ends_the_task() -> None:
     failure = Failure("canceled", "by the user")
-    seen = Sighting(status=Status.FAILED, upstream_status="TASK_STATUS_CANCELED", failure=failure, eta_seconds=1.0)
+    seen = Observation(status=Status.FAILED, upstream_status="TASK_STATUS_CANCELED", failure=failure, eta_seconds=1.0)
     assert merge(begun(Status.QUEUED), seen, LATER) == replace(
         begun(Status.FAILED),
         upstream_status="TASK_STATUS_CANCELED",
@@ -256,12 +256,12 @@ def test_failure_brings_its_reason_and_ends_the_task() -> None:
 
 
 def test_a_failure_without_a_reason_is_still_a_failure() -> None:
-    failed = merge(begun(Status.QUEUED), Sighting(status=Status.FAILED), LATER)
+    failed = merge(begun(Status.QUEUED), Observation(status=Status.FAILED), LATER)
     assert failed.failure == Failure("generation_failed", "")
 
 
 def test_a_stalled_task_that_shows_the_state_it_stalled_in_stays_stalled() -> None:
-    seen = Sighting(status=Status.PROCESSING, upstream_status="TASK_STATUS_PROCESSING", progress=40)
+    seen = Observation(status=Status.PROCESSING, upstream_status="TASK_STATUS_PROCESSING", progress=40)
     stalled = stall(merge(begun(Status.QUEUED), seen, THEN), "nothing moves", THEN)
     assert merge(stalled, seen, LATER) == stalled
     moved = merge(stalled, replace(seen, progress=41), LATER)
@@ -271,7 +271,7 @@ def test_a_stalled_task_that_shows_the_state_it_stalled_in_stays_stalled() -> No
 @pytest.mark.parametrize("status", [Status.PROCESSING, Status.STALLED])
 def test_a_status_that_goes_backwards_changes_nothing_at_all(status: Status) -> None:
     ahead = replace(begun(status), upstream_status="TASK_STATUS_PROCESSING", progress=40)
-    late = Sighting(status=Status.QUEUED, upstream_status="TASK_STATUS_QUEUED")
+    late = Observation(status=Status.QUEUED, upstream_status="TASK_STATUS_QUEUED")
     assert merge(ahead, late, LATER) == ahead
 
 
@@ -279,7 +279,7 @@ def test_a_fresh_link_keeps_what_we_measured_and_saved() -> None:
     saved = Image(1, "https://old.example/1", "image/png", 64, 64, "/archive/1.png")
     lone = Image(2, "https://old.example/2")
     before = replace(begun(Status.SUCCEEDED), images=(saved, lone), finished_at=THEN)
-    fresh = Sighting(
+    fresh = Observation(
         status=Status.SUCCEEDED, images=(Image(1, "https://new.example/1"), Image(3, "https://new.example/3"))
     )
     assert merge(before, fresh, LATER) == replace(
@@ -291,7 +291,7 @@ def test_a_fresh_link_keeps_what_we_measured_and_saved() -> None:
 
 @steady
 @given(tasks(), sightings())
-def test_a_look_moves_a_task_by_the_table_only(task: Task, seen: Sighting) -> None:
+def test_a_look_moves_a_task_by_the_table_only(task: Task, seen: Observation) -> None:
     after = merge(task, seen, LATER)
     assert after.status in {task.status, *MOVES[task.status]}
     assert after.status in {task.status, seen.status, Status.PROCESSING if is_unlisted(seen) else seen.status}
@@ -299,17 +299,17 @@ def test_a_look_moves_a_task_by_the_table_only(task: Task, seen: Sighting) -> No
 
 @steady
 @given(tasks(), sightings())
-def test_a_look_never_leaves_the_end(task: Task, seen: Sighting) -> None:
+def test_a_look_never_leaves_the_end(task: Task, seen: Observation) -> None:
     after = merge(task, seen, LATER)
-    if not task.is_watched:
+    if not task.is_polled:
         assert replace(after, images=task.images, updated_at=task.updated_at) == task
-    if task.status is not Status.SUCCEEDED and not task.is_watched:
+    if task.status is not Status.SUCCEEDED and not task.is_polled:
         assert after == task
 
 
 @steady
 @given(tasks(), sightings())
-def test_nothing_known_is_lost_in_a_look(task: Task, seen: Sighting) -> None:
+def test_nothing_known_is_lost_in_a_look(task: Task, seen: Observation) -> None:
     after = merge(task, seen, LATER)
     assert (after.progress or 0) >= (task.progress or 0)
     assert {image.index for image in after.images} >= {image.index for image in task.images}
@@ -322,14 +322,14 @@ def test_nothing_known_is_lost_in_a_look(task: Task, seen: Sighting) -> None:
 
 @steady
 @given(tasks(), sightings())
-def test_the_same_look_twice_is_one_look(task: Task, seen: Sighting) -> None:
+def test_the_same_look_twice_is_one_look(task: Task, seen: Observation) -> None:
     once = merge(task, seen, LATER)
     assert merge(once, seen, LATER + 1) == once
 
 
 @steady
 @given(tasks(), sightings())
-def test_updated_at_moves_when_something_did_and_only_then(task: Task, seen: Sighting) -> None:
+def test_updated_at_moves_when_something_did_and_only_then(task: Task, seen: Observation) -> None:
     after = merge(task, seen, LATER)
     if replace(after, updated_at=task.updated_at) == task:
         assert after == task
@@ -340,7 +340,7 @@ def test_updated_at_moves_when_something_did_and_only_then(task: Task, seen: Sig
 
 @steady
 @given(tasks(), sightings())
-def test_a_task_is_finished_exactly_when_it_has_ended(task: Task, seen: Sighting) -> None:
+def test_a_task_is_finished_exactly_when_it_has_ended(task: Task, seen: Observation) -> None:
     after = merge(task, seen, LATER)
     assert (after.finished_at is not None) == (after.status in TERMINAL)
     assert after.failure is None or after.status in {Status.FAILED, Status.UNCONFIRMED, Status.REFUSED}
@@ -348,7 +348,9 @@ def test_a_task_is_finished_exactly_when_it_has_ended(task: Task, seen: Sighting
 
 @steady
 @given(st.lists(sightings(), max_size=8).flatmap(lambda seen: st.tuples(st.just(seen), st.permutations(seen))))
-def test_looks_in_any_order_end_where_one_of_them_saw_the_end(drawn: tuple[list[Sighting], list[Sighting]]) -> None:
+def test_looks_in_any_order_end_where_one_of_them_saw_the_end(
+    drawn: tuple[list[Observation], list[Observation]],
+) -> None:
     for order in drawn:
         rank = {Status.QUEUED: 0, Status.PROCESSING: 1, Status.SUCCEEDED: 2, Status.FAILED: 2}
         task = begun(Status.QUEUED)

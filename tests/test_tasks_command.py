@@ -66,7 +66,7 @@ async def test_tasks_are_listed_newest_first_and_filtered_and_shown(
         lost = await lose(caller, sim)
         sim.inject("submit", faults.code(24))
         await caller.error("generate_image", prompt="a bad word", wait_seconds=0)
-    looks = len(sim.looks())
+    looks = len(sim.polls())
     done = await tasks(sim, tmp_path)
     first, second = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (0, "")
@@ -84,7 +84,7 @@ async def test_tasks_are_listed_newest_first_and_filtered_and_shown(
         assert (shown["task_id"], shown["status"]) == (queued["task_id"], "queued")
     done = await tasks(sim, tmp_path, "show", lost)
     assert f"submission_id    {lost}\n" in done.stdout
-    assert len(sim.looks()) == looks, "listing and showing ask the proxy nothing"
+    assert len(sim.polls()) == looks, "listing and showing ask the proxy nothing"
 
 
 async def test_an_unknown_id_cannot_be_shown_and_a_wrong_status_is_a_usage_error(
@@ -102,12 +102,12 @@ async def test_an_attached_task_is_checked_by_a_look_and_a_running_server_goes_o
     async with connect(sim) as caller:
         lost = await lose(caller, sim)
         (charge,) = sim.ledger
-        assert sim.looks() == []
+        assert sim.polls() == []
         done = await tasks(sim, tmp_path, "attach", lost, charge.task_id)
         assert (done.returncode, done.stderr) == (0, "")
         assert lost in done.stdout
         assert charge.task_id in done.stdout
-        assert sim.looks(charge.task_id)
+        assert sim.polls(charge.task_id)
         again = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
         assert (again["task_id"], again["submission_id"]) == (charge.task_id, lost)
         assert again["duplicate_of_open_task"]

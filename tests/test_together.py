@@ -149,7 +149,7 @@ async def test_a_kept_sheet_is_shown_in_the_format_of_today(sim: Simulator, sett
         task = (await studio.recall(LOCAL_OWNER, task.handle)).task
     asked = pictures_asked(sim)
     async with gallery_of(sim, settings_for) as (_, gallery):
-        gallery._darkroom._form = "png"
+        gallery._workers._form = "png"
         shown = await gallery.show(task, 10)
         assert shown.media_type == "image/png"
         assert sheet_of(shown).format == "PNG"

@@ -375,4 +375,4 @@ async def test_a_host_in_no_proxy_is_reached_directly(
         doctor = await run(tmp_path, "doctor", env=env)
         assert "ok    proxy: it answers\n" in doctor.stdout
         assert tunnel.asked == []
-    assert len(sim.looks()) == 1
+    assert len(sim.polls()) == 1

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from mj_mcp.errors import InvalidRequest
 from mj_mcp.logs import redactor
-from mj_mcp.proxy.dialects.gateway import MAX_IMAGES, Submit, change, fetch_path, imagine, read_look, simple_change
+from mj_mcp.proxy.dialects.gateway import MAX_IMAGES, Submit, change, fetch_path, imagine, read_fetch, simple_change
 from mj_mcp.proxy.http import Answer, NoAnswer
-from mj_mcp.proxy.outcomes import Look, Trouble, Unknown
+from mj_mcp.proxy.outcomes import FetchResult, Trouble, Unknown
 from mj_mcp.proxy.text import MAX_TEXT, MAX_URL, check_task_id, clean, clean_url
-from mj_mcp.tasks import Failure, Image, Kind, Sighting, Status
+from mj_mcp.tasks import Failure, Image, Kind, Observation, Status
 
 KEY = "sk-canary/5f1b+77"
 ID = "1234567890123456"
@@ -32,8 +32,8 @@ def answer(body: object, status: int = 200, retry_after: float | None = None) ->
     return Answer(status, body if isinstance(body, bytes) else json.dumps(body).encode(), retry_after)
 
 
-def looked(body: object, status: int = 200, retry_after: float | None = None) -> Look:
-    return read_look(answer(body, status, retry_after), redact)
+def looked(body: object, status: int = 200, retry_after: float | None = None) -> FetchResult:
+    return read_fetch(answer(body, status, retry_after), redact)
 
 
 # --- what is sent
@@ -136,13 +136,13 @@ LINK = "https://cdn.example/attachments/1.png?ex=68&is=67&hm=ab%2Fcd==&exp=0"
 )
 def test_a_word_that_is_no_end_means_still_open(word: object, status: Status) -> None:
     told = word if isinstance(word, str) and word else None
-    assert looked(fetched(word, [picture(LINK)])) == Sighting(status=status, upstream_status=told)
+    assert looked(fetched(word, [picture(LINK)])) == Observation(status=status, upstream_status=told)
 
 
 @pytest.mark.parametrize("prefix", ["TASK_STATUS_", ""])
 @pytest.mark.parametrize("word", ["SUCCEED", "SUCCEEDED", "SUCCESS", "COMPLETED", "FINISHED", "DONE", "Success"])
 def test_success_has_several_names(prefix: str, word: str) -> None:
-    assert looked(fetched(prefix + word, [picture(LINK)])) == Sighting(
+    assert looked(fetched(prefix + word, [picture(LINK)])) == Observation(
         status=Status.SUCCEEDED, upstream_status=prefix + word, images=(Image(1, LINK),)
     )
 
@@ -156,7 +156,7 @@ def test_success_has_several_names(prefix: str, word: str) -> None:
     ],
 )
 def test_failure_has_several_names(prefix: str, word: str, code: str) -> None:
-    assert looked(fetched(prefix + word, reason="x")) == Sighting(
+    assert looked(fetched(prefix + word, reason="x")) == Observation(
         status=Status.FAILED, upstream_status=prefix + word, failure=Failure(code, "x")
     )
 
@@ -175,7 +175,7 @@ def test_failure_has_several_names(prefix: str, word: str, code: str) -> None:
     ids=json.dumps,
 )
 def test_a_failed_task_says_why_under_several_names(words: dict[str, object]) -> None:
-    failed = Sighting(
+    failed = Observation(
         status=Status.FAILED,
         upstream_status="TASK_STATUS_FAILED",
         failure=Failure("generation_failed", "too dark"),
@@ -186,13 +186,13 @@ def test_a_failed_task_says_why_under_several_names(words: dict[str, object]) ->
 
 def test_a_byte_order_mark_before_a_task_does_not_matter() -> None:
     body = json.dumps(fetched("TASK_STATUS_QUEUED")).encode("utf-8-sig")
-    assert looked(body) == Sighting(status=Status.QUEUED, upstream_status="TASK_STATUS_QUEUED")
+    assert looked(body) == Observation(status=Status.QUEUED, upstream_status="TASK_STATUS_QUEUED")
     assert looked("\ufeff".encode()) == looked("\ufeffnull".encode()) == Unknown()
 
 
 def test_success_shows_the_pictures_in_their_order() -> None:
     images = [picture(LINK), picture("http://127.0.0.1:8080/2.webp"), picture("HTTPS://x.example/3")]
-    assert looked(fetched("TASK_STATUS_SUCCEED", images, progress_percent=100)) == Sighting(
+    assert looked(fetched("TASK_STATUS_SUCCEED", images, progress_percent=100)) == Observation(
         status=Status.SUCCEEDED,
         upstream_status="TASK_STATUS_SUCCEED",
         images=(Image(1, LINK), Image(2, "http://127.0.0.1:8080/2.webp"), Image(3, "HTTPS://x.example/3")),
@@ -202,7 +202,7 @@ def test_success_shows_the_pictures_in_their_order() -> None:
 @pytest.mark.parametrize("ttl", ["0", 0, "3600", 3600, None, "soon", [], {"x": 1}, 1e300])
 def test_the_life_of_a_link_may_be_of_any_type(ttl: object) -> None:
     seen = looked(fetched("TASK_STATUS_SUCCEED", [picture(LINK, image_url_ttl=ttl)]))
-    assert isinstance(seen, Sighting)
+    assert isinstance(seen, Observation)
     assert seen.images == (Image(1, LINK),)
 
 
@@ -211,7 +211,7 @@ def test_success_without_pictures_says_so(images: object) -> None:
     body = fetched("TASK_STATUS_SUCCEED", images)
     if images == "missing":
         body = {"task": body["task"]}
-    assert looked(body) == Sighting(
+    assert looked(body) == Observation(
         status=Status.SUCCEEDED,
         upstream_status="TASK_STATUS_SUCCEED",
         warnings=("the proxy reports success, but lists no picture",),
@@ -220,7 +220,7 @@ def test_success_without_pictures_says_so(images: object) -> None:
 
 def test_unusable_entries_are_passed_over_and_counted() -> None:
     images = [None, picture("javascript:alert(1)"), picture(LINK), "x", {}]
-    assert looked(fetched("TASK_STATUS_SUCCEED", images)) == Sighting(
+    assert looked(fetched("TASK_STATUS_SUCCEED", images)) == Observation(
         status=Status.SUCCEEDED,
         upstream_status="TASK_STATUS_SUCCEED",
         images=(Image(3, LINK),),
@@ -230,7 +230,7 @@ def test_unusable_entries_are_passed_over_and_counted() -> None:
 
 def test_the_number_of_pictures_is_capped() -> None:
     seen = looked(fetched("TASK_STATUS_SUCCEED", [picture(LINK)] * 10_000))
-    assert isinstance(seen, Sighting)
+    assert isinstance(seen, Observation)
     assert len(seen.images) == MAX_IMAGES
 
 
@@ -247,7 +247,7 @@ def test_the_number_of_pictures_is_capped() -> None:
     ],
 )
 def test_failure_shows_its_reason_and_no_pictures(word: str, reason: object, failure: Failure) -> None:
-    assert looked(fetched(word, [picture(LINK)], reason=reason)) == Sighting(
+    assert looked(fetched(word, [picture(LINK)], reason=reason)) == Observation(
         status=Status.FAILED, upstream_status=word, failure=failure
     )
 
@@ -278,10 +278,10 @@ def test_failure_shows_its_reason_and_no_pictures(word: str, reason: object, fai
 )
 def test_progress_is_shown_when_it_says_something(given_: object, progress: int | None) -> None:
     seen = looked(fetched(progress_percent=given_))
-    assert isinstance(seen, Sighting)
+    assert isinstance(seen, Observation)
     assert seen.progress == progress
     hurry = looked(fetched(eta=given_))
-    assert isinstance(hurry, Sighting)
+    assert isinstance(hurry, Observation)
     assert hurry.eta_seconds is None or (hurry.eta_seconds > 0 and math.isfinite(hurry.eta_seconds))
 
 
@@ -289,7 +289,7 @@ def test_progress_is_shown_when_it_says_something(given_: object, progress: int 
 def test_numbers_that_are_none_do_not_break_a_look(raw: bytes) -> None:
     body = b'{"task": {"status": "TASK_STATUS_QUEUED", "eta": %s, "progress_percent": %s}}' % (raw, raw)
     assert looked(body) in {
-        Sighting(status=Status.QUEUED, upstream_status="TASK_STATUS_QUEUED"),
+        Observation(status=Status.QUEUED, upstream_status="TASK_STATUS_QUEUED"),
         Trouble("upstream_error", "HTTP 200 with an unreadable body"),
     }
 
@@ -388,14 +388,14 @@ def test_a_look_reads_the_vendors_errors(body: dict[str, Any], status: int, ours
 
 def test_a_look_that_is_redirected_says_where_to() -> None:
     redirect = Answer(301, b"", location="https://www.example.com/mj/task/77/fetch")
-    assert read_look(redirect, redact) == Trouble(
+    assert read_fetch(redirect, redact) == Trouble(
         "upstream_error", "HTTP 301 redirects to https://www.example.com: set MJ_BASE_URL to that address"
     )
 
 
 @pytest.mark.parametrize(("sent", "ours"), [(True, "upstream_error"), (False, "upstream_unreachable")])
 def test_a_look_without_an_answer_is_trouble(sent: bool, ours: str) -> None:
-    assert read_look(NoAnswer(sent=sent, reason="gone"), redact) == Trouble(ours, "gone")
+    assert read_fetch(NoAnswer(sent=sent, reason="gone"), redact) == Trouble(ours, "gone")
 
 
 @steady
@@ -416,7 +416,7 @@ def test_a_look_without_an_answer_is_trouble(sent: bool, ours: str) -> None:
 )
 def test_nothing_that_a_proxy_can_answer_to_a_look_raises(status: int, body: object) -> None:
     seen = looked(body, status)
-    if isinstance(seen, Sighting):
+    if isinstance(seen, Observation):
         assert seen.progress is None or 1 <= seen.progress <= 99
         assert seen.status in {Status.QUEUED, Status.PROCESSING, Status.SUCCEEDED, Status.FAILED}
         assert 200 <= status < 300

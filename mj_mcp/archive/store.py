@@ -22,20 +22,10 @@ from typing import Self
 
 import structlog
 
+from mj_mcp.archive.bucket import Bucket, BucketUnavailable
+from mj_mcp.archive.folder import SHEET, Archive, What, name_of
 from mj_mcp.errors import ImageUnavailable
-from mj_mcp.pictures import (
-    MAX_BYTES,
-    SHEET,
-    SHEET_BYTES,
-    Archive,
-    Bucket,
-    BucketUnavailable,
-    Darkroom,
-    PictureInfo,
-    What,
-    media_type_of,
-    name_of,
-)
+from mj_mcp.pictures import MAX_BYTES, SHEET_BYTES, PictureInfo, PictureWorkers, media_type_of
 
 log = structlog.get_logger("mj_mcp.archive.store")
 
@@ -65,15 +55,15 @@ class Known:
     sha256: str
 
 
-class Vault:
+class Store:
     """Originals and sheets by submission. Runs from entering to leaving; several processes may share the folder."""
 
-    def __init__(self, folder: Path, max_bytes: int, *, darkroom: Darkroom, bucket: Bucket | None = None) -> None:
+    def __init__(self, folder: Path, max_bytes: int, *, workers: PictureWorkers, bucket: Bucket | None = None) -> None:
         """Nothing is touched yet. `max_bytes` is the ceiling of `folder`, originals and sheets together."""
         self._near = Archive(folder, max_bytes)
         self._unsent = Archive(folder / "unsent", sys.maxsize)
         self._bucket = bucket
-        self._darkroom = darkroom
+        self._workers = workers
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._more = asyncio.Event()
         self._sending: asyncio.Task[None] | None = None
@@ -117,9 +107,9 @@ class Vault:
 
     async def find(self, submission_id: str, what: What, known: Known) -> Path | None:
         """A file near by that holds exactly this picture; it is read through, but never held in memory."""
-        for place in (self._near, self._unsent):
+        for position in (self._near, self._unsent):
             with suppress(OSError):
-                path = await asyncio.to_thread(place.get, submission_id, what)
+                path = await asyncio.to_thread(position.get, submission_id, what)
                 if path is not None and await asyncio.to_thread(_holds, path, known):
                     return path
         return None
@@ -132,9 +122,9 @@ class Vault:
         return self._near.put(submission_id, what, data, extension)
 
     async def _get_near(self, submission_id: str, what: What, known: Known | None) -> Picture | None:
-        for place in (self._near, self._unsent):
+        for position in (self._near, self._unsent):
             with suppress(OSError, ImageUnavailable):  # it vanished, or the disk damaged it
-                path = await asyncio.to_thread(place.get, submission_id, what)
+                path = await asyncio.to_thread(position.get, submission_id, what)
                 if path is not None:
                     return await self._checked(await asyncio.to_thread(path.read_bytes), known, path)
         return None
@@ -142,7 +132,7 @@ class Vault:
     async def _checked(self, data: bytes, known: Known | None, path: Path | None = None) -> Picture:
         """The picture of these bytes. Another one than is known has to decode. Raises ImageUnavailable."""
         digest = await digest_of(data)
-        info = known.info if known and known.sha256 == digest else await self._darkroom.inspect(data)
+        info = known.info if known and known.sha256 == digest else await self._workers.inspect(data)
         return Picture(data, info, digest, path)
 
     # ------------------------------------------------------------------------------------------- the bucket

@@ -30,7 +30,7 @@ from mj_mcp.tasks import Status, Task
 from mj_mcp.telemetry import exporting
 
 if TYPE_CHECKING:
-    from mj_mcp.settlement import Records
+    from mj_mcp.settlement import Settlement
 
 T = TypeVar("T")
 
@@ -175,15 +175,15 @@ def abandon(submission_id: str) -> None:
     print(f"{submission_id} is given up; the same request can be submitted again.")
 
 
-def _with_records(work: Callable[[Records], Awaitable[T]]) -> T:
+def _with_records(work: Callable[[Settlement], Awaitable[T]]) -> T:
     """Run `work` on the records, with errors in a person's words."""
-    from mj_mcp.app import open_records  # noqa: PLC0415 - only the commands that need it pay for it
+    from mj_mcp.app import open_settlement  # noqa: PLC0415 - only the commands that need it pay for it
 
     settings = settings_or_exit()
     logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
 
     async def run() -> T:
-        async with open_records(settings) as records:
+        async with open_settlement(settings) as records:
             return await work(records)
 
     try:
@@ -272,12 +272,12 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 def _once(task: asyncio.Task[Any] | None) -> Any:  # noqa: ANN401 - a callback
     """Cancel `task` at the first signal; later ones do not disturb its clean-up."""
-    told = False
+    result = False
 
     def stop() -> None:
-        nonlocal told
-        if not told and task is not None:
-            told = True
+        nonlocal result
+        if not result and task is not None:
+            result = True
             task.cancel()
 
     return stop

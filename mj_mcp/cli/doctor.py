@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from mj_mcp.archive.bucket import BucketUnavailable, open_bucket
 from mj_mcp.auth.tokens import TokensError, read_tokens
 from mj_mcp.egress import read_tunnel
 from mj_mcp.errors import MjError
 from mj_mcp.journal import open_journal
 from mj_mcp.logs import redactor
-from mj_mcp.pictures import BucketUnavailable, make_folder, open_bucket
+from mj_mcp.pictures import make_folder
 from mj_mcp.proxy import Proxy, Trouble
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
@@ -59,21 +60,21 @@ async def _check_proxy(settings: Settings) -> list[Check]:
     through = " through HTTPS_PROXY" if tunnel else ""
     http = Http(settings.base_url, settings.api_key.get_secret_value(), tunnel=tunnel)
     try:
-        look = await Proxy(http, redactor(*settings.secrets)).check(seconds=PROXY_SECONDS)
+        fetched = await Proxy(http, redactor(*settings.secrets)).check(seconds=PROXY_SECONDS)
     finally:
         await http.aclose()
-    if not isinstance(look, Trouble):
+    if not isinstance(fetched, Trouble):
         return [
             Check("proxy", ok=True, said=f"it answers{through}"),
             Check("key", ok=True, said="it was not refused"),
         ]
-    if look.code == "unauthorized":
+    if fetched.code == "unauthorized":
         return [
             Check("proxy", ok=True, said=f"it answers{through}"),
-            Check("key", ok=False, said=f"refused ({look.message}): check MJ_API_KEY and the account"),
+            Check("key", ok=False, said=f"refused ({fetched.message}): check MJ_API_KEY and the account"),
         ]
     return [
-        Check("proxy", ok=False, said=f"{look.message}; check MJ_BASE_URL and the network"),
+        Check("proxy", ok=False, said=f"{fetched.message}; check MJ_BASE_URL and the network"),
         Check("key", ok=False, said="not checked, since the proxy does not answer"),
     ]
 

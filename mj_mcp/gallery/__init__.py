@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mj_mcp.archive.store import Picture, Vault
+from mj_mcp.archive.store import Picture, Store
 from mj_mcp.errors import ImageUnavailable
-from mj_mcp.events import Reader
+from mj_mcp.events import Listener
 from mj_mcp.gallery.catch_up import CatchUp
 from mj_mcp.gallery.originals import File, Originals, image_of
 from mj_mcp.gallery.sheets import Labelled, Sheets, Shown
 from mj_mcp.journal import Journal
-from mj_mcp.pictures import Darkroom, Original, PictureClient, Rendered, SavedFile, check_name, save_originals
+from mj_mcp.pictures import Original, PictureClient, PictureWorkers, Rendered, SavedFile, check_name, save_originals
 from mj_mcp.proxy import Proxy
 from mj_mcp.tasks import Image, Status, Task
 
@@ -34,21 +34,21 @@ class Gallery:
         proxy: Proxy,
         *,
         client: PictureClient,
-        darkroom: Darkroom,
-        vault: Vault | None,
+        workers: PictureWorkers,
+        store: Store | None,
         output_dir: Path,
-        tell: Reader,
+        notify: Listener,
         now: Callable[[], float],
     ) -> None:
         """Nothing is fetched before a task finishes or somebody asks.
 
         `tell` hears of tasks that were measured; `now` is Unix time.
         """
-        self._originals = Originals(journal, proxy, client=client, darkroom=darkroom, vault=vault, tell=tell)
+        self._originals = Originals(journal, proxy, client=client, workers=workers, store=store, notify=notify)
         self._owed = CatchUp(journal, now)
-        self._sheets = Sheets(self._originals, darkroom=darkroom, vault=vault, owed=self._owed.add)
-        self._darkroom = darkroom
-        self._keeps = vault is not None
+        self._sheets = Sheets(self._originals, workers=workers, store=store, owed=self._owed.add)
+        self._workers = workers
+        self._keeps = store is not None
         self._output_dir = output_dir
 
     def keep(self, task: Task) -> None:
@@ -83,7 +83,7 @@ class Gallery:
             NotReady, InvalidRequest, ImageUnavailable.
         """
         picture = await self.original(task, index)
-        return await self._darkroom.single_view(picture.data, max_edge)
+        return await self._workers.single_view(picture.data, max_edge)
 
     async def original(self, task: Task, index: int) -> Picture:
         """One original: from the archive, or fetched now.

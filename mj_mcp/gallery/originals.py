@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 import structlog
 from cachetools import TTLCache
 
-from mj_mcp.archive.store import Known, Picture, Vault, digest_of
+from mj_mcp.archive.store import Known, Picture, Store, digest_of
 from mj_mcp.errors import ImageUnavailable, InvalidRequest, NotReady, StorageUnavailable
-from mj_mcp.events import Reader
+from mj_mcp.events import Listener
 from mj_mcp.journal import Journal
-from mj_mcp.pictures import EXTENSION_OF, Darkroom, LinkExpired, PictureClient, PictureInfo
-from mj_mcp.proxy import Look, Proxy
-from mj_mcp.tasks import Image, Sighting, Task, merge
+from mj_mcp.pictures import EXTENSION_OF, LinkExpired, PictureClient, PictureInfo, PictureWorkers
+from mj_mcp.proxy import FetchResult, Proxy
+from mj_mcp.tasks import Image, Observation, Task, merge
 
 log = structlog.get_logger("mj_mcp.gallery.originals")
 
@@ -55,18 +55,18 @@ class Originals:
         proxy: Proxy,
         *,
         client: PictureClient,
-        darkroom: Darkroom,
-        vault: Vault | None,
-        tell: Reader,
+        workers: PictureWorkers,
+        store: Store | None,
+        notify: Listener,
     ) -> None:
         """Nothing is fetched before somebody asks. `tell` hears of each task of which something was learned."""
         self._journal = journal
         self._proxy = proxy
         self._client = client
-        self._darkroom = darkroom
-        self._vault = vault
-        self._tell = tell
-        self._looks: dict[str, asyncio.Task[Look]] = {}
+        self._workers = workers
+        self._store = store
+        self._notify = notify
+        self._fetches: dict[str, asyncio.Task[FetchResult]] = {}
         self._pictures: dict[tuple[str, int], asyncio.Task[Picture]] = {}
         self._gone: TTLCache[str, frozenset[str]] = TTLCache(GONE_REMEMBERED, GONE_SECONDS)
 
@@ -86,8 +86,8 @@ class Originals:
             ImageUnavailable.
         """
         known = _known(image)
-        if self._vault is not None and known is not None:
-            path = await self._vault.find(task.submission_id, image.index, known)
+        if self._store is not None and known is not None:
+            path = await self._store.find(task.submission_id, image.index, known)
             if path is not None:
                 return File(known.info.media_type, known.sha256, path)
         picture = await self.picture(task, image)
@@ -116,8 +116,8 @@ class Originals:
                 if noted or (picture := await self._kept(task, image, far=True)) is None:
                     raise
         if noted and image.sha256 != picture.sha256:  # an older version archived it, or the proxy sends other bytes now
-            news = [measured(image, picture)]
-            await self.record(task, lambda known: with_measured(known, news))
+            listeners = [measured(image, picture)]
+            await self.record(task, lambda known: with_measured(known, listeners))
         return picture
 
     async def all(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -140,30 +140,30 @@ class Originals:
     async def record(self, task: Task, change: Callable[[Task], Task]) -> None:
         """Write down what was learned. Pictures are shown, and saved, also when the journal cannot be written."""
         try:
-            self._tell(await self._journal.update(task.submission_id, change))
+            self._notify(await self._journal.update(task.submission_id, change))
         except StorageUnavailable as failure:
             log.warning("pictures_not_recorded", task_id=task.task_id, reason=failure.message)
 
     async def aclose(self) -> None:
         """Stop looking and fetching."""
-        running: list[asyncio.Task[Any]] = [*self._looks.values(), *self._pictures.values()]
+        running: list[asyncio.Task[Any]] = [*self._fetches.values(), *self._pictures.values()]
         for one in running:
             one.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _kept(self, task: Task, image: Image, *, far: bool) -> Picture | None:
-        if self._vault is None:
+        if self._store is None:
             return None
-        return await self._vault.get(task.submission_id, image.index, _known(image), far=far)
+        return await self._store.get(task.submission_id, image.index, _known(image), far=far)
 
     async def _fetched(self, task: Task, image: Image) -> Picture:
         data = await self._bytes(task, image)
-        info = await self._darkroom.inspect(data)
+        info = await self._workers.inspect(data)
         picture = Picture(data, info, await digest_of(data))
-        if self._vault is None:
+        if self._store is None:
             return picture
         try:
-            path = await self._vault.put(task.submission_id, image.index, data, info.extension)
+            path = await self._store.put(task.submission_id, image.index, data, info.extension)
         except OSError as failure:
             log.warning("picture_not_archived", task_id=task.task_id, index=image.index, reason=failure.strerror)
             return picture
@@ -184,22 +184,22 @@ class Originals:
         try:
             return image.url, await self._client.fetch(image.url)
         except LinkExpired:
-            look = await self._look(task)
-            seen = look.images if isinstance(look, Sighting) else ()
+            fetched = await self._fetch_again(task)
+            seen = fetched.images if isinstance(fetched, Observation) else ()
             fresh = {one.index: one.url for one in seen}.get(image.index, image.url)
             if fresh == image.url:
                 raise
             return fresh, await self._client.fetch(fresh)
 
-    async def _look(self, task: Task) -> Look:
+    async def _fetch_again(self, task: Task) -> FetchResult:
         """One look for all the pictures of a task: their links die together."""
-        return await shared(self._looks, task.submission_id, lambda: self._relinked(task))
+        return await shared(self._fetches, task.submission_id, lambda: self._relinked(task))
 
-    async def _relinked(self, task: Task) -> Look:
-        look = await self._proxy.look(task.task_id or "")
-        if isinstance(look, Sighting):
-            await self.record(task, lambda known: merge(known, look, time.time()))
-        return look
+    async def _relinked(self, task: Task) -> FetchResult:
+        fetched = await self._proxy.fetch(task.task_id or "")
+        if isinstance(fetched, Observation):
+            await self.record(task, lambda known: merge(known, fetched, time.time()))
+        return fetched
 
 
 async def shared(running: dict[K, asyncio.Task[T]], key: K, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -16,10 +16,11 @@ from typing import Any
 import structlog
 from cachetools import LRUCache
 
-from mj_mcp.archive.store import Vault
+from mj_mcp.archive.folder import SHEET
+from mj_mcp.archive.store import Store
 from mj_mcp.errors import ImageUnavailable, MjError
 from mj_mcp.gallery.originals import Originals, image_of, measured, shared, with_measured
-from mj_mcp.pictures import EXTENSION_OF, SHEET, Darkroom, Tile
+from mj_mcp.pictures import EXTENSION_OF, PictureWorkers, Tile
 from mj_mcp.tasks import Image, Task
 
 log = structlog.get_logger("mj_mcp.gallery.sheets")
@@ -63,12 +64,12 @@ class Sheets:
     """The sheets of this process. `vault` is None where nothing is kept."""
 
     def __init__(
-        self, originals: Originals, *, darkroom: Darkroom, vault: Vault | None, owed: Callable[[Task], None]
+        self, originals: Originals, *, workers: PictureWorkers, store: Store | None, owed: Callable[[Task], None]
     ) -> None:
         """`owed` hears of each task of which an original could not be archived."""
         self._originals = originals
-        self._darkroom = darkroom
-        self._vault = vault
+        self._workers = workers
+        self._store = store
         self._owed = owed
         self._shown: LRUCache[str, Shown] = LRUCache(REMEMBERED_SHEETS)
         self._jobs: dict[str, asyncio.Task[Shown]] = {}
@@ -103,7 +104,7 @@ class Sheets:
         tiles = iter(tile for tile, _ in found)
         labelled = [[(item.label, next(tiles)) for item in group] for group in groups]
         whole = all(item.index is None for item in items)
-        drawing = asyncio.create_task(self._darkroom.labelled_sheet(labelled, foot=whole))
+        drawing = asyncio.create_task(self._workers.labelled_sheet(labelled, foot=whole))
         await _in_time([drawing], until - time.monotonic())
         if drawing.cancelled():
             return Shown(None, missing=(STILL_FETCHING,))
@@ -147,7 +148,7 @@ class Sheets:
         except Exception as failure:
             log.exception("sheet_failed", task_id=task.task_id)
             shown = Shown(None, missing=(_reason(failure),), at=time.monotonic())
-        if self._vault is not None and not archived:
+        if self._store is not None and not archived:
             self._owed(task)
         self._shown[task.submission_id] = shown
         return shown
@@ -158,7 +159,7 @@ class Sheets:
         async def made() -> tuple[Tile, Image]:
             async with self._reads if image.path else self._fetches:
                 picture = await self._originals.picture(task, image)
-                return await self._darkroom.tile(picture.data, share), measured(image, picture)
+                return await self._workers.tile(picture.data, share), measured(image, picture)
 
         return await shared(self._tiles, (task.submission_id, image.index, share), made)
 
@@ -171,7 +172,7 @@ class Sheets:
             shown = await self.show(item.task, None)
             if shown.data is None:
                 return None, "; ".join(shown.missing) or NO_PICTURES
-            return await self._darkroom.tile(base64.b64decode(shown.data), share), "; ".join(shown.missing)
+            return await self._workers.tile(base64.b64decode(shown.data), share), "; ".join(shown.missing)
         except MjError as failure:
             return None, failure.message
         except Exception as failure:
@@ -181,22 +182,22 @@ class Sheets:
     async def _made(self, task: Task, tiles: Sequence[Tile | None], missing: tuple[str, ...]) -> Shown:
         if not any(tiles):
             return Shown(None, missing=missing, at=time.monotonic())
-        sheet = await self._darkroom.contact_sheet(tiles)
-        if self._vault is not None and not missing:
+        sheet = await self._workers.contact_sheet(tiles)
+        if self._store is not None and not missing:
             try:
-                await self._vault.put(task.submission_id, SHEET, sheet.data, EXTENSION_OF[sheet.media_type])
+                await self._store.put(task.submission_id, SHEET, sheet.data, EXTENSION_OF[sheet.media_type])
             except OSError as failure:
                 log.warning("sheet_not_kept", task_id=task.task_id, reason=failure.strerror)
         return _encoded(sheet.data, sheet.media_type, missing)
 
     async def _kept(self, task: Task) -> Shown | None:
         """The sheet made earlier, when there is nothing left to measure or to archive. Only whole sheets are kept."""
-        if self._vault is None or not all(image.media_type and image.path for image in task.images):
+        if self._store is None or not all(image.media_type and image.path for image in task.images):
             return None
-        sheet = await self._vault.get(task.submission_id, SHEET)
+        sheet = await self._store.get(task.submission_id, SHEET)
         if sheet is None:
             return None
-        converted = await self._darkroom.converted(sheet.data)  # an earlier start may have had another format
+        converted = await self._workers.converted(sheet.data)  # an earlier start may have had another format
         return _encoded(converted.data, converted.media_type, ())
 
 

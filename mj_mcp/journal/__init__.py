@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal.protocol import UNREAD, Claim, Journal, Limits, Page, Place, Usage
+from mj_mcp.journal.protocol import UNREAD, Claim, Journal, Limits, Page, QueueSlot, Usage
 
-__all__ = ["UNREAD", "Claim", "Journal", "Limits", "Page", "Place", "Usage", "open_journal"]
+__all__ = ["UNREAD", "Claim", "Journal", "Limits", "Page", "QueueSlot", "Usage", "open_journal"]
 
 
 def open_journal(url: str, data_dir: Path, account: str) -> Journal:

@@ -72,14 +72,12 @@ class Leases:
             # Where death shows, a living process that was silent for long is still waiting for its answer.
             # A lease far in the future was written before the clock was set back.
             lapsed = lease_until is None or lease_until < now or lease_until > now + 2 * LEASE_SECONDS
-            if task.is_watched and (holder is None or holder in dead or lapsed):
+            if task.is_polled and (holder is None or holder in dead or lapsed):
                 db.execute(
                     "UPDATE tasks SET holder = ?, lease_until = ? WHERE submission_id = ?",
                     (me, now + LEASE_SECONDS, task.submission_id),
                 )
-            elif not task.is_watched and (
-                holder is None or holder in dead or (lapsed and not self._engine.death_shows)
-            ):
+            elif not task.is_polled and (holder is None or holder in dead or (lapsed and not self._engine.death_shows)):
                 settled.append(doubt(task, "the server stopped before the proxy's answer was recorded", now))
                 store(db, self._engine, settled[-1])
         return [*settled, *self.held(db)]

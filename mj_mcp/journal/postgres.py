@@ -199,7 +199,7 @@ class Postgres:
     def _was_committed(self, xact: str, deadline: float) -> bool:
         """What became of a transaction whose connection was lost at its COMMIT: the database knows."""
         while True:
-            status = self._look(
+            status = self._fetch_again(
                 lambda db: db.execute("SELECT pg_xact_status(?::text::xid8)", (xact,)).fetchone()[0], deadline
             )
             if status != "in progress":
@@ -210,9 +210,9 @@ class Postgres:
         with translated():
             self._open()
             # The time counts from here: readers have a connection each, so nobody has waited for another.
-            return self._look(work, time.monotonic() + (TRY_SECONDS if self._is_away else READ_SECONDS))
+            return self._fetch_again(work, time.monotonic() + (TRY_SECONDS if self._is_away else READ_SECONDS))
 
-    def _look(self, work: Callable[[Db], T], deadline: float) -> T:
+    def _fetch_again(self, work: Callable[[Db], T], deadline: float) -> T:
         with translated():
             while True:
                 with self._connection(deadline) as db:

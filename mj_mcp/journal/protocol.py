@@ -62,7 +62,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class QueueSlot:
     """All places are taken: the request stands in the queue, `position` counts from 1. To be asked for again."""
 
     position: int
@@ -100,7 +100,7 @@ class Page:
 class Journal(Protocol):
     """One account's tasks. Every method raises `StorageUnavailable` when the storage does not answer."""
 
-    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim | Place:
+    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim | QueueSlot:
         """Find the row that answers, or check the limits and insert `task` with `request_key`: all in one transaction.
 
         The newest row answers that the same owner asked for with the same `request_key` (which holds the owner) and

@@ -5,12 +5,13 @@ Owns that the two always agree. Knows nothing of which rows are read or why.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal.engine import Db, Engine
@@ -21,12 +22,17 @@ NEVER = 1e15
 
 log = structlog.get_logger("mj_mcp.journal")
 
+STORED = {"polls": "looks", "unseen_seconds": "blind"}
+"""Fields of a task that rows call otherwise: a stored name is for good."""
+
+_FIELDS = {stored: name for name, stored in STORED.items()}
 _TASK = TypeAdapter(Task)
 
 
 def dump(task: Task) -> str:
     """The body of a row."""
-    return _TASK.dump_json(task).decode()
+    body = _TASK.dump_python(task, mode="json")
+    return json.dumps({STORED.get(name, name): value for name, value in body.items()}, ensure_ascii=False)
 
 
 def load(row: Sequence[Any]) -> Task:
@@ -36,8 +42,9 @@ def load(row: Sequence[Any]) -> Task:
         StorageUnavailable: it is no task.
     """
     try:
-        task: Task = _TASK.validate_json(row[0])
-    except ValidationError:
+        body = json.loads(row[0])
+        task: Task = _TASK.validate_python({_FIELDS.get(name, name): value for name, value in body.items()})
+    except (ValueError, AttributeError):
         raise StorageUnavailable(
             "this row of the journal is damaged and cannot be read; `mj-mcp journal check` names what is wrong"
         ) from None
@@ -51,12 +58,12 @@ def readable(bodies: Iterable[str]) -> list[Task]:
         try:
             tasks.append(load((body,)))
         except StorageUnavailable as failure:
-            _tell(body, failure.message)
+            _notify(body, failure.message)
     return tasks
 
 
 @lru_cache(maxsize=256)
-def _tell(_body: str, reason: str) -> None:
+def _notify(_body: str, reason: str) -> None:
     """Once for each: sweeps read it again and again."""
     log.error("row_damaged", reason=reason)
 

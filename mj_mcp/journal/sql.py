@@ -18,7 +18,7 @@ from mj_mcp.journal.claims import answering
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.leases import Leases
 from mj_mcp.journal.limits import check_limits, count_usage, leave_queue, take_place
-from mj_mcp.journal.protocol import LEASE_SECONDS, UNREAD, Claim, Limits, Page, Place, Usage
+from mj_mcp.journal.protocol import LEASE_SECONDS, UNREAD, Claim, Limits, Page, QueueSlot, Usage
 from mj_mcp.journal.recent import Finished, LastKnown
 from mj_mcp.journal.rows import load, readable, store
 from mj_mcp.journal.schema import any_of
@@ -46,11 +46,11 @@ class SqlJournal:
 
     # -------------------------------------------------------------------------------------------- protocol
 
-    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim | Place:
+    async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim | QueueSlot:
         """See `Journal.claim`."""
         slot = self._slot(request_key)
 
-        def work(db: Db) -> Claim | Place:
+        def work(db: Db) -> Claim | QueueSlot:
             self._take_turn(db)
             if not allow_duplicate:
                 known = answering(db, self._dialect, self._account, task.kind, request_key)
@@ -59,7 +59,7 @@ class SqlJournal:
                     return Claim(known, is_new=False)
             check_limits(db, self._account, task, limits)
             if position := take_place(db, self._account, task, slot, self._now(), limits=limits):
-                return Place(position)
+                return QueueSlot(position)
             claim = request_key + (f":{task.submission_id}" if allow_duplicate else "")
             claimed = replace(task, claimed_at=self._now())
             self._insert(db, claimed, request_key, claim)

@@ -53,7 +53,7 @@ class Sqlite:
 
     async def read(self, work: Callable[[Db], T]) -> T:
         """See `Engine.read`."""
-        return await asyncio.get_running_loop().run_in_executor(self._reads, self._look, work)
+        return await asyncio.get_running_loop().run_in_executor(self._reads, self._fetch_again, work)
 
     def changed(self, db: Db, account: str) -> Iterable[str]:
         """See `Engine.changed`."""
@@ -105,7 +105,7 @@ class Sqlite:
                 raise
             return outcome
 
-    def _look(self, work: Callable[[Db], T]) -> T:
+    def _fetch_again(self, work: Callable[[Db], T]) -> T:
         with translated():
             return work(self._connection(self._reads))
 

@@ -5,16 +5,12 @@ beyond their ids, MCP, or the environment: what it may do is passed in.
 
     guard, link   which address may be dialled; which link is worth dialling
     fetch         the bytes of one picture, capped in bytes and time
-    measure       what the bytes are, by decoding them
+    decode        what the bytes are, by decoding them
     sheet         labelled sheets, the numbered contact sheet, and one picture for viewing
-    darkroom      the two above, off the event loop
+    workers       the two above, off the event loop
     files         whole or absent on disk, inside one folder, under names we make
-    archive       a folder of originals and sheets, under a ceiling
-    bucket        the same in an S3-compatible bucket, without one
 """
 
-from mj_mcp.archive.bucket import Bucket, BucketUnavailable, open_bucket
-from mj_mcp.archive.folder import SHEET, Archive, What, name_of
 from mj_mcp.pictures.decode import EXTENSION_OF, PictureInfo, inspect, media_type_of
 from mj_mcp.pictures.fetch import MAX_BYTES, LinkExpired, PictureClient
 from mj_mcp.pictures.files import (
@@ -27,34 +23,27 @@ from mj_mcp.pictures.files import (
     write_whole,
 )
 from mj_mcp.pictures.sheet import SHEET_BYTES, Format, Rendered, Tile, contact_sheet, labelled_sheet, single_view, tile
-from mj_mcp.pictures.workers import Darkroom
+from mj_mcp.pictures.workers import PictureWorkers
 
 __all__ = [
     "EXTENSION_OF",
     "MAX_BYTES",
-    "SHEET",
     "SHEET_BYTES",
-    "Archive",
-    "Bucket",
-    "BucketUnavailable",
-    "Darkroom",
     "Format",
     "LinkExpired",
     "Original",
     "PictureClient",
     "PictureInfo",
+    "PictureWorkers",
     "Rendered",
     "SavedFile",
     "Tile",
-    "What",
     "check_name",
     "contact_sheet",
     "inspect",
     "labelled_sheet",
     "make_folder",
     "media_type_of",
-    "name_of",
-    "open_bucket",
     "save_originals",
     "single_view",
     "sweep_leftovers",

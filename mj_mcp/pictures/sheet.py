@@ -78,8 +78,8 @@ class _Grid:
         width = self.columns * (self.cell[0] + _GAP) - _GAP
         return width, self.rows * (self.cell[1] + _GAP) - _GAP
 
-    def corner(self, place: int) -> tuple[int, int]:
-        row, column = divmod(place, self.columns)
+    def corner(self, position: int) -> tuple[int, int]:
+        row, column = divmod(position, self.columns)
         return column * (self.cell[0] + _GAP), row * (self.cell[1] + _GAP)
 
 
@@ -245,8 +245,8 @@ def _draw(groups: Sequence[Sequence[Labelled]], layout: _Layout, *, foot: bool) 
 
     across, down = layout.lines()
     sheet = Image.new("RGB", (across[-1] - _GROUP_GAP, down[-1] - _GROUP_GAP), _BACKGROUND)
-    for place, (group, grid) in enumerate(zip(groups, layout.grids, strict=True)):
-        row, column = divmod(place, layout.columns)
+    for position, (group, grid) in enumerate(zip(groups, layout.grids, strict=True)):
+        row, column = divmod(position, layout.columns)
         for number, (label, tile) in enumerate(group):
             left, top = grid.corner(number)
             _paste(sheet, (across[column] + left, down[row] + top), grid.cell, (label, tile), foot=foot)

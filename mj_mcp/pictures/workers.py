@@ -26,7 +26,7 @@ AT_ONCE: Final = 2
 T = TypeVar("T")
 
 
-class Darkroom:
+class PictureWorkers:
     """Decodes and draws, at most two pictures at once.
 
     The threads themselves are the bound: a semaphore would be given back when a call is cancelled, while its

@@ -14,8 +14,8 @@ from functools import partial
 
 from mj_mcp.polling.job_times import JobTimes
 from mj_mcp.polling.schedule import Budget, Job, Polls
-from mj_mcp.proxy import Look, Trouble, Unknown
-from mj_mcp.tasks import Kind, Sighting, Status, Task, merge, stall_if_running, stall_when_idle
+from mj_mcp.proxy import FetchResult, Trouble, Unknown
+from mj_mcp.tasks import Kind, Observation, Status, Task, merge, stall_if_running, stall_when_idle
 
 STALLED_SHARE, STALLED_SECONDS = 0.1, 300.0
 """A stalled task is polled after a tenth of its age more, at most every five minutes."""
@@ -77,9 +77,9 @@ class OpenJobs:
     def learn_from(self, tasks: Iterable[Task]) -> None:
         """Learn from finished tasks of earlier processes. Those without `claimed_at` are of an older version."""
         for task in tasks:
-            if task.claimed_at is not None and task.finished_at is not None and task.blind is not None:
+            if task.claimed_at is not None and task.finished_at is not None and task.unseen_seconds is not None:
                 seconds = max(0.0, task.finished_at - task.claimed_at)
-                self._of(task).learn(task.claimed_at, Job(max(0.0, seconds - task.blind), seconds))
+                self._of(task).learn(task.claimed_at, Job(max(0.0, seconds - task.unseen_seconds), seconds))
 
     def remaining(self, task: Task, age: float) -> float | None:
         """Seconds until such a job is usually done; None when it is later than any known."""
@@ -122,32 +122,34 @@ class OpenJobs:
             due = last + self._poll_seconds
         return max(due, self._budget.not_before(polls))
 
-    def saw(self, task: Task, job: OpenJob, look: Look, *, age: float, now: float) -> Callable[[Task], Task] | None:
+    def saw(
+        self, task: Task, job: OpenJob, fetched: FetchResult, *, age: float, now: float
+    ) -> Callable[[Task], Task] | None:
         """What a poll at that age changes; None for nothing. `now` is Unix time."""
         if job.times.is_first(task.submission_id, age):
             job.polls.begun = True
         job.made += 1
-        job.trouble = look if isinstance(look, Trouble) else None
+        job.trouble = fetched if isinstance(fetched, Trouble) else None
         change: Callable[[Task], Task] | None = None
-        if isinstance(look, Sighting):
-            change = self._seen(task, job, look, age, now)
+        if isinstance(fetched, Observation):
+            change = self._seen(task, job, fetched, age, now)
         else:
             job.failures += 1
-        if isinstance(look, Unknown):
+        if isinstance(fetched, Unknown):
             job.unknown += 1
             if job.unknown >= UNKNOWN_TOLERATED and task.status is not Status.STALLED:
                 change = partial(stall_if_running, warning=FORGOTTEN, now=now)
         job.polls.last = age
         return change
 
-    def _seen(self, task: Task, job: OpenJob, seen: Sighting, age: float, now: float) -> Callable[[Task], Task]:
+    def _seen(self, task: Task, job: OpenJob, seen: Observation, age: float, now: float) -> Callable[[Task], Task]:
         job.failures = job.unknown = 0
-        ended = task.is_watched and not merge(task, seen, now).is_watched
+        ended = task.is_polled and not merge(task, seen, now).is_polled
         if seen.status is Status.SUCCEEDED and not seen.images:
             job.unlisted = True
-        blind = None if job.open_at is None or job.unlisted else round(age - job.open_at, 3)
+        unseen_seconds = None if job.open_at is None or job.unlisted else round(age - job.open_at, 3)
         if ended:
-            self._ended(task, job, age, blind)
+            self._ended(task, job, age, unseen_seconds)
         elif not job.unlisted:
             job.open_at = age
             job.polls.report(age, seen.progress, seen.eta_seconds)
@@ -156,18 +158,18 @@ class OpenJobs:
         def change(task: Task) -> Task:
             merged = stall_when_idle(merge(task, seen, now), idle, now)
             if merged.finished_at is not None and task.finished_at is None:
-                return replace(merged, looks=made, blind=blind)
+                return replace(merged, polls=made, unseen_seconds=unseen_seconds)
             return merged
 
         return change
 
-    def _ended(self, task: Task, job: OpenJob, age: float, blind: float | None) -> None:
+    def _ended(self, task: Task, job: OpenJob, age: float, unseen_seconds: float | None) -> None:
         job.times.drop(task.submission_id)
         if job.followed:
             self._budget.end(job.polls)
             job.followed = False
-        if task.claimed_at is not None and blind is not None:
-            job.times.learn(task.claimed_at, Job(age - blind, age))
+        if task.claimed_at is not None and unseen_seconds is not None:
+            job.times.learn(task.claimed_at, Job(age - unseen_seconds, age))
 
     def _of(self, task: Task) -> JobTimes:
         return self._times[task.kind or Kind.IMAGINE]

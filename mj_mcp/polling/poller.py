@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 import structlog
 
 from mj_mcp.errors import StorageUnavailable, Unauthorized
-from mj_mcp.events import Load, Reader, Tick
+from mj_mcp.events import Listener, Load, OnProgress
 from mj_mcp.journal import Journal
 from mj_mcp.polling.job_times import REMEMBERED
 from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, Timings
 from mj_mcp.polling.rate_limit import RateLimit
-from mj_mcp.proxy import Look, Proxy, Trouble
+from mj_mcp.proxy import FetchResult, Proxy, Trouble
 from mj_mcp.tasks import Kind, Status, Task, give_up, resume
 
 log = structlog.get_logger("mj_mcp.polling")
 
-TICK_SECONDS = 1.0
+PROGRESS_SECONDS = 1.0
 LAST_POLL_SECONDS = 0.7
 """A wait ends with a poll so long before its end: the answer is as fresh as it can be."""
 
@@ -45,7 +45,7 @@ class _Entry:
     unrecorded: bool = False
     """Whether the journal has yet to hear what the last poll showed."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    listeners: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Poller:
@@ -59,13 +59,13 @@ class Poller:
         poll_seconds: float,
         polls_per_second: int,
         now: Callable[[], float],
-        on_end: Reader,
-        tell: Reader,
+        on_end: Listener,
+        notify: Listener,
         timings: Timings,
     ) -> None:
         """`now`: Unix time. `on_end` hears of each end that is seen here, before anybody; `tell` of every change."""
         self._journal, self._proxy, self._timings = journal, proxy, timings
-        self._now, self._on_end, self._tell = now, on_end, tell
+        self._now, self._on_end, self._notify = now, on_end, notify
         self._jobs = OpenJobs(poll_seconds, timings)
         self._limit = RateLimit(polls_per_second)
         self._entries: dict[str, _Entry] = {}
@@ -80,7 +80,7 @@ class Poller:
 
     def remaining(self, task: Task) -> float | None:
         """Seconds until such a job is usually done; None when nothing is known, or it is later than any known."""
-        if not task.is_watched or task.upstream_eta is not None:
+        if not task.is_polled or task.upstream_eta is not None:
             return task.upstream_eta
         return None if task.claimed_at is None else self._jobs.remaining(task, self._age(task))
 
@@ -96,17 +96,17 @@ class Poller:
                     async with asyncio.timeout(self._timings.sweep if self._entries else self._timings.idle_sweep):
                         await self._wake.wait()
 
-    def publish(self, task: Task, *, news: bool = True) -> None:
+    def publish(self, task: Task, *, listeners: bool = True) -> None:
         """Tell all here who wait for `task`, and of `news` the readers; begin to poll it if it was just accepted."""
         entry = self._entries.get(task.submission_id)
         if entry is not None:
             entry.task = task
-            entry.news.set()
-            entry.news = asyncio.Event()
-        if task.is_watched and (entry is None or entry.job is None):
+            entry.listeners.set()
+            entry.listeners = asyncio.Event()
+        if task.is_polled and (entry is None or entry.job is None):
             self._wake.set()
-        if news:
-            self._tell(task)
+        if listeners:
+            self._notify(task)
 
     def follow(self, task: Task) -> None:
         """Poll a task that was accepted or looked up this moment: its next poll is as far away as any other."""
@@ -116,7 +116,7 @@ class Poller:
         """End every wait, also those to come: each is answered with what is known. Polls go on."""
         self._released = True
         for entry in self._entries.values():
-            entry.news.set()
+            entry.listeners.set()
 
     def trouble(self, task: Task) -> tuple[int, Trouble] | None:
         """How many polls have failed since the last good one, and how the last one failed."""
@@ -134,7 +134,7 @@ class Poller:
         enough: Callable[[Task], bool] = lambda task: not task.is_moving,
         poll_now: bool = False,
         one_poll: bool = False,
-        tick: Tick | None = None,
+        on_progress: OnProgress | None = None,
     ) -> tuple[Task, int]:
         """`task` as soon as it is `enough`, or as last seen at the event loop's time `until`; and the polls made.
 
@@ -153,12 +153,12 @@ class Poller:
                     last_poll = None
                     self._ask(entry, now=True)
                 pause = left if last_poll is None else last_poll - clock()
-                heard = await _heard(entry.news, max(0.0, min(pause, TICK_SECONDS) if tick else pause))
+                heard = await _heard(entry.listeners, max(0.0, min(pause, PROGRESS_SECONDS) if on_progress else pause))
                 task = entry.task
                 if heard and (one_poll or self._is_refused(entry)):
                     break
-                if tick is not None and not enough(task):
-                    await tick(task)
+                if on_progress is not None and not enough(task):
+                    await on_progress(task)
             return task, entry.polls - before
 
     @contextmanager
@@ -220,7 +220,7 @@ class Poller:
         held = {task.submission_id: task for task in await self._journal.tend(self._now())}
         for task in [task for name, task in held.items() if name not in polled]:
             await asyncio.sleep(0)  # a thousand of them hold nobody up
-            if task.is_watched:
+            if task.is_polled:
                 self._begin(task, known=False)
             else:
                 self.publish(task)  # settled for a dead process: whoever repeated its call waits here
@@ -234,7 +234,7 @@ class Poller:
 
     def _begin(self, task: Task, *, known: bool) -> None:
         """Poll that task from now on; what is `known` of it is of this moment."""
-        if self._group is None or not task.is_watched:
+        if self._group is None or not task.is_polled:
             return
         entry = self._entries.setdefault(task.submission_id, _Entry(task))
         if entry.job is not None:
@@ -251,17 +251,17 @@ class Poller:
         """Poll until the task is over. A defect ends the polling of this task only; the next sweep begins it anew."""
         task = entry.task
         try:
-            while (task.is_watched or entry.unrecorded) and await self._due(entry, job):
+            while (task.is_polled or entry.unrecorded) and await self._due(entry, job):
                 async with self._limit.slot(entry.claimed + job.polls.last):
                     job.asked = False
                     age = asyncio.get_running_loop().time() - entry.claimed
-                    look = await self._proxy.look(task.task_id or "")
+                    fetched = await self._proxy.fetch(task.task_id or "")
                 entry.polls += 1
                 before = entry.task
-                task = await self._record(entry, self._saw(entry, job, look, age))
+                task = await self._record(entry, self._saw(entry, job, fetched, age))
                 if not task.is_open and not entry.unrecorded:
                     self._on_end(task)
-                self.publish(task, news=task is not before)
+                self.publish(task, listeners=task is not before)
         except Exception:
             log.exception("poll_failed", task_id=task.task_id)
             await asyncio.sleep(self._timings.failed)
@@ -286,11 +286,11 @@ class Poller:
             await _heard(entry.wake, left)
         return False
 
-    def _saw(self, entry: _Entry, job: OpenJob, look: Look, age: float) -> Callable[[Task], Task] | None:
+    def _saw(self, entry: _Entry, job: OpenJob, fetched: FetchResult, age: float) -> Callable[[Task], Task] | None:
         """What a poll changes; it may also move the first polls of other jobs."""
         times = job.times
         before = times.first_poll, times.early_poll
-        change = self._jobs.saw(entry.task, job, look, age=age, now=self._now())
+        change = self._jobs.saw(entry.task, job, fetched, age=age, now=self._now())
         if before != (times.first_poll, times.early_poll):
             for other in self._entries.values():
                 if other.job is not None and other.job.times is times and not other.job.polls.begun:

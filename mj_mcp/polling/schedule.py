@@ -70,8 +70,8 @@ class Schedule:
     def after(self, age: float) -> float:
         """The age of the next poll after one at `age`."""
         p = self.poll_seconds
-        place = bisect_right(self.ages, age + SLACK * p)
-        return self.ages[place] if place < len(self.ages) else p * (math.floor(age / p + SLACK) + 1)
+        position = bisect_right(self.ages, age + SLACK * p)
+        return self.ages[position] if position < len(self.ages) else p * (math.floor(age / p + SLACK) + 1)
 
 
 def plan(jobs: Sequence[Job], poll_seconds: float) -> Schedule:

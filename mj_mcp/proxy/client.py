@@ -9,15 +9,15 @@ import re
 import uuid
 
 from mj_mcp.errors import Unauthorized, UpstreamError
-from mj_mcp.proxy.dialects.gateway import FETCH, Submit, fetch_path, read_look
+from mj_mcp.proxy.dialects.gateway import FETCH, Submit, fetch_path, read_fetch
 from mj_mcp.proxy.http import Answer, Call, Http, NoAnswer
-from mj_mcp.proxy.outcomes import Look, Outcome, Trouble, Unknown, read_code, read_submit
+from mj_mcp.proxy.outcomes import FetchResult, Outcome, Trouble, Unknown, read_code, read_submit
 from mj_mcp.proxy.text import Redact
 
 SUBMIT_SECONDS = 90.0
 """How long the answer to a submit may take in all."""
 
-LOOK_SECONDS = 15.0
+FETCH_SECONDS = 15.0
 
 CHECK_SECONDS = 5.0
 
@@ -40,15 +40,15 @@ class Proxy:
         )
         return read_submit(answer, self._redact)
 
-    async def look(self, task_id: str, seconds: float = LOOK_SECONDS) -> Look:
+    async def fetch(self, task_id: str, seconds: float = FETCH_SECONDS) -> FetchResult:
         """Fetch the task as it stands now, within `seconds`.
 
         Raises:
             InvalidRequest: `task_id` could change the URL.
         """
-        return read_look(await self._get(fetch_path(task_id), FETCH, seconds), self._redact)
+        return read_fetch(await self._get(fetch_path(task_id), FETCH, seconds), self._redact)
 
-    async def check(self, seconds: float = CHECK_SECONDS) -> Look:
+    async def check(self, seconds: float = CHECK_SECONDS) -> FetchResult:
         """Fetch a task that cannot exist: `Unknown` where the proxy is there and takes the key. It costs nothing.
 
         A 404 may also say that the path of the base URL is wrong. So it is compared with the answer to a path that
@@ -56,19 +56,19 @@ class Proxy:
         """
         path = fetch_path(f"check-{uuid.uuid4().hex}")
         answer = await self._get(path, FETCH, seconds)
-        look = read_look(answer, self._redact)
-        if isinstance(look, Unknown) and isinstance(answer, Answer) and answer.status == 404:
+        fetched = read_fetch(answer, self._redact)
+        if isinstance(fetched, Unknown) and isinstance(answer, Answer) and answer.status == 404:
             nowhere = f"/mj/check-{uuid.uuid4().hex}"
             other = await self._get(nowhere, "/mj/check", seconds)
             if isinstance(other, Answer) and _without(path, answer) == _without(nowhere, other):
                 said = "HTTP 404 as for a path that does not exist: the path of MJ_BASE_URL is wrong or missing"
                 return Trouble(UpstreamError.code, said)
-        return look
+        return fetched
 
     async def refuses_key(self) -> bool:
         """Whether the key, or the account behind it, is refused now; asked by `check`."""
-        look = await self.check()
-        return isinstance(look, Trouble) and look.code == Unauthorized.code
+        fetched = await self.check()
+        return isinstance(fetched, Trouble) and fetched.code == Unauthorized.code
 
     async def _get(self, path: str, route: str, seconds: float) -> Answer | NoAnswer:
         return await self._http.request(Call(method="GET", path=path, route=route, seconds=seconds))

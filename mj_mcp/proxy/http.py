@@ -178,7 +178,7 @@ class Http:
                     "failure": outcome.reason if isinstance(outcome, NoAnswer) else None if outcome else "cut off",
                     "attempt": attempt,
                 }
-                _tell(span, facts)
+                _notify(span, facts)
                 ms = round((time.perf_counter() - began) * 1000, 1)
                 log.info("upstream_request", method=call.method, path=call.path, **facts, ms=ms)
         if isinstance(outcome, NoAnswer) and not outcome.sent:
@@ -278,7 +278,7 @@ SPAN_ATTRIBUTES = {
 """What the log calls it, and what a span does (the names of HTTP are those of OpenTelemetry)."""
 
 
-def _tell(span: Span, facts: dict[str, Any]) -> None:
+def _notify(span: Span, facts: dict[str, Any]) -> None:
     span.set_attributes({SPAN_ATTRIBUTES[name]: fact for name, fact in facts.items() if fact is not None})
     if facts["failure"] is not None or (facts["status"] or 0) >= 400:
         span.set_status(StatusCode.ERROR)

@@ -16,7 +16,7 @@ from mj_mcp.errors import Busy, MjError, PromptRefused, Rejected, Unauthorized
 from mj_mcp.proxy.body import Fields, code_in, describe, is_ok, read_fields, status_of, words_in
 from mj_mcp.proxy.http import Answer, NoAnswer
 from mj_mcp.proxy.text import Redact, clean, is_task_id
-from mj_mcp.tasks import Failure, Sighting
+from mj_mcp.tasks import Failure, Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Trouble:
     retry_after: float | None = None
 
 
-Look = Sighting | Unknown | Trouble
+FetchResult = Observation | Unknown | Trouble
 
 # ------------------------------------------------------------------------------------------------ the tables
 

@@ -14,30 +14,30 @@ from mj_mcp.errors import (
     Unconfirmed,
     UpstreamError,
 )
-from mj_mcp.proxy import Look, Trouble, Unknown
-from mj_mcp.tasks import Sighting, Status, Task
+from mj_mcp.proxy import FetchResult, Trouble, Unknown
+from mj_mcp.tasks import Observation, Status, Task
 
 BUSY_SECONDS = 15.0
 """What a caller is told to wait when the proxy is busy and does not say for how long."""
 
-FAILED_LOOKS_TOLERATED = 3
+FAILED_POLLS_TOLERATED = 3
 
 
-def seen(task_id: str, look: Look) -> Sighting:
+def seen(task_id: str, fetched: FetchResult) -> Observation:
     """A look that has to see something.
 
     Raises:
         TaskNotFound: the proxy knows no such task.
         MjError: the look failed; the class says why.
     """
-    match look:
-        case Sighting():
-            return look
+    match fetched:
+        case Observation():
+            return fetched
         case Unknown():
             raise TaskNotFound(f"neither this server nor the proxy knows a task {task_id}")
         case Trouble():
-            raise ERRORS[look.code](
-                f"the look at task {task_id} failed: {look.message}", retry_after_seconds=look.retry_after
+            raise ERRORS[fetched.code](
+                f"the look at task {task_id} failed: {fetched.message}", retry_after_seconds=fetched.retry_after
             )
 
 
@@ -55,7 +55,7 @@ def raise_unless_accepted(task: Task) -> None:
         raise Unconfirmed(f"the submit may have been accepted and charged ({reason})", submission_id=task.submission_id)
 
 
-def raise_when_blind(task: Task, trouble: tuple[int, Trouble] | None) -> None:
+def raise_when_polls_fail(task: Task, trouble: tuple[int, Trouble] | None) -> None:
     """An open task that cannot be seen: `trouble` is how many looks have failed in a row, and how the last one did.
 
     Raises:
@@ -65,7 +65,7 @@ def raise_when_blind(task: Task, trouble: tuple[int, Trouble] | None) -> None:
         return
     count, last = trouble
     kind = ERRORS.get(last.code, UpstreamError)
-    if count >= FAILED_LOOKS_TOLERATED or kind is Unauthorized:
+    if count >= FAILED_POLLS_TOLERATED or kind is Unauthorized:
         raise kind(
             f"the last {count} looks at task {task.handle} failed ({last.message}); the task stays open",
             retry_after_seconds=last.retry_after,
@@ -73,7 +73,7 @@ def raise_when_blind(task: Task, trouble: tuple[int, Trouble] | None) -> None:
         )
 
 
-def blindness(task: Task, trouble: tuple[int, Trouble] | None) -> tuple[str, ...]:
+def poll_warnings(task: Task, trouble: tuple[int, Trouble] | None) -> tuple[str, ...]:
     """The same as a warning, for a call that has something else to tell."""
     if trouble is None or not task.is_open:
         return ()

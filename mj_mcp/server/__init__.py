@@ -92,7 +92,7 @@ def build_server(
         yield context
 
     bus = Bus()
-    studio.news.follow(bus.tell)
+    studio.listeners.follow(bus.notify)
     server = Server(
         "mj-mcp",
         title="Midjourney",

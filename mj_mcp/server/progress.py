@@ -10,7 +10,7 @@ from typing import Any
 
 from mcp.server.mcpserver import Context
 
-from mj_mcp.events import Tick
+from mj_mcp.events import OnProgress
 from mj_mcp.studio import Studio
 from mj_mcp.tasks import Status, Task
 
@@ -21,36 +21,36 @@ MOST_BY_TIME = 95.0
 """Per cent: only the proxy can say that more is done."""
 
 
-def ticker(ctx: Context[Any]) -> Tick | None:
+def progress_reporter(ctx: Context[Any]) -> OnProgress | None:
     """What tells the caller how far its task is; None when it did not ask for progress."""
     meta = ctx.request_context.meta or {}
     if meta.get("progress_token") is None:
         return None
     studio: Studio = ctx.request_context.lifespan_context.studio
-    shown, told = 0.0, float("-inf")
+    shown, result = 0.0, float("-inf")
 
-    async def tick(task: Task, place: int = 0, /) -> None:
-        nonlocal shown, told
-        if time.monotonic() - told < GAP_SECONDS:
+    async def on_progress(task: Task, position: int = 0, /) -> None:
+        nonlocal shown, result
+        if time.monotonic() - result < GAP_SECONDS:
             return
-        told = time.monotonic()
+        result = time.monotonic()
         age = max(0.0, time.time() - (task.claimed_at or task.submitted_at or task.updated_at))
         remaining = studio.remaining(task)
         if remaining is not None:
             by_time = MOST_BY_TIME * age / (age + max(remaining, 1.0))
         else:
-            by_time = MOST_BY_TIME if task.is_watched and task.submitted_at else 0.0
+            by_time = MOST_BY_TIME if task.is_polled and task.submitted_at else 0.0
         # It must never go back, nor stand still: the protocol wants every value above the last.
         shown = max(float(task.progress) if task.progress is not None else by_time, shown + 0.01)
-        await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining, place))
+        await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining, position))
 
-    return tick
+    return on_progress
 
 
-def progress_message(task: Task, remaining: float | None, place: int = 0) -> str:
+def progress_message(task: Task, remaining: float | None, position: int = 0) -> str:
     """What a person reads beside a progress bar: what it is based on. `place`: in the queue for a free place here."""
-    if place:
-        return f"waiting for a free place here: number {place} in the queue"
+    if position:
+        return f"waiting for a free place here: number {position} in the queue"
     if task.status is Status.SUBMITTING:
         return "submitting"
     if task.progress is not None and task.is_open:

@@ -34,12 +34,12 @@ def add_resources(server: MCPServer[ToolContext], context: ToolContext) -> None:
         """One task as it stands."""
         try:
             context.require_key()
-            told = await context.studio.recall(caller().owner, task_id)
+            result = await context.studio.recall(caller().owner, task_id)
         except TaskNotFound as failure:
             raise ResourceNotFoundError(failure.message) from failure
         except MjError as failure:
             raise ResourceError(failure.message) from failure
-        return _json(task_view(told, context.studio.remaining(told.task), context.presentation()))
+        return _json(task_view(result, context.studio.remaining(result.task), context.presentation()))
 
     @server.resource("mj://tasks/{task_id}/images/{index}", title="An original picture", mime_type="image/png")
     async def original(task_id: str, index: str) -> bytes:

@@ -48,7 +48,7 @@ class Bus:
         self._listeners[token] = (caller().owner, listener)
         return lambda: self._forget(token)
 
-    def tell(self, task: Task) -> None:
+    def notify(self, task: Task) -> None:
         """`task` has changed: its owner's listeners hear of each URI under which it is read."""
         listeners = [listener for owner, listener in self._listeners.values() if owner == task.owner]
         for handle in filter(None, (task.task_id, task.submission_id)) if listeners else ():
@@ -76,7 +76,7 @@ class _Subscriber:
         self._changed: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._leave = bus.subscribe(self._hear)
-        self._telling = asyncio.create_task(self._tell())
+        self._telling = asyncio.create_task(self._notify())
 
     async def aclose(self) -> None:
         """The connection is gone."""
@@ -89,7 +89,7 @@ class _Subscriber:
             self._changed[event.uri] = None
             self._wake.set()
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         """One word for each URI, however often it changed while a slow client was told of the last."""
         with suppress(BrokenResourceError, ClosedResourceError):
             while await self._wake.wait():

@@ -27,11 +27,11 @@ from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.server.arguments import read_arguments
 from mj_mcp.server.client_timeouts import ProposedWaits, wait_budget
 from mj_mcp.server.identity import caller
-from mj_mcp.server.progress import ticker
+from mj_mcp.server.progress import progress_reporter
 from mj_mcp.server.render import ERROR_META, SPENDING_TOOLS, Presentation, error_result, task_result
 from mj_mcp.server.schemas import plain
 from mj_mcp.settings import Settings
-from mj_mcp.studio import Studio, Told
+from mj_mcp.studio import Result, Studio
 from mj_mcp.tasks import Image, Task
 
 log = structlog.get_logger("mj_mcp.tools")
@@ -108,20 +108,22 @@ class ToolCall:
     async def follow(
         self,
         asked: float | None,
-        verb: Callable[..., Awaitable[Told]],
+        verb: Callable[..., Awaitable[Result]],
         *args: Any,  # noqa: ANN401 - the verb's own
         bought: bool = True,
         **options: Any,  # noqa: ANN401 - as above
     ) -> CallToolResult:
         """Call a verb of the studio that waits for one task, and answer with the task. `bought`: the tool spends."""
-        told = await verb(self.owner, *args, wait_seconds=self.seconds(asked), tick=ticker(self.request), **options)
+        result = await verb(
+            self.owner, *args, wait_seconds=self.seconds(asked), on_progress=progress_reporter(self.request), **options
+        )
         if not bought:
-            self.context.waits.came_back(self.owner, told.task.submission_id)
-        told = told.noting(*self.warnings)
-        structlog.contextvars.bind_contextvars(looks=told.looks, waited=round(told.waited, 3))
+            self.context.waits.came_back(self.owner, result.task.submission_id)
+        result = result.noting(*self.warnings)
+        structlog.contextvars.bind_contextvars(polls=result.polls, waited=round(result.waited, 3))
         again = {"tool": self.tool, "arguments": self.arguments | {"allow_duplicate": True}}
-        presentation = self.context.presentation(self.next_wait(told.task))
-        return task_result(told, self.studio.remaining(told.task), presentation, bought=bought, again=again)
+        presentation = self.context.presentation(self.next_wait(result.task))
+        return task_result(result, self.studio.remaining(result.task), presentation, bought=bought, again=again)
 
 
 class CheckedTool(Tool):
@@ -149,7 +151,7 @@ class CheckedTool(Tool):
                 log.info("tool_call", owner=caller().owner, outcome=outcome, ms=round(seconds * 1000, 1), **facts)
                 observe = context.request_context.lifespan_context.observe
                 observe(Called(self.name, outcome, facts.get("code"), seconds))
-                structlog.contextvars.unbind_contextvars("looks", "waited")
+                structlog.contextvars.unbind_contextvars("polls", "waited")
             return result
 
     async def _answer(self, arguments: dict[str, Any], context: Context[ToolContext]) -> CallToolResult:

@@ -162,7 +162,7 @@ class Simulator:
         """Return the submits among the requests, charged or not."""
         return [seen for seen in self.requests if seen.path.startswith(f"{self._prefix}/mj/submit/")]
 
-    def looks(self, task_id: str | None = None) -> list[Seen]:
+    def polls(self, task_id: str | None = None) -> list[Seen]:
         """Return the looks among the requests, at all tasks or at one."""
         of_one = rf"{re.escape(self._prefix)}/mj/task/([^/]+)/fetch"
         found = ((seen, re.fullmatch(of_one, seen.path)) for seen in self.requests)
@@ -237,7 +237,7 @@ class Simulator:
     async def _answer(self, request: Request) -> Reply:
         seen = Seen(request.method, request.path, request.query, dict(request.headers), request.body, self._now())
         self.requests.append(seen)
-        self._tell()
+        self._notify()
         visit = self._site.find(request)
         return visit if isinstance(visit, Reply) else await self._spoiled(visit)
 
@@ -274,9 +274,9 @@ class Simulator:
 
     def _fire(self, name: str) -> None:
         self.fired[name] += 1
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -284,7 +284,7 @@ class Simulator:
         charge = self._ledger.charge(job.task_id, endpoint, order.body, job.created_at)
         if self._on_charge is not None:
             self._on_charge(charge)
-        self._tell()
+        self._notify()
 
 
 def _known(kind: str | None) -> str | None:

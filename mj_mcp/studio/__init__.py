@@ -22,7 +22,7 @@ from mj_mcp.errors import (
     StorageUnavailable,
     TaskNotFound,
 )
-from mj_mcp.events import News, Tick
+from mj_mcp.events import Listeners, OnProgress
 from mj_mcp.gallery import Gallery, Shown
 from mj_mcp.gallery.originals import File, image_of
 from mj_mcp.journal import UNREAD, Journal, Page, Usage
@@ -37,7 +37,7 @@ from mj_mcp.proxy import (
     imagine,
     simple_change,
 )
-from mj_mcp.proxy.raising import blindness, raise_unless_accepted, raise_when_blind, seen
+from mj_mcp.proxy.raising import poll_warnings, raise_unless_accepted, raise_when_polls_fail, seen
 from mj_mcp.studio.call import Deadline
 from mj_mcp.studio.several import VIEW_SECONDS, Several
 from mj_mcp.submits import Submits
@@ -53,7 +53,7 @@ READY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Result:
     """What a caller is told: the task, whether it is one that was already running, and what the waiting took."""
 
     task: Task
@@ -62,10 +62,10 @@ class Told:
     """Seconds since a duplicate finished; None while it is open."""
     notes: tuple[str, ...] = ()
     shown: Shown | None = None
-    looks: int = 0
+    polls: int = 0
     waited: float = 0.0
 
-    def noting(self, *notes: str) -> Told:
+    def noting(self, *notes: str) -> Result:
         """The same with more to know about the call."""
         return replace(self, notes=(*self.notes, *notes))
 
@@ -77,22 +77,22 @@ class Studio:
         self,
         journal: Journal,
         proxy: Proxy,
-        watch: Poller,
+        poller: Poller,
         submits: Submits,
         gallery: Gallery,
         *,
-        news: News,
+        listeners: Listeners,
         now: Callable[[], float],
     ) -> None:
         """`now` gives seconds since the epoch; who follows `news` hears of every change of a task."""
         self._journal = journal
-        self.news = news
+        self.listeners = listeners
         self._proxy = proxy
-        self._watch = watch
+        self._poller = poller
         self._submits = submits
         self._gallery = gallery
         self.now = now
-        self.several = Several(watch, gallery, self._known)
+        self.several = Several(poller, gallery, self._known)
 
     # ------------------------------------------------------------------------------------------------ verbs
 
@@ -106,8 +106,8 @@ class Studio:
         allow_duplicate: bool = False,
         extra_flags: frozenset[str] = frozenset(),
         wait_seconds: float,
-        tick: Tick | None = None,
-    ) -> Told:
+        on_progress: OnProgress | None = None,
+    ) -> Result:
         """Make pictures from a prompt. `extra_flags`: names of prompt flags that the operator allows beside the known.
 
         Raises:
@@ -123,7 +123,7 @@ class Studio:
             compiled = check(links={reference.text: await self._link(owner, reference) for reference in ours})
         # The row has our own names of pictures, not their links, which are signed anew every hour.
         task = self._intend(owner, Kind.IMAGINE, prompt=compiled.key, warnings=compiled.warnings)
-        return await self._buy(task, imagine(compiled.text), allow_duplicate, wait, tick)
+        return await self._buy(task, imagine(compiled.text), allow_duplicate, wait, on_progress)
 
     async def change(
         self,
@@ -135,8 +135,8 @@ class Studio:
         shorthand: bool = False,
         allow_duplicate: bool = False,
         wait_seconds: float,
-        tick: Tick | None = None,
-    ) -> Told:
+        on_progress: OnProgress | None = None,
+    ) -> Result:
         """Upscale, vary or reroll a finished task; `shorthand` sends it as a simple-change.
 
         Raises:
@@ -149,11 +149,17 @@ class Studio:
         parent_id = parent.task_id or ""
         task = self._intend(owner, kind, prompt=parent.prompt, parent_id=parent_id, index=index)
         request = (simple_change if shorthand else change)(kind, parent_id, index)
-        return await self._buy(task, request, allow_duplicate, wait, tick)
+        return await self._buy(task, request, allow_duplicate, wait, on_progress)
 
     async def recall(
-        self, owner: str, handle: str, *, wait_seconds: float = 0, picture: bool = False, tick: Tick | None = None
-    ) -> Told:
+        self,
+        owner: str,
+        handle: str,
+        *,
+        wait_seconds: float = 0,
+        picture: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Result:
         """The task with this id as it stands, after waiting up to `wait_seconds` for its end.
 
         Raises:
@@ -164,35 +170,35 @@ class Studio:
         wait = Deadline(wait_seconds)
         known = await self._journal.find(handle, owner)
         task = known or await self._adopt(owner, handle, wait_seconds)
-        looks = 0
+        polls = 0
         if task.is_moving and (known or wait_seconds):
-            task, looks = await self._watch.wait(
+            task, polls = await self._poller.wait(
                 task,
-                wait.glance,
+                wait.until_one_poll,
                 poll_now=known is not None,
                 one_poll=not wait_seconds,
-                tick=tick,
+                on_progress=on_progress,
             )
-            raise_when_blind(task, self._watch.trouble(task))
+            raise_when_polls_fail(task, self._poller.trouble(task))
         if known is not None and UNREAD in known.warnings:
             task = warn(task, UNREAD)  # also where a look has shown more since
         if task.status is Status.REFUSED:
             raise_unless_accepted(task)
         task, shown = await self._show(task, wait) if picture else (task, None)
         present = await self._gallery.present(task)
-        return Told(present, shown=shown, looks=looks, waited=wait.passed)
+        return Result(present, shown=shown, polls=polls, waited=wait.passed)
 
     def remaining(self, task: Task) -> float | None:
         """Seconds until an open task is usually done; None when nobody can tell."""
-        return self._watch.remaining(task)
+        return self._poller.remaining(task)
 
     def is_waited_for(self) -> bool:
         """Whether a call waits for a task at this moment."""
-        return self._watch.load().waiters > 0
+        return self._poller.load().waiters > 0
 
     def release(self) -> None:
         """End every wait: callers are answered with what is known, as when their time is up. Posts go on."""
-        self._watch.release()
+        self._poller.release()
         self._submits.release()
 
     async def faults(self) -> dict[str, str]:
@@ -224,7 +230,7 @@ class Studio:
         task = (await self.recall(owner, handle)).task
         return task, await self._gallery.view(task, index, max_edge)
 
-    async def view_sheet(self, owner: str, handle: str) -> Told:
+    async def view_sheet(self, owner: str, handle: str) -> Result:
         """All pictures of a finished task on one sheet.
 
         Raises:
@@ -232,7 +238,7 @@ class Studio:
         """
         task = (await self.recall(owner, handle)).task
         image_of(task, task.images[0].index if task.images else 1)
-        return Told(task, shown=await self._gallery.show(task, VIEW_SECONDS))
+        return Result(task, shown=await self._gallery.show(task, VIEW_SECONDS))
 
     async def original(self, owner: str, handle: str, index: int) -> Picture:
         """One original of a finished task.
@@ -286,29 +292,31 @@ class Studio:
             **request,
         )
 
-    async def _buy(self, task: Task, request: Submit, allow_duplicate: bool, wait: Deadline, tick: Tick | None) -> Told:
+    async def _buy(
+        self, task: Task, request: Submit, allow_duplicate: bool, wait: Deadline, on_progress: OnProgress | None
+    ) -> Result:
         patience = wait.until if wait.seconds else wait.began + ANSWER_SECONDS
-        claim, task, looks = await self._submits.submit(
+        claim, task, polls = await self._submits.submit(
             task,
             request,
             allow_duplicate=allow_duplicate,
-            until=max(patience, wait.glance),
+            until=max(patience, wait.until_one_poll),
             answer_by=patience,
             queue=wait.seconds > 0,
-            tick=tick,
+            on_progress=on_progress,
         )
         raise_unless_accepted(task)
         if wait.seconds:
-            task, looks = await self._watch.wait(task, wait.until, tick=tick)
+            task, polls = await self._poller.wait(task, wait.until, on_progress=on_progress)
         task, shown = await self._show(task, wait)
         ended = None if claim.is_new or task.is_open else self.now() - (task.finished_at or task.updated_at)
-        return Told(
+        return Result(
             task,
             duplicate=not claim.is_new,
             finished_ago=ended,
-            notes=blindness(task, self._watch.trouble(task)),
+            notes=poll_warnings(task, self._poller.trouble(task)),
             shown=shown,
-            looks=looks,
+            polls=polls,
             waited=wait.passed,
         )
 
@@ -317,7 +325,7 @@ class Studio:
     async def _parent(self, owner: str, handle: str, wait: Deadline) -> Task:
         task = await self._known(owner, handle, wait.seconds)
         if task.is_moving:
-            task, _ = await self._watch.wait(task, wait.glance, poll_now=True, one_poll=True)
+            task, _ = await self._poller.wait(task, wait.until_one_poll, poll_now=True, one_poll=True)
         if task.is_open:
             raise NotReady(f"task {task.handle} is {task.status}: nothing can be made from it until it has succeeded")
         if task.status is not Status.SUCCEEDED:
@@ -333,12 +341,12 @@ class Studio:
         # Whose a task is that nobody here bought cannot be told: among several callers, it is nobody's.
         if task_id.startswith("sub_") or owner != LOCAL_OWNER:
             raise TaskNotFound(f"no task {task_id} is known here")
-        look = seen(task_id, await self._proxy.look(task_id, seconds=seconds or ANSWER_SECONDS))
+        fetched = seen(task_id, await self._proxy.fetch(task_id, seconds=seconds or ANSWER_SECONDS))
         now = self.now()
         blank = Task(
             submission_id=f"sub_{uuid.uuid4().hex}", status=Status.QUEUED, task_id=task_id, owner=owner, updated_at=now
         )
-        adopted = await self._journal.adopt(merge(blank, look, now))
-        self._watch.follow(adopted)
-        self._watch.publish(adopted)
+        adopted = await self._journal.adopt(merge(blank, fetched, now))
+        self._poller.follow(adopted)
+        self._poller.publish(adopted)
         return adopted

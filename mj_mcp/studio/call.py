@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-GLANCE_SECONDS = 0.7
+ONE_POLL_SECONDS = 0.7
 """How long a call with `wait_seconds=0` lets a fresh look take before it answers with the last one."""
 
 SHEET_SECONDS = 0.5
@@ -24,9 +24,9 @@ class Deadline:
         self.until = self.began + seconds
 
     @property
-    def glance(self) -> float:
+    def until_one_poll(self) -> float:
         """The end, or a little later where the call does not wait: time for one look."""
-        return max(self.until, self.began + GLANCE_SECONDS)
+        return max(self.until, self.began + ONE_POLL_SECONDS)
 
     @property
     def passed(self) -> float:

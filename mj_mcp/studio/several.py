@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from string import ascii_uppercase
 
 from mj_mcp.errors import TaskNotFound
-from mj_mcp.events import Tick
+from mj_mcp.events import OnProgress
 from mj_mcp.gallery import Gallery, Labelled, Shown
 from mj_mcp.gallery.originals import image_of
 from mj_mcp.polling.poller import Poller
@@ -50,12 +50,12 @@ class Several:
 
     def __init__(
         self,
-        watch: Poller,
+        poller: Poller,
         gallery: Gallery,
         known: Callable[[str, str, float], Awaitable[Task]],
     ) -> None:
         """`known(owner, handle, seconds)` raises `TaskNotFound` where nobody knows the task."""
-        self._watch = watch
+        self._poller = poller
         self._gallery = gallery
         self._known = known
 
@@ -66,7 +66,7 @@ class Several:
         *,
         until_any: bool = False,
         wait_seconds: float,
-        tick: Tick | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Awaited:
         """Wait until all of these tasks (with `until_any`: one of them) have ended, or time is up.
 
@@ -78,7 +78,9 @@ class Several:
         found = await asyncio.gather(*(self._found(owner, handle, wait_seconds) for handle in handles))
         tasks = {task.submission_id: task for task in found if task is not None}
         if not (until_any and any(not task.is_moving for task in tasks.values())):
-            tasks = await self._attend(tasks, wait.glance, one_poll=not wait_seconds, until_any=until_any, tick=tick)
+            tasks = await self._attend(
+                tasks, wait.until_one_poll, one_poll=not wait_seconds, until_any=until_any, on_progress=on_progress
+            )
         finished = [task for task in tasks.values() if task.status is Status.SUCCEEDED and task.images]
         groups = overview(finished)
         letters = {group[0].task.submission_id: group[0].label[0] for group in groups}
@@ -107,11 +109,13 @@ class Several:
             return None
 
     async def _attend(
-        self, tasks: dict[str, Task], until: float, *, one_poll: bool, until_any: bool, tick: Tick | None
+        self, tasks: dict[str, Task], until: float, *, one_poll: bool, until_any: bool, on_progress: OnProgress | None
     ) -> dict[str, Task]:
         """The tasks as they stand when all (one) of those that move have ended, or time is up."""
         waits = {
-            sid: asyncio.create_task(self._watch.wait(task, until, poll_now=True, one_poll=one_poll, tick=tick))
+            sid: asyncio.create_task(
+                self._poller.wait(task, until, poll_now=True, one_poll=one_poll, on_progress=on_progress)
+            )
             for sid, task in tasks.items()
             if task.is_moving
         }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from mj_mcp.events import Called, Ended, Happening, Load, Opened, Submitted
+from mj_mcp.events import Called, Ended, Event, Load, Opened, Submitted
 from mj_mcp.tasks import Status, Task
 
 JOB_BUCKETS = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1800.0)
@@ -51,7 +51,7 @@ class Meters:
             explicit_bucket_boundaries_advisory=CALL_BUCKETS,
         )
 
-    def observe(self, happening: Happening) -> None:
+    def observe(self, happening: Event) -> None:
         """Count it."""
         match happening:
             case Called(tool, outcome, code, seconds):
@@ -75,8 +75,8 @@ class Meters:
         # A task that was adopted was submitted by somebody else, nobody knows when.
         if task.finished_at is not None and task.claimed_at is not None:
             self._jobs.record(task.finished_at - task.claimed_at, attributes)
-        if task.blind is not None:
-            self._delays.record(task.blind, attributes)
+        if task.unseen_seconds is not None:
+            self._delays.record(task.unseen_seconds, attributes)
 
     def _gauge(self, load: Callable[[], Load]) -> None:
         def open_tasks(_options: CallbackOptions) -> Iterable[Observation]:

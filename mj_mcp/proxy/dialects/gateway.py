@@ -27,9 +27,9 @@ from mj_mcp.proxy.body import (
     words_in,
 )
 from mj_mcp.proxy.http import Answer, NoAnswer
-from mj_mcp.proxy.outcomes import REFUSAL_STATUSES, REFUSALS, WRONG_PATH, Look, Trouble, Unknown, name_in
+from mj_mcp.proxy.outcomes import REFUSAL_STATUSES, REFUSALS, WRONG_PATH, FetchResult, Trouble, Unknown, name_in
 from mj_mcp.proxy.text import Redact, check_task_id, clean, clean_url
-from mj_mcp.tasks import Failure, Image, Kind, Sighting, Status
+from mj_mcp.tasks import Failure, Image, Kind, Observation, Status
 
 MAX_IMAGES = 16
 
@@ -75,7 +75,7 @@ class _FetchAnswer(BaseModel):
     images: Any = None
 
 
-def read_look(answer: Answer | NoAnswer, redact: Redact) -> Look:
+def read_fetch(answer: Answer | NoAnswer, redact: Redact) -> FetchResult:
     """What one look showed."""
     if isinstance(answer, NoAnswer):
         return Trouble(UpstreamError.code if answer.sent else "upstream_unreachable", answer.reason)
@@ -85,7 +85,7 @@ def read_look(answer: Answer | NoAnswer, redact: Redact) -> Look:
     if _is_unknown(answer, fields):
         return Unknown()
     try:
-        return _sighting(_FetchAnswer.model_validate(fields), fields, redact)
+        return _observation(_FetchAnswer.model_validate(fields), fields, redact)
     except ValidationError:
         what = f"HTTP {answer.status} with JSON that holds no task" if fields else describe(answer, redact)
         return Trouble(UpstreamError.code, what)
@@ -115,7 +115,7 @@ def _is_unknown(answer: Answer, fields: Fields) -> bool:
     return is_nothing(answer) or (fields.get("task") is None and (code_in(fields) is not None or "task" in fields))
 
 
-def _sighting(body: _FetchAnswer, fields: Fields, redact: Redact) -> Sighting:
+def _observation(body: _FetchAnswer, fields: Fields, redact: Redact) -> Observation:
     word = clean(body.task.status, redact)[:64] or None
     end = (word or "").upper().removeprefix("TASK_STATUS_")
     status = ENDS.get(end, Status.QUEUED if end == "QUEUED" else Status.PROCESSING)
@@ -127,7 +127,7 @@ def _sighting(body: _FetchAnswer, fields: Fields, redact: Redact) -> Sighting:
         reason = said or ("canceled" if canceled else "the proxy gave no reason")
         failure = Failure("canceled" if canceled else "generation_failed", reason)
     progress = body.task.progress_percent
-    return Sighting(
+    return Observation(
         status=status,
         upstream_status=word,
         progress=min(int(progress), 99) or None if progress is not None and status is not Status.SUCCEEDED else None,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 
 from mj_mcp.pictures import Rendered, SavedFile
-from mj_mcp.studio import Told
+from mj_mcp.studio import Result
 from mj_mcp.studio.several import Compared
 from mj_mcp.tasks import Task
 
@@ -23,13 +23,13 @@ def picture_result(task: Task, index: int, picture: Rendered) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text), ImageContent(data=data, mime_type=picture.media_type)])
 
 
-def sheet_result(told: Told) -> CallToolResult:
+def sheet_result(result: Result) -> CallToolResult:
     """All pictures of a task on one sheet."""
-    count = len(told.task.images)
-    text = f"The {count} pictures of task {told.task.handle}, numbered 1 to {count}."
+    count = len(result.task.images)
+    text = f"The {count} pictures of task {result.task.handle}, numbered 1 to {count}."
     if count == 1:
-        text = f"The picture of task {told.task.handle}."
-    return _with_picture(text, told)
+        text = f"The picture of task {result.task.handle}."
+    return _with_picture(text, result)
 
 
 def compared_result(compared: Compared) -> CallToolResult:
@@ -39,7 +39,7 @@ def compared_result(compared: Compared) -> CallToolResult:
     return _with_picture("\n".join(lines), compared)
 
 
-def _with_picture(text: str, shown_by: Told | Compared) -> CallToolResult:
+def _with_picture(text: str, shown_by: Result | Compared) -> CallToolResult:
     shown = shown_by.shown
     lines = [text, *(f"Warning: {why}" for why in (shown.missing if shown else ()))]
     content: list[ContentBlock] = [TextContent(text="\n".join(lines))]

@@ -14,7 +14,7 @@ from typing import Any
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
 from mj_mcp.server.render.error_results import failed_result
-from mj_mcp.studio import Told
+from mj_mcp.studio import Result
 from mj_mcp.tasks import Image, Kind, Status, Task
 
 SPENDING_TOOLS = frozenset({"generate_image", "upscale_image", "vary_image", "reroll", "simple_change"})
@@ -50,13 +50,13 @@ class Presentation:
 
 
 def task_view(
-    told: Told, eta: float | None, presentation: Presentation, again: dict[str, Any] | None = None
+    result: Result, eta: float | None, presentation: Presentation, again: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """The structured content of one task.
 
     `eta`: seconds until it is usually done; `again`: the call that buys another, where an earlier task answers.
     """
-    task = told.task
+    task = result.task
     facts = {
         "task_id": task.task_id,
         "submission_id": task.submission_id,
@@ -69,21 +69,21 @@ def task_view(
         "index": task.index,
         "images": [_image_view(task, image, presentation) for image in task.images],
         "failure": {"code": task.failure.code, "message": task.failure.message} if task.failure else None,
-        "warnings": [*task.warnings, *told.notes, *(told.shown.missing if told.shown else ())],
-        "duplicate_of": task.submission_id if told.duplicate else None,
-        "duplicate_of_open_task": task.is_open if told.duplicate else None,
+        "warnings": [*task.warnings, *result.notes, *(result.shown.missing if result.shown else ())],
+        "duplicate_of": task.submission_id if result.duplicate else None,
+        "duplicate_of_open_task": task.is_open if result.duplicate else None,
         "submitted_at": rfc3339(task.submitted_at),
         "updated_at": rfc3339(task.updated_at),
         "finished_at": rfc3339(task.finished_at),
         "eta_seconds": None if eta is None else round(eta, 1),
-        "next": [*_next(task, presentation), *([again] if told.duplicate and again else [])],
+        "next": [*_next(task, presentation), *([again] if result.duplicate and again else [])],
     }
     view = present_only(facts)
-    return {"message": _message(told, view, presentation)} | view
+    return {"message": _message(result, view, presentation)} | view
 
 
 def task_result(
-    told: Told,
+    result: Result,
     eta: float | None,
     presentation: Presentation,
     *,
@@ -95,15 +95,15 @@ def task_result(
     A failed task is an error of the call that bought it (`bought`), and a normal answer to anybody who asks. An error
     has no structured content; its text says what became of the task.
     """
-    view = task_view(told, eta, presentation, again)
-    failure = told.task.failure
-    if bought and told.task.status is Status.FAILED and failure is not None:
-        return failed_result(failure.code, view["message"], told.task.submission_id)
+    view = task_view(result, eta, presentation, again)
+    failure = result.task.failure
+    if bought and result.task.status is Status.FAILED and failure is not None:
+        return failed_result(failure.code, view["message"], result.task.submission_id)
     content: list[ContentBlock] = [TextContent(text=view["message"])]
-    if presentation.inline_images and told.shown is not None and told.shown.data is not None:
-        content.append(ImageContent(data=told.shown.data, mime_type=told.shown.media_type or "image/webp"))
+    if presentation.inline_images and result.shown is not None and result.shown.data is not None:
+        content.append(ImageContent(data=result.shown.data, mime_type=result.shown.media_type or "image/webp"))
     if presentation.resource_links:
-        content += [_resource_link(told.task, image) for image in told.task.images]
+        content += [_resource_link(result.task, image) for image in result.task.images]
     return CallToolResult(content=content, structured_content=view)
 
 
@@ -163,9 +163,9 @@ def _next(task: Task, presentation: Presentation) -> list[dict[str, Any]]:
     return [call for call in calls if call["tool"] in presentation.tools]
 
 
-def _message(told: Told, view: dict[str, Any], presentation: Presentation) -> str:
-    task = told.task
-    lines = [_earlier(told)] if told.duplicate else []
+def _message(result: Result, view: dict[str, Any], presentation: Presentation) -> str:
+    task = result.task
+    lines = [_earlier(result)] if result.duplicate else []
     what = f"{task.kind or 'task'} {task.handle}" + (f" of {task.parent_id} #{task.index}" if task.index else "")
     lines.append(f"{what[0].upper()}{what[1:]} {_STANDS[task.status]}{_how_far(task, view)}.")
     if task.prompt:
@@ -181,11 +181,11 @@ def _message(told: Told, view: dict[str, Any], presentation: Presentation) -> st
     return "\n".join(lines)
 
 
-def _earlier(told: Told) -> str:
-    if told.finished_ago is None:
+def _earlier(result: Result) -> str:
+    if result.finished_ago is None:
         return "Nothing new was started: the same request is open already. allow_duplicate=true buys another."
     return (
-        f"Nothing new was started: the same request finished {_ago(told.finished_ago)}. "
+        f"Nothing new was started: the same request finished {_ago(result.finished_ago)}. "
         "allow_duplicate=true buys another."
     )
 
@@ -210,7 +210,7 @@ def _advice(view: dict[str, Any]) -> str:
 def _how_far(task: Task, view: dict[str, Any]) -> str:
     if task.status is Status.SUCCEEDED:
         return f": {_pictures(task)}" if task.images else " without pictures"
-    if not task.is_watched:
+    if not task.is_polled:
         return ""
     parts = [f"{task.progress} % by the proxy"] if task.progress is not None else []
     if "eta_seconds" in view:

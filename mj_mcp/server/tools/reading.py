@@ -12,7 +12,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from mj_mcp.errors import InvalidRequest
-from mj_mcp.server.progress import ticker
+from mj_mcp.server.progress import progress_reporter
 from mj_mcp.server.render import list_result, usage_result, wait_result
 from mj_mcp.server.shapes import TaskListView, TaskView, UsageView, WaitView
 from mj_mcp.server.tool_call import ToolCall
@@ -56,7 +56,7 @@ async def wait_for_tasks(
         handles,
         until_any=until == "any",
         wait_seconds=call.seconds(wait_seconds),
-        tick=ticker(call.request),
+        on_progress=progress_reporter(call.request),
     )
     structlog.contextvars.bind_contextvars(waited=round(awaited.waited, 3))
     for task in awaited.tasks:
