@@ -173,14 +173,16 @@ class Poller:
 
     async def _read_anew(self, entry: _Entry) -> Task:
         """The row as it is now; a task that was given up is taken up again, as somebody asks for it."""
-        task = entry.task
+        task, news = entry.task, entry.news
         with suppress(StorageUnavailable):
             task = await self._journal.find(task.submission_id, task.owner) or task
             if task.given_up_at is not None:
                 task = await self._journal.update(task.submission_id, resume)
                 self._wake.set()
-            if entry.job is None:
-                entry.task = task
+        if news.is_set():  # what was heard meanwhile is newer than what was read
+            return entry.task
+        if entry.job is None:
+            entry.task = task
         return task
 
     def _ask(self, entry: _Entry, *, now: bool) -> None:
