@@ -196,7 +196,7 @@ DOUBTFUL: list[tuple[str, Fault, int]] = [
 async def test_doubt_is_called_doubt_and_is_never_repeated_by_itself(
     fault: Fault, charged: int, sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mj_mcp.proxy.SUBMIT_SECONDS", 0.5)
+    monkeypatch.setattr("mj_mcp.proxy.client.SUBMIT_SECONDS", 0.5)
     sim.inject("submit", fault)
     async with connect(sim) as caller:
         error = await caller.error("generate_image", prompt="a mug", wait_seconds=5)
@@ -213,11 +213,11 @@ async def test_doubt_is_called_doubt_and_is_never_repeated_by_itself(
 async def test_a_call_that_does_not_wait_gives_the_proxy_a_bounded_time(
     sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mj_mcp import studio  # noqa: PLC0415 - its bound is published, and shortened here
+    from mj_mcp.studio import call as studio  # noqa: PLC0415 - its bound is published, and shortened here
 
     assert studio.ANSWER_SECONDS <= 10
     monkeypatch.setattr(studio, "ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr("mj_mcp.proxy.SUBMIT_SECONDS", 2.0)
+    monkeypatch.setattr("mj_mcp.proxy.client.SUBMIT_SECONDS", 2.0)
     sim.inject("submit", faults.hang())
     async with connect(sim) as caller:
         with anyio.fail_after(1.3):

@@ -18,8 +18,8 @@ from mj_mcp.journal.protocol import KEPT_SECONDS
 from mj_mcp.prompts import Options
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
-from mj_mcp.studio import Result, Studio
-from mj_mcp.tasks import Status
+from mj_mcp.studio import Call, Result, Studio
+from mj_mcp.tasks import Status, Task
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +111,13 @@ SettingsFor = Callable[..., Settings]
 
 
 async def buy(studio: Studio, owner: str, prompt: str, wait_seconds: float = PATIENCE, **more: Any) -> Result:
-    return await studio.generate(owner, prompt, Options(), wait_seconds=wait_seconds, **more)
+    call = Call(owner=owner, wait_seconds=wait_seconds, **more)
+    return await studio.wait(call, await studio.imagine(call, prompt, Options()))
+
+
+async def succeeded(studio: Studio, owner: str, task: Task) -> None:
+    seen = await studio.recall(Call(owner=owner, wait_seconds=PATIENCE), task.submission_id)
+    assert seen.task.status is Status.SUCCEEDED
 
 
 async def test_callers_take_turns_whoever_asks_more(sim: Simulator, settings_for: SettingsFor) -> None:
@@ -142,7 +148,9 @@ async def test_a_repeat_of_what_has_succeeded_needs_no_place_and_is_its_own_call
     async with open_studio(settings_for(sim.url, MJ_MAX_OPEN_TASKS="1")) as studio:
         first = (await buy(studio, "ann", "a mug", 0)).task
         sim.finish(first.task_id or "")
-        assert (await studio.recall("ann", first.submission_id, wait_seconds=PATIENCE)).task.status is Status.SUCCEEDED
+        assert (
+            await studio.recall(Call(owner="ann", wait_seconds=PATIENCE), first.submission_id)
+        ).task.status is Status.SUCCEEDED
         await buy(studio, "ann", "a jug", 0)
         again = await buy(studio, "ann", "a mug", 0)
         assert (again.task.submission_id, again.task.status) == (first.submission_id, Status.SUCCEEDED)
@@ -171,7 +179,9 @@ async def test_a_caller_who_does_not_wait_has_its_turn_while_another_login_queue
         with pytest.raises(Busy, match=f"number 1 in the queue, and keeps its slot for {KEPT_SECONDS:g} s"):
             await buy(studio, "bob", "bob 1", 0)
         sim.finish(first.task_id or "")
-        assert (await studio.recall("ann", first.submission_id, wait_seconds=PATIENCE)).task.status is Status.SUCCEEDED
+        assert (
+            await studio.recall(Call(owner="ann", wait_seconds=PATIENCE), first.submission_id)
+        ).task.status is Status.SUCCEEDED
         # The others ask for the free place in vain.
         heard = told.copy()
         await until(lambda: all(told[prompt] > heard[prompt] + 1 for prompt in heard))
@@ -218,9 +228,9 @@ async def test_a_task_that_nobody_here_bought_is_adopted_for_the_person_at_the_m
         assert bought is not None
         looks = len(sim.requests)
         with pytest.raises(TaskNotFound) as theirs:
-            await studio.recall("bob", bought)
+            await studio.recall(Call(owner="bob"), bought)
         with pytest.raises(TaskNotFound) as nobodys:
-            await studio.recall("bob", "9" * len(bought))
+            await studio.recall(Call(owner="bob"), "9" * len(bought))
         # The same words, and no look that would tell by its time.
         assert str(theirs.value).replace(bought, "ID") == str(nobodys.value).replace("9" * len(bought), "ID")
         assert len(sim.requests) == looks

@@ -31,7 +31,7 @@ from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.prompts import Options
 from mj_mcp.settings import read_settings
 from mj_mcp.simulator import Simulator, faults
-from mj_mcp.studio import Studio
+from mj_mcp.studio import Call, Studio
 from mj_mcp.tasks import Kind
 
 T = TypeVar("T")
@@ -161,10 +161,14 @@ class Lives(RuleBasedStateMachine):
             if len(self.sim.ledger) > paid:
                 assert failure.code == "unconfirmed", f"charged, and answered {failure.code}"  # noqa: PT017
 
+    async def buy(self, prompt: str, seconds: float) -> None:
+        call = Call(wait_seconds=seconds)
+        await self.studio.wait(call, await self.studio.imagine(call, prompt, Options()))
+
     @rule(prompt=st.sampled_from(PROMPTS))
     def generate(self, prompt: str) -> None:
         """Asked again while the first may be open: what `finish` ends may be bought again, by its own words."""
-        self.run(self.ask(self.studio.generate("local", self.fresh(prompt), Options(), wait_seconds=0.05)))
+        self.run(self.ask(self.buy(self.fresh(prompt), 0.05)))
 
     def fresh(self, prompt: str) -> str:
         """The request's next edition, once the last one is over: then an identical one is a new purchase."""
@@ -182,7 +186,7 @@ class Lives(RuleBasedStateMachine):
             async with asyncio.TaskGroup() as group:
                 for _ in range(2):
                     group.create_task(
-                        self.ask(self.studio.generate("local", words, Options(), wait_seconds=0.05)),
+                        self.ask(self.buy(words, 0.05)),
                     )
 
         self.run(both())
@@ -190,9 +194,7 @@ class Lives(RuleBasedStateMachine):
     @rule(prompt=st.sampled_from(PROMPTS), steps=st.integers(1, 12))
     def cancel(self, prompt: str, steps: int) -> None:
         async def leave() -> None:
-            call = asyncio.create_task(
-                self.ask(self.studio.generate("local", self.fresh(prompt), Options(), wait_seconds=5))
-            )
+            call = asyncio.create_task(self.ask(self.buy(self.fresh(prompt), 5)))
             for _ in range(steps):
                 await asyncio.sleep(0)
             call.cancel()
@@ -212,8 +214,13 @@ class Lives(RuleBasedStateMachine):
         index = None if kind is Kind.REROLL else number
         free = [task_id for task_id in done if (kind, task_id, index) not in made]
         if free:
-            work = self.studio.change("local", kind, free[0], index, shorthand=shorthand, wait_seconds=0.05)
-            self.run(self.ask(work))
+
+            async def work() -> None:
+                call = Call(wait_seconds=0.05)
+                bought = await self.studio.change(call, kind, free[0], index, shorthand=shorthand)
+                await self.studio.wait(call, bought)
+
+            self.run(self.ask(work()))
 
     # --- the world
 
@@ -235,7 +242,7 @@ class Lives(RuleBasedStateMachine):
                 if task_id in self.sim.jobs:
                     self.sim.finish(task_id)
                 with suppress(MjError):
-                    await self.studio.recall("local", task_id, wait_seconds=2)
+                    await self.studio.recall(Call(wait_seconds=2), task_id)
 
         self.run(fetch())
 

@@ -19,9 +19,9 @@ from mj_mcp.gallery.sheets import LATE
 from mj_mcp.prompts import Options
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator, faults
-from mj_mcp.studio import Studio
+from mj_mcp.studio import Call, Studio
 from mj_mcp.studio.several import overview
-from mj_mcp.tasks import LOCAL_OWNER, Task
+from mj_mcp.tasks import Task
 
 pytestmark = pytest.mark.anyio
 
@@ -42,12 +42,12 @@ async def gallery_of(sim: Simulator, settings_for: SettingsFor, **extra: str) ->
 
 async def finished(sim: Simulator, studio: Studio, prompt: str, **kinds: str) -> Task:
     """A grid that has succeeded; `p2="html"` makes its second picture hostile."""
-    told = await studio.generate(LOCAL_OWNER, prompt, Options(), wait_seconds=0)
+    told = await studio.imagine(Call(), prompt, Options())
     task_id = told.task.handle
     for place, kind in kinds.items():
         sim.picture(task_id, int(place[1:]), kind)
     sim.finish(task_id)
-    return (await studio.recall(LOCAL_OWNER, task_id, wait_seconds=15)).task
+    return (await studio.recall(Call(wait_seconds=15), task_id)).task
 
 
 def sheet_of(shown: Shown) -> Image.Image:
@@ -146,7 +146,7 @@ async def test_a_kept_sheet_is_shown_in_the_format_of_today(sim: Simulator, sett
     async with gallery_of(sim, settings_for) as (studio, gallery):
         task = await finished(sim, studio, "a mug")
         assert (await gallery.show(task, 10)).media_type == "image/webp"
-        task = (await studio.recall(LOCAL_OWNER, task.handle)).task
+        task = (await studio.recall(Call(), task.handle)).task
     asked = pictures_asked(sim)
     async with gallery_of(sim, settings_for) as (_, gallery):
         gallery._workers._form = "png"

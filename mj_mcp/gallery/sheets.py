@@ -10,7 +10,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -57,6 +57,8 @@ class Shown:
     data: str | None
     media_type: str | None = None
     missing: tuple[str, ...] = ()
+    images: tuple[Image, ...] = ()
+    """What was measured of its pictures."""
     at: float = 0.0
 
 
@@ -144,7 +146,7 @@ class Sheets:
                 for image, one in zip(task.images, found, strict=True)
                 if isinstance(one, BaseException)
             )
-            shown = await self._made(task, tiles, missing)
+            shown = replace(await self._made(task, tiles, missing), images=tuple(images))
         except Exception as failure:
             log.exception("sheet_failed", task_id=task.task_id)
             shown = Shown(None, missing=(_reason(failure),), at=time.monotonic())
@@ -212,7 +214,7 @@ async def _in_time(jobs: Sequence[asyncio.Task[Any]], seconds: float) -> None:
 
 
 def _encoded(data: bytes, media_type: str, missing: tuple[str, ...]) -> Shown:
-    return Shown(base64.b64encode(data).decode(), media_type, missing, time.monotonic())
+    return Shown(base64.b64encode(data).decode(), media_type, missing, at=time.monotonic())
 
 
 def _reason(failure: BaseException) -> str:

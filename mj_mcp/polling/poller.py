@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import structlog
+from cachetools import LRUCache
 
 from mj_mcp.errors import StorageUnavailable, Unauthorized
 from mj_mcp.events import Listener, Load, OnProgress
@@ -26,6 +27,9 @@ from mj_mcp.tasks import Kind, Status, Task, give_up, resume
 log = structlog.get_logger("mj_mcp.polling")
 
 PROGRESS_SECONDS = 1.0
+HEARD = 4096
+"""Tasks of which the last change is remembered: twice as many as one process is measured with."""
+
 LAST_POLL_SECONDS = 0.7
 """A wait ends with a poll so long before its end: the answer is as fresh as it can be."""
 
@@ -45,7 +49,7 @@ class _Entry:
     unrecorded: bool = False
     """Whether the journal has yet to hear what the last poll showed."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    listeners: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Poller:
@@ -69,6 +73,7 @@ class Poller:
         self._jobs = OpenJobs(poll_seconds, timings)
         self._limit = RateLimit(polls_per_second)
         self._entries: dict[str, _Entry] = {}
+        self._heard: LRUCache[str, Task] = LRUCache(HEARD)
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._released = False
@@ -96,16 +101,17 @@ class Poller:
                     async with asyncio.timeout(self._timings.sweep if self._entries else self._timings.idle_sweep):
                         await self._wake.wait()
 
-    def publish(self, task: Task, *, listeners: bool = True) -> None:
-        """Tell all here who wait for `task`, and of `news` the readers; begin to poll it if it was just accepted."""
+    def publish(self, task: Task, *, is_change: bool = True) -> None:
+        """Tell all who wait for `task`, and of a change the listeners; begin to poll it if it was just accepted."""
+        self._heard[task.submission_id] = task
         entry = self._entries.get(task.submission_id)
         if entry is not None:
             entry.task = task
-            entry.listeners.set()
-            entry.listeners = asyncio.Event()
+            entry.changed.set()
+            entry.changed = asyncio.Event()
         if task.is_polled and (entry is None or entry.job is None):
             self._wake.set()
-        if listeners:
+        if is_change:
             self._notify(task)
 
     def follow(self, task: Task) -> None:
@@ -116,7 +122,7 @@ class Poller:
         """End every wait, also those to come: each is answered with what is known. Polls go on."""
         self._released = True
         for entry in self._entries.values():
-            entry.listeners.set()
+            entry.changed.set()
 
     def trouble(self, task: Task) -> tuple[int, Trouble] | None:
         """How many polls have failed since the last good one, and how the last one failed."""
@@ -139,21 +145,20 @@ class Poller:
         """`task` as soon as it is `enough`, or as last seen at the event loop's time `until`; and the polls made.
 
         `poll_now` asks for a poll at once instead of at the usual time; with `one_poll` the first poll ends the wait,
-        whatever it shows. A poll that the proxy refuses ends it in any case. `tick` is awaited about once a second.
+        whatever it shows. A poll that the proxy refuses ends it in any case. `on_progress` is awaited once a second.
         """
         clock = asyncio.get_running_loop().time
         with self._attending(task) as entry:
             before = entry.polls
             self._ask(entry, now=poll_now)
             last_poll = until - LAST_POLL_SECONDS if until - clock() > 2 * LAST_POLL_SECONDS else None
-            # Read after registering: a change between the caller's own read and this one is not missed.
-            task = await self._read_anew(entry)
+            task = await self._taken_up(entry)
             while not enough(task) and (left := until - clock()) > 0 and not self._released:
                 if last_poll is not None and clock() >= last_poll:
                     last_poll = None
                     self._ask(entry, now=True)
                 pause = left if last_poll is None else last_poll - clock()
-                heard = await _heard(entry.listeners, max(0.0, min(pause, PROGRESS_SECONDS) if on_progress else pause))
+                heard = await _heard(entry.changed, max(0.0, min(pause, PROGRESS_SECONDS) if on_progress else pause))
                 task = entry.task
                 if heard and (one_poll or self._is_refused(entry)):
                     break
@@ -163,7 +168,10 @@ class Poller:
 
     @contextmanager
     def _attending(self, task: Task) -> Iterator[_Entry]:
+        # A change between the caller's read of the row and this moment is not missed.
+        heard = self._heard.get(task.submission_id, task)
         entry = self._entries.setdefault(task.submission_id, _Entry(task))
+        entry.task = heard if heard.updated_at >= task.updated_at else task
         entry.waiters += 1
         try:
             yield entry
@@ -171,19 +179,13 @@ class Poller:
             entry.waiters -= 1
             self._forget(entry)
 
-    async def _read_anew(self, entry: _Entry) -> Task:
-        """The row as it is now; a task that was given up is taken up again, as somebody asks for it."""
-        task, news = entry.task, entry.news
-        with suppress(StorageUnavailable):
-            task = await self._journal.find(task.submission_id, task.owner) or task
-            if task.given_up_at is not None:
-                task = await self._journal.update(task.submission_id, resume)
+    async def _taken_up(self, entry: _Entry) -> Task:
+        """The task as it is now; one that was given up is taken up again, as somebody asks for it."""
+        if entry.task.given_up_at is not None:
+            with suppress(StorageUnavailable):
+                entry.task = await self._journal.update(entry.task.submission_id, resume)
                 self._wake.set()
-        if news.is_set():  # what was heard meanwhile is newer than what was read
-            return entry.task
-        if entry.job is None:
-            entry.task = task
-        return task
+        return entry.task
 
     def _ask(self, entry: _Entry, *, now: bool) -> None:
         if entry.job is None:
@@ -263,7 +265,7 @@ class Poller:
                 task = await self._record(entry, self._saw(entry, job, fetched, age))
                 if not task.is_open and not entry.unrecorded:
                     self._on_end(task)
-                self.publish(task, listeners=task is not before)
+                self.publish(task, is_change=task is not before)
         except Exception:
             log.exception("poll_failed", task_id=task.task_id)
             await asyncio.sleep(self._timings.failed)

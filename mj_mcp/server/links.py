@@ -20,7 +20,7 @@ from starlette.routing import Route
 from mj_mcp.errors import MjError, StorageUnavailable
 from mj_mcp.server.identity import caller
 from mj_mcp.settings import Settings, SettingsError
-from mj_mcp.studio import Studio
+from mj_mcp.studio import Call, Studio
 from mj_mcp.tasks import Image, Task
 
 LIFETIME_SECONDS = 3600
@@ -84,7 +84,7 @@ class Links:
 
     async def _picture(self, request: Request, good_for: dict[str, Any]) -> Response:
         """The picture, or that the browser has it already. Where only the head is asked for, no body is sent."""
-        file = await self._studio.file(good_for["sub"], good_for["task"], good_for["index"])
+        file = await self._studio.file(Call(owner=good_for["sub"]), good_for["task"], good_for["index"])
         headers = {**HEADERS, "ETag": f'"{file.sha256}"'}
         if file.sha256 in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)

@@ -27,13 +27,13 @@ def progress_reporter(ctx: Context[Any]) -> OnProgress | None:
     if meta.get("progress_token") is None:
         return None
     studio: Studio = ctx.request_context.lifespan_context.studio
-    shown, result = 0.0, float("-inf")
+    shown, told_at = 0.0, float("-inf")
 
     async def on_progress(task: Task, position: int = 0, /) -> None:
-        nonlocal shown, result
-        if time.monotonic() - result < GAP_SECONDS:
+        nonlocal shown, told_at
+        if time.monotonic() - told_at < GAP_SECONDS:
             return
-        result = time.monotonic()
+        told_at = time.monotonic()
         age = max(0.0, time.time() - (task.claimed_at or task.submitted_at or task.updated_at))
         remaining = studio.remaining(task)
         if remaining is not None:

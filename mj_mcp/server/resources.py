@@ -16,6 +16,7 @@ from mj_mcp.errors import InvalidRequest, MjError, NotReady, TaskNotFound
 from mj_mcp.server.identity import caller
 from mj_mcp.server.render import list_view, task_view
 from mj_mcp.server.tool_call import ToolContext
+from mj_mcp.studio import Call
 
 RECENT = 20
 
@@ -34,7 +35,7 @@ def add_resources(server: MCPServer[ToolContext], context: ToolContext) -> None:
         """One task as it stands."""
         try:
             context.require_key()
-            result = await context.studio.recall(caller().owner, task_id)
+            result = await context.studio.recall(Call(owner=caller().owner), task_id)
         except TaskNotFound as failure:
             raise ResourceNotFoundError(failure.message) from failure
         except MjError as failure:
@@ -46,7 +47,7 @@ def add_resources(server: MCPServer[ToolContext], context: ToolContext) -> None:
         """One full-size original of a finished task."""
         try:
             context.require_key()
-            return (await context.studio.original(caller().owner, task_id, int(index))).data
+            return (await context.studio.original(Call(owner=caller().owner), task_id, int(index))).data
         except (TaskNotFound, InvalidRequest, NotReady, ValueError) as failure:
             raise ResourceNotFoundError(str(failure)) from failure
         except MjError as failure:

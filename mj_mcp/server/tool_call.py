@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, cast
@@ -31,7 +31,7 @@ from mj_mcp.server.progress import progress_reporter
 from mj_mcp.server.render import ERROR_META, SPENDING_TOOLS, Presentation, error_result, task_result
 from mj_mcp.server.schemas import plain
 from mj_mcp.settings import Settings
-from mj_mcp.studio import Result, Studio
+from mj_mcp.studio import Call, Result, Studio
 from mj_mcp.tasks import Image, Task
 
 log = structlog.get_logger("mj_mcp.tools")
@@ -72,6 +72,7 @@ class ToolCall:
     request: Context[Any]
     tool: str
     arguments: dict[str, Any]
+    caller: Call
     warnings: tuple[str, ...] = ()
 
     @property
@@ -79,46 +80,26 @@ class ToolCall:
         """The use cases."""
         return self.context.studio
 
-    @property
-    def owner(self) -> str:
-        """Whose tasks the caller buys and sees."""
-        return caller().owner
-
-    @property
-    def client_name(self) -> str | None:
-        """The name that the client gave in its `clientInfo`."""
-        client = self.request.session.client_params
-        return client.client_info.name if client else None
-
-    def seconds(self, asked: float | None) -> float:
-        """How long this call may block: as asked, as the operator set it, or as its client survives."""
-        set_by_operator = self.context.settings.wait_seconds
-        return next(s for s in (asked, set_by_operator, wait_budget(self.client_name)) if s is not None)
-
     def next_wait(self, task: Task) -> int:
         """How many seconds the next call for this task should wait."""
         return self.context.waits.seconds(
-            self.client_name,
-            self.owner,
+            _client_name(self.request),
+            self.caller.owner,
             task.submission_id,
             remaining=self.studio.remaining(task),
             limit=self.context.settings.wait_seconds,
         )
 
-    async def follow(
-        self,
-        asked: float | None,
-        verb: Callable[..., Awaitable[Result]],
-        *args: Any,  # noqa: ANN401 - the verb's own
-        bought: bool = True,
-        **options: Any,  # noqa: ANN401 - as above
-    ) -> CallToolResult:
-        """Call a verb of the studio that waits for one task, and answer with the task. `bought`: the tool spends."""
-        result = await verb(
-            self.owner, *args, wait_seconds=self.seconds(asked), on_progress=progress_reporter(self.request), **options
-        )
-        if not bought:
-            self.context.waits.came_back(self.owner, result.task.submission_id)
+    def read(self, result: Result) -> CallToolResult:
+        """The answer of a tool that reads one task."""
+        self.context.waits.came_back(self.caller.owner, result.task.submission_id)
+        return self._answer(result, bought=False)
+
+    async def bought(self, submitted: Result) -> CallToolResult:
+        """The answer of a tool that has bought one task: as it stands when it has ended, or the call's time is up."""
+        return self._answer(await self.studio.wait(self.caller, submitted), bought=True)
+
+    def _answer(self, result: Result, *, bought: bool) -> CallToolResult:
         result = result.noting(*self.warnings)
         structlog.contextvars.bind_contextvars(polls=result.polls, waited=round(result.waited, 3))
         again = {"tool": self.tool, "arguments": self.arguments | {"allow_duplicate": True}}
@@ -167,11 +148,27 @@ class CheckedTool(Tool):
             if given.dropped:
                 log.info("host_fields_dropped", fields=sorted(given.dropped))
             warnings = (f"0 was taken as left out for: {', '.join(given.zeros)}.",) if given.zeros else ()
-            call = ToolCall(shared, context, self.name, given.values, warnings)
+            call = ToolCall(
+                shared, context, self.name, given.values, self._caller(shared, context, given.values), warnings
+            )
             result: CallToolResult = await self.fn(call, **given.values)
         except MjError as failure:
             return error_result(failure, spends=spends)
         return result
+
+    def _caller(self, shared: ToolContext, context: Context[ToolContext], values: Mapping[str, Any]) -> Call:
+        """Who calls, and how long it may block: as asked, as the operator set it, or as its client survives."""
+        seconds = 0.0
+        if "wait_seconds" in self.parameters["properties"]:
+            waits = values.get("wait_seconds"), shared.settings.wait_seconds, wait_budget(_client_name(context))
+            seconds = next(wait for wait in waits if wait is not None)
+        return Call(owner=caller().owner, wait_seconds=seconds, on_progress=progress_reporter(context))
+
+
+def _client_name(request: Context[Any]) -> str | None:
+    """The name that the client gave in its `clientInfo`."""
+    client = request.session.client_params
+    return client.client_info.name if client else None
 
 
 def prompt_problems(values: Mapping[str, Any], extra_flags: frozenset[str]) -> Sequence[str]:

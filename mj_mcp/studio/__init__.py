@@ -1,4 +1,4 @@
-"""The use cases: generate, change, recall, list.
+"""The use cases: submit, wait, recall, view, save.
 
 Each verb reads top to bottom and is where the order of side effects is decided: arguments and parent are checked
 first, then `submits.py` buys, then the call waits as long as it may. Knows nothing of MCP, of HTTP or of SQL.
@@ -11,42 +11,28 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import structlog
 
 from mj_mcp.archive.store import Picture
-from mj_mcp.errors import (
-    InvalidRequest,
-    NotReady,
-    StorageUnavailable,
-    TaskNotFound,
-)
-from mj_mcp.events import Listeners, OnProgress
+from mj_mcp.errors import InvalidRequest, NotReady, StorageUnavailable, TaskNotFound
+from mj_mcp.events import Listeners
 from mj_mcp.gallery import Gallery, Shown
-from mj_mcp.gallery.originals import File, image_of
+from mj_mcp.gallery.originals import File, image_of, with_measured
 from mj_mcp.journal import UNREAD, Journal, Page, Usage
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.polling.poller import Poller
 from mj_mcp.prompts import Options, Reference, compile_prompt, references
-from mj_mcp.proxy import (
-    Proxy,
-    Submit,
-    change,
-    check_task_id,
-    imagine,
-    simple_change,
-)
+from mj_mcp.proxy import Proxy, Submit, change, check_task_id, imagine, simple_change
 from mj_mcp.proxy.raising import poll_warnings, raise_unless_accepted, raise_when_polls_fail, seen
-from mj_mcp.studio.call import Deadline
+from mj_mcp.studio.call import ANSWER_SECONDS, Call
 from mj_mcp.studio.several import VIEW_SECONDS, Several
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
 
-log = structlog.get_logger("mj_mcp.studio")
+__all__ = ["Call", "Purchase", "Result", "Studio"]
 
-ANSWER_SECONDS = 3.0
-"""With `wait_seconds=0`: how long the proxy may take to name its task before the answer is `submitting`."""
+log = structlog.get_logger("mj_mcp.studio")
 
 READY_SECONDS = 2.0
 """How long the journal may take to show that it can be read."""
@@ -54,7 +40,7 @@ READY_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a caller is told: the task, whether it is one that was already running, and what the waiting took."""
+    """What a caller is told: the task, whether it is one that was there already, and what the waiting took."""
 
     task: Task
     duplicate: bool = False
@@ -70,8 +56,23 @@ class Result:
         return replace(self, notes=(*self.notes, *notes))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """What a caller allows when it buys."""
+
+    allow_duplicate: bool = False
+    """Buy another, also where the same request is open or new."""
+    allow_multiple: bool = False
+    """Take a prompt that makes several jobs."""
+    extra_flags: frozenset[str] = frozenset()
+    """Names of prompt flags that the operator allows beside the known ones."""
+
+
+PLAIN = Purchase()
+
+
 class Studio:
-    """Everything a caller can ask for. `owner` is the caller's identity; one's tasks are nobody else's."""
+    """Everything a caller can ask for. One owner's tasks are nobody else's."""
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class Studio:
         listeners: Listeners,
         now: Callable[[], float],
     ) -> None:
-        """`now` gives seconds since the epoch; who follows `news` hears of every change of a task."""
+        """`now` gives seconds since the epoch; `listeners` hear of every change of a task."""
         self._journal = journal
         self.listeners = listeners
         self._proxy = proxy
@@ -94,21 +95,10 @@ class Studio:
         self.now = now
         self.several = Several(poller, gallery, self._known)
 
-    # ------------------------------------------------------------------------------------------------ verbs
+    # -------------------------------------------------------------------------------------------------- buying
 
-    async def generate(
-        self,
-        owner: str,
-        prompt: str,
-        options: Options,
-        *,
-        allow_multiple: bool = False,
-        allow_duplicate: bool = False,
-        extra_flags: frozenset[str] = frozenset(),
-        wait_seconds: float,
-        on_progress: OnProgress | None = None,
-    ) -> Result:
-        """Make pictures from a prompt. `extra_flags`: names of prompt flags that the operator allows beside the known.
+    async def imagine(self, call: Call, prompt: str, options: Options, purchase: Purchase = PLAIN) -> Result:
+        """Buy pictures from a prompt: the task once the proxy has answered, or the call's time is up.
 
         Raises:
             NotReady, TaskNotFound, ImageUnavailable: a picture of ours cannot be used as a reference.
@@ -116,77 +106,100 @@ class Studio:
             PromptRefused, Rejected, Unauthorized, UpstreamUnreachable: the proxy did not take it.
             Unconfirmed: it may have been charged.
         """
-        wait = Deadline(wait_seconds)
-        check = partial(compile_prompt, prompt, options, allow_multiple=allow_multiple, extra_flags=extra_flags)
+        check = partial(
+            compile_prompt,
+            prompt,
+            options,
+            allow_multiple=purchase.allow_multiple,
+            extra_flags=purchase.extra_flags,
+        )
         compiled = check()
         if ours := references(options):
-            compiled = check(links={reference.text: await self._link(owner, reference) for reference in ours})
+            compiled = check(links={reference.text: await self._link(call.owner, reference) for reference in ours})
         # The row has our own names of pictures, not their links, which are signed anew every hour.
-        task = self._intend(owner, Kind.IMAGINE, prompt=compiled.key, warnings=compiled.warnings)
-        return await self._buy(task, imagine(compiled.text), allow_duplicate, wait, on_progress)
+        task = replace(self._new(call, Kind.IMAGINE), prompt=compiled.key, warnings=compiled.warnings)
+        return await self.submit(call, task, imagine(compiled.text), purchase)
 
     async def change(
         self,
-        owner: str,
+        call: Call,
         kind: Kind,
         handle: str,
         index: int | None,
+        purchase: Purchase = PLAIN,
         *,
         shorthand: bool = False,
-        allow_duplicate: bool = False,
-        wait_seconds: float,
-        on_progress: OnProgress | None = None,
     ) -> Result:
-        """Upscale, vary or reroll a finished task; `shorthand` sends it as a simple-change.
+        """Buy an upscale, a variation or a reroll of a finished task; `shorthand` sends it as a simple-change.
 
         Raises:
             NotReady: the parent is not finished.
             TaskNotFound: nobody knows the parent.
-            MjError: as `generate`.
+            MjError: as `imagine`.
         """
-        wait = Deadline(wait_seconds)
-        parent = await self._parent(owner, handle, wait)
+        parent = await self._parent(call, handle)
         parent_id = parent.task_id or ""
-        task = self._intend(owner, kind, prompt=parent.prompt, parent_id=parent_id, index=index)
+        task = replace(self._new(call, kind), prompt=parent.prompt, parent_id=parent_id, index=index)
         request = (simple_change if shorthand else change)(kind, parent_id, index)
-        return await self._buy(task, request, allow_duplicate, wait, on_progress)
+        return await self.submit(call, task, request, purchase)
 
-    async def recall(
-        self,
-        owner: str,
-        handle: str,
-        *,
-        wait_seconds: float = 0,
-        picture: bool = False,
-        on_progress: OnProgress | None = None,
-    ) -> Result:
-        """The task with this id as it stands, after waiting up to `wait_seconds` for its end.
+    async def submit(self, call: Call, task: Task, request: Submit, purchase: Purchase) -> Result:
+        """Buy what `request` asks for, once; `task` becomes its row. Returns and raises as `imagine`."""
+        claim, task, polls = await self._submits.submit(
+            task,
+            request,
+            allow_duplicate=purchase.allow_duplicate,
+            until=max(call.until_answered, call.until_polled),
+            answer_by=call.until_answered,
+            queue=call.wait_seconds > 0,
+            on_progress=call.on_progress,
+        )
+        raise_unless_accepted(task)
+        ended = None if claim.is_new or task.is_open else self.now() - (task.finished_at or task.updated_at)
+        return Result(task, duplicate=not claim.is_new, finished_ago=ended, polls=polls, waited=call.waited)
+
+    async def wait(self, call: Call, submitted: Result) -> Result:
+        """The same task at its end, with its pictures, or as it stands when the call's time is up.
+
+        Raises:
+            MjError: what became of the submit, where it was not accepted.
+        """
+        task, polls = submitted.task, submitted.polls
+        if call.wait_seconds:
+            task, polls = await self._poller.wait(task, call.until, on_progress=call.on_progress)
+            raise_unless_accepted(task)
+        notes = poll_warnings(task, self._poller.trouble(task))
+        task, shown = await self._show(call, task)
+        return replace(submitted, task=task, notes=notes, shown=shown, polls=polls, waited=call.waited)
+
+    # ------------------------------------------------------------------------------------------------- reading
+
+    async def recall(self, call: Call, handle: str, *, picture: bool = False) -> Result:
+        """The task with this id as it stands, after waiting for its end as long as the call may.
 
         Raises:
             TaskNotFound: neither the journal nor the proxy knows the id.
-            UpstreamError, UpstreamUnreachable, Unauthorized: looks keep failing; the task stays open.
+            UpstreamError, UpstreamUnreachable, Unauthorized: polls keep failing; the task stays open.
             MjError: the refusal itself, when the id is that of a refused submit.
         """
-        wait = Deadline(wait_seconds)
-        known = await self._journal.find(handle, owner)
-        task = known or await self._adopt(owner, handle, wait_seconds)
+        known = await self._journal.find(handle, call.owner)
+        task = known or await self._adopt(call, handle)
         polls = 0
-        if task.is_moving and (known or wait_seconds):
+        if task.is_moving and (known or call.wait_seconds):
             task, polls = await self._poller.wait(
                 task,
-                wait.until_one_poll,
+                call.until_polled,
                 poll_now=known is not None,
-                one_poll=not wait_seconds,
-                on_progress=on_progress,
+                one_poll=not call.wait_seconds,
+                on_progress=call.on_progress,
             )
             raise_when_polls_fail(task, self._poller.trouble(task))
         if known is not None and UNREAD in known.warnings:
-            task = warn(task, UNREAD)  # also where a look has shown more since
+            task = warn(task, UNREAD)  # also where a poll has shown more since
         if task.status is Status.REFUSED:
             raise_unless_accepted(task)
-        task, shown = await self._show(task, wait) if picture else (task, None)
-        present = await self._gallery.present(task)
-        return Result(present, shown=shown, polls=polls, waited=wait.passed)
+        task, shown = await self._show(call, task) if picture else (task, None)
+        return Result(await self._gallery.present(task), shown=shown, polls=polls, waited=call.waited)
 
     def remaining(self, task: Task) -> float | None:
         """Seconds until an open task is usually done; None when nobody can tell."""
@@ -221,132 +234,101 @@ class Studio:
         """What the owner used, counted as the limits count; on this machine alone, what the account used."""
         return await self._journal.usage(None if owner == LOCAL_OWNER else owner, self._submits.limits)
 
-    async def view(self, owner: str, handle: str, index: int, max_edge: int) -> tuple[Task, Rendered]:
+    async def view(self, call: Call, handle: str, index: int, max_edge: int) -> tuple[Task, Rendered]:
         """One picture of a finished task, large enough to judge.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable, TaskNotFound.
         """
-        task = (await self.recall(owner, handle)).task
+        task = (await self.recall(call, handle)).task
         return task, await self._gallery.view(task, index, max_edge)
 
-    async def view_sheet(self, owner: str, handle: str) -> Result:
+    async def view_sheet(self, call: Call, handle: str) -> Result:
         """All pictures of a finished task on one sheet.
 
         Raises:
             NotReady, InvalidRequest, TaskNotFound.
         """
-        task = (await self.recall(owner, handle)).task
+        task = (await self.recall(call, handle)).task
         image_of(task, task.images[0].index if task.images else 1)
         return Result(task, shown=await self._gallery.show(task, VIEW_SECONDS))
 
-    async def original(self, owner: str, handle: str, index: int) -> Picture:
+    async def original(self, call: Call, handle: str, index: int) -> Picture:
         """One original of a finished task.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable, TaskNotFound.
         """
-        return await self._gallery.original((await self.recall(owner, handle)).task, index)
+        return await self._gallery.original((await self.recall(call, handle)).task, index)
 
-    async def file(self, owner: str, handle: str, index: int) -> File:
+    async def file(self, call: Call, handle: str, index: int) -> File:
         """The same, to be sent: as a file wherever one is kept. Raises as `original`."""
-        return await self._gallery.file((await self.recall(owner, handle)).task, index)
+        return await self._gallery.file((await self.recall(call, handle)).task, index)
 
     async def save(
-        self, owner: str, handle: str, indexes: Sequence[int] | None, folder: str | None, name: str | None = None
+        self, call: Call, handle: str, indexes: Sequence[int] | None, folder: str | None, name: str | None = None
     ) -> tuple[Task, list[SavedFile]]:
         """The originals of a finished task as files in the output folder, called by the task's id or `name`.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable, TaskNotFound.
         """
-        task = (await self.recall(owner, handle)).task
+        task = (await self.recall(call, handle)).task
         return task, await self._gallery.save(task, indexes, folder, name)
 
-    async def _show(self, task: Task, wait: Deadline) -> tuple[Task, Shown | None]:
+    async def _show(self, call: Call, task: Task) -> tuple[Task, Shown | None]:
         """The task's sheet, in what is left of the call's time; and the task with what was measured for it."""
         if task.status is not Status.SUCCEEDED:
             return task, None
-        shown = await self._gallery.show(task, wait.left_for_sheet)
-        if any(image.media_type is None for image in task.images):
-            measured = await self._journal.find(task.submission_id, task.owner)
-            task = measured if measured is not None and not measured.is_open else task
-        return task, shown
+        shown = await self._gallery.show(task, call.left_for_sheet)
+        return with_measured(task, shown.images), shown
 
-    # ------------------------------------------------------------------------------------------- buying
+    # ------------------------------------------------------------------------------------------- what it takes
 
     async def _link(self, owner: str, reference: Reference) -> str:
         """The proxy's own link to a picture of ours, which the proxy can fetch while it lives."""
-        task = (await self.recall(owner, reference.handle)).task
+        task = (await self.recall(Call(owner=owner), reference.handle)).task
         return await self._gallery.living_link(task, reference.index)
 
-    def _intend(self, owner: str, kind: Kind, **request: Any) -> Task:  # noqa: ANN401 - fields of Task
+    def _new(self, call: Call, kind: Kind) -> Task:
+        """The row of a new request."""
         now = self.now()
         return Task(
-            submission_id=f"sub_{uuid.uuid4().hex}",
+            submission_id=_new_id(),
             status=Status.SUBMITTING,
-            owner=owner,
+            owner=call.owner,
             kind=kind,
             submitted_at=now,
             updated_at=now,
-            **request,
         )
 
-    async def _buy(
-        self, task: Task, request: Submit, allow_duplicate: bool, wait: Deadline, on_progress: OnProgress | None
-    ) -> Result:
-        patience = wait.until if wait.seconds else wait.began + ANSWER_SECONDS
-        claim, task, polls = await self._submits.submit(
-            task,
-            request,
-            allow_duplicate=allow_duplicate,
-            until=max(patience, wait.until_one_poll),
-            answer_by=patience,
-            queue=wait.seconds > 0,
-            on_progress=on_progress,
-        )
-        raise_unless_accepted(task)
-        if wait.seconds:
-            task, polls = await self._poller.wait(task, wait.until, on_progress=on_progress)
-        task, shown = await self._show(task, wait)
-        ended = None if claim.is_new or task.is_open else self.now() - (task.finished_at or task.updated_at)
-        return Result(
-            task,
-            duplicate=not claim.is_new,
-            finished_ago=ended,
-            notes=poll_warnings(task, self._poller.trouble(task)),
-            shown=shown,
-            polls=polls,
-            waited=wait.passed,
-        )
-
-    # ---------------------------------------------------------------------------------------------- parents
-
-    async def _parent(self, owner: str, handle: str, wait: Deadline) -> Task:
-        task = await self._known(owner, handle, wait.seconds)
+    async def _parent(self, call: Call, handle: str) -> Task:
+        task = await self._known(call, handle)
         if task.is_moving:
-            task, _ = await self._poller.wait(task, wait.until_one_poll, poll_now=True, one_poll=True)
+            task, _ = await self._poller.wait(task, call.until_polled, poll_now=True, one_poll=True)
         if task.is_open:
             raise NotReady(f"task {task.handle} is {task.status}: nothing can be made from it until it has succeeded")
         if task.status is not Status.SUCCEEDED:
             raise InvalidRequest("task_id", handle, f"a task that has succeeded; this one is {task.status}")
         return task
 
-    async def _known(self, owner: str, handle: str, seconds: float) -> Task:
-        return await self._journal.find(handle, owner) or await self._adopt(owner, handle, seconds)
+    async def _known(self, call: Call, handle: str) -> Task:
+        return await self._journal.find(handle, call.owner) or await self._adopt(call, handle)
 
-    async def _adopt(self, owner: str, handle: str, seconds: float) -> Task:
-        """A task that the journal has never seen: looked up once at the proxy, and from then on ours to watch."""
+    async def _adopt(self, call: Call, handle: str) -> Task:
+        """A task that the journal has never seen: fetched once from the proxy, and from then on ours to poll."""
         task_id = check_task_id(handle)
         # Whose a task is that nobody here bought cannot be told: among several callers, it is nobody's.
-        if task_id.startswith("sub_") or owner != LOCAL_OWNER:
+        if task_id.startswith("sub_") or call.owner != LOCAL_OWNER:
             raise TaskNotFound(f"no task {task_id} is known here")
-        fetched = seen(task_id, await self._proxy.fetch(task_id, seconds=seconds or ANSWER_SECONDS))
+        fetched = seen(task_id, await self._proxy.fetch(task_id, seconds=call.wait_seconds or ANSWER_SECONDS))
         now = self.now()
-        blank = Task(
-            submission_id=f"sub_{uuid.uuid4().hex}", status=Status.QUEUED, task_id=task_id, owner=owner, updated_at=now
-        )
+        blank = Task(submission_id=_new_id(), status=Status.QUEUED, task_id=task_id, owner=call.owner, updated_at=now)
         adopted = await self._journal.adopt(merge(blank, fetched, now))
         self._poller.follow(adopted)
         self._poller.publish(adopted)
         return adopted
+
+
+def _new_id() -> str:
+    return f"sub_{uuid.uuid4().hex}"

@@ -1,4 +1,4 @@
-"""How long one call may take, counted from its beginning on the event loop's clock.
+"""Who calls, and how long the call may take, counted from its beginning on the event loop's clock.
 
 Owns what is added to the time that a caller gave. Knows nothing of what the time is used for.
 """
@@ -6,34 +6,55 @@ Owns what is added to the time that a caller gave. Knows nothing of what the tim
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
+
+from mj_mcp.events import OnProgress
+from mj_mcp.tasks import LOCAL_OWNER
 
 ONE_POLL_SECONDS = 0.7
-"""How long a call with `wait_seconds=0` lets a fresh look take before it answers with the last one."""
+"""How long a call with `wait_seconds=0` lets one poll take before it answers with the last one."""
+
+ANSWER_SECONDS = 3.0
+"""With `wait_seconds=0`: how long the proxy may take to name its task before the answer is `submitting`."""
 
 SHEET_SECONDS = 0.5
 """How long beyond its time a call may wait for the sheet: what is left of a second is for a busy machine."""
 
 
-class Deadline:
-    """The end of a call that began now and may take so many seconds."""
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
-    def __init__(self, seconds: float) -> None:
-        self._clock = asyncio.get_running_loop().time
-        self.seconds = seconds
-        self.began = self._clock()
-        self.until = self.began + seconds
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call: whose tasks it sees and buys, how long it may wait, and who is told of its progress."""
+
+    owner: str = LOCAL_OWNER
+    wait_seconds: float = 0.0
+    on_progress: OnProgress | None = None
+    began: float = field(default_factory=_now)
 
     @property
-    def until_one_poll(self) -> float:
-        """The end, or a little later where the call does not wait: time for one look."""
+    def until(self) -> float:
+        """When the call's time is up."""
+        return self.began + self.wait_seconds
+
+    @property
+    def until_polled(self) -> float:
+        """The same, or a little later where the call does not wait: time for one poll."""
         return max(self.until, self.began + ONE_POLL_SECONDS)
 
     @property
-    def passed(self) -> float:
+    def until_answered(self) -> float:
+        """The same, or a little later where the call does not wait: time for the proxy's answer to a submit."""
+        return self.until if self.wait_seconds else self.began + ANSWER_SECONDS
+
+    @property
+    def waited(self) -> float:
         """Seconds since the call began."""
-        return self._clock() - self.began
+        return _now() - self.began
 
     @property
     def left_for_sheet(self) -> float:
         """Seconds that the making of a sheet may still take."""
-        return max(0.0, self.until + SHEET_SECONDS - self._clock())
+        return max(0.0, self.until + SHEET_SECONDS - _now())

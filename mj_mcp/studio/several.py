@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from string import ascii_uppercase
 
 from mj_mcp.errors import TaskNotFound
-from mj_mcp.events import OnProgress
 from mj_mcp.gallery import Gallery, Labelled, Shown
 from mj_mcp.gallery.originals import image_of
 from mj_mcp.polling.poller import Poller
-from mj_mcp.studio.call import SHEET_SECONDS, Deadline
+from mj_mcp.studio.call import SHEET_SECONDS, Call
 from mj_mcp.tasks import Status, Task
 
 VIEW_SECONDS = 22.0
@@ -46,27 +45,25 @@ class Compared:
 
 
 class Several:
-    """The verbs for several tasks. `known` finds or adopts a task; `recall` looks at it, too."""
+    """The verbs for several tasks."""
 
     def __init__(
         self,
         poller: Poller,
         gallery: Gallery,
-        known: Callable[[str, str, float], Awaitable[Task]],
+        known: Callable[[Call, str], Awaitable[Task]],
     ) -> None:
-        """`known(owner, handle, seconds)` raises `TaskNotFound` where nobody knows the task."""
+        """`known` raises `TaskNotFound` where nobody knows the task."""
         self._poller = poller
         self._gallery = gallery
         self._known = known
 
     async def wait_for_all(
         self,
-        owner: str,
+        call: Call,
         handles: Sequence[str],
         *,
         until_any: bool = False,
-        wait_seconds: float,
-        on_progress: OnProgress | None = None,
     ) -> Awaited:
         """Wait until all of these tasks (with `until_any`: one of them) have ended, or time is up.
 
@@ -74,23 +71,20 @@ class Several:
             InvalidRequest: an id that can be no task's.
             UpstreamError, UpstreamUnreachable, Unauthorized: an id had to be looked up at the proxy, and that failed.
         """
-        wait = Deadline(wait_seconds)
-        found = await asyncio.gather(*(self._found(owner, handle, wait_seconds) for handle in handles))
+        found = await asyncio.gather(*(self._found(call, handle) for handle in handles))
         tasks = {task.submission_id: task for task in found if task is not None}
         if not (until_any and any(not task.is_moving for task in tasks.values())):
-            tasks = await self._attend(
-                tasks, wait.until_one_poll, one_poll=not wait_seconds, until_any=until_any, on_progress=on_progress
-            )
+            tasks = await self._attend(call, tasks, until_any=until_any)
         finished = [task for task in tasks.values() if task.status is Status.SUCCEEDED and task.images]
         groups = overview(finished)
         letters = {group[0].task.submission_id: group[0].label[0] for group in groups}
         shown = None
         if groups:
-            shown = await self._gallery.together(groups, max(wait.left_for_sheet, SHEET_SECONDS))
+            shown = await self._gallery.together(groups, max(call.left_for_sheet, SHEET_SECONDS))
         unknown = tuple(handle for handle, task in zip(handles, found, strict=True) if task is None)
-        return Awaited(tuple(tasks.values()), unknown, letters, shown, wait.passed)
+        return Awaited(tuple(tasks.values()), unknown, letters, shown, call.waited)
 
-    async def compare(self, owner: str, pictures: Sequence[tuple[str, int]]) -> Compared:
+    async def compare(self, call: Call, pictures: Sequence[tuple[str, int]]) -> Compared:
         """Pictures of finished tasks, each by its task's id and its index, on one sheet.
 
         Raises:
@@ -98,23 +92,27 @@ class Several:
         """
         chosen = []
         for (handle, index), label in zip(pictures, ascii_uppercase, strict=False):
-            task = await self._known(owner, handle, 0)
+            task = await self._known(call, handle)
             chosen.append(Labelled(label, task, image_of(task, index).index))
         return Compared(tuple(chosen), await self._gallery.together([chosen], VIEW_SECONDS))
 
-    async def _found(self, owner: str, handle: str, seconds: float) -> Task | None:
+    async def _found(self, call: Call, handle: str) -> Task | None:
         try:
-            return await self._known(owner, handle, seconds)
+            return await self._known(call, handle)
         except TaskNotFound:
             return None
 
-    async def _attend(
-        self, tasks: dict[str, Task], until: float, *, one_poll: bool, until_any: bool, on_progress: OnProgress | None
-    ) -> dict[str, Task]:
+    async def _attend(self, call: Call, tasks: dict[str, Task], *, until_any: bool) -> dict[str, Task]:
         """The tasks as they stand when all (one) of those that move have ended, or time is up."""
         waits = {
             sid: asyncio.create_task(
-                self._poller.wait(task, until, poll_now=True, one_poll=one_poll, on_progress=on_progress)
+                self._poller.wait(
+                    task,
+                    call.until_polled,
+                    poll_now=True,
+                    one_poll=not call.wait_seconds,
+                    on_progress=call.on_progress,
+                )
             )
             for sid, task in tasks.items()
             if task.is_moving

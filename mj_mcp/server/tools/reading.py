@@ -12,7 +12,6 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from mj_mcp.errors import InvalidRequest
-from mj_mcp.server.progress import progress_reporter
 from mj_mcp.server.render import list_result, usage_result, wait_result
 from mj_mcp.server.shapes import TaskListView, TaskView, UsageView, WaitView
 from mj_mcp.server.tool_call import ToolCall
@@ -35,7 +34,7 @@ async def get_task(
     include_image: Annotated[bool, Field(description="false leaves the pictures out.")] = True,
 ) -> Annotated[CallToolResult, TaskView]:
     """How a task stands, after waiting for its end, and its pictures once there are any. Free."""
-    return await call.follow(wait_seconds, call.studio.recall, task_id, picture=include_image, bought=False)
+    return call.read(await call.studio.recall(call.caller, task_id, picture=include_image))
 
 
 async def wait_for_tasks(
@@ -51,16 +50,10 @@ async def wait_for_tasks(
         problems.append(f"`task_ids` must be 1 to {MOST_TASKS} ids (got {len(handles)}).")
     _check_choice(problems, "until", until, ("all", "any"))
     _raise(problems)
-    awaited = await call.studio.several.wait_for_all(
-        call.owner,
-        handles,
-        until_any=until == "any",
-        wait_seconds=call.seconds(wait_seconds),
-        on_progress=progress_reporter(call.request),
-    )
+    awaited = await call.studio.several.wait_for_all(call.caller, handles, until_any=until == "any")
     structlog.contextvars.bind_contextvars(waited=round(awaited.waited, 3))
     for task in awaited.tasks:
-        call.context.waits.came_back(call.owner, task.submission_id)
+        call.context.waits.came_back(call.caller.owner, task.submission_id)
     waits = [call.next_wait(task) for task in awaited.tasks if task.is_moving]
     return wait_result(awaited, call.studio.remaining, call.context.presentation(max(waits, default=1)))
 
@@ -78,13 +71,13 @@ async def list_tasks(
     moment = _moment(problems, since, call.studio.now())
     _raise(problems)
     wanted = Status(status) if status else None
-    page = await call.studio.list_tasks(call.owner, wanted, limit, cursor, since=moment)
+    page = await call.studio.list_tasks(call.caller.owner, wanted, limit, cursor, since=moment)
     return list_result(page, call.studio.remaining)
 
 
 async def get_usage(call: ToolCall) -> Annotated[CallToolResult, UsageView]:
     """Jobs today and in 7 days by kind, what is open, and what the limits leave. Free."""
-    return usage_result(await call.studio.usage(call.owner))
+    return usage_result(await call.studio.usage(call.caller.owner))
 
 
 def _check_choice(problems: list[str], name: str, value: str | None, choices: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from mj_mcp.errors import InvalidRequest
 from mj_mcp.prompts import Options
 from mj_mcp.server.tool_call import ToolCall
 from mj_mcp.server.tools.types import LIMITS, AllowDuplicate, Index, ParentId, TaskAnswer, WaitSeconds
+from mj_mcp.studio import Purchase
 from mj_mcp.tasks import Kind
 
 
@@ -76,15 +77,12 @@ async def generate_image(
         omni_reference=omni_reference,
         omni_weight=omni_weight,
     )
-    return await call.follow(
-        wait_seconds,
-        call.studio.generate,
-        prompt,
-        options,
-        allow_multiple=allow_multiple,
+    purchase = Purchase(
         allow_duplicate=allow_duplicate,
+        allow_multiple=allow_multiple,
         extra_flags=call.context.settings.extra_flags,
     )
+    return await call.bought(await call.studio.imagine(call.caller, prompt, options, purchase))
 
 
 async def upscale_image(
@@ -95,7 +93,7 @@ async def upscale_image(
     allow_duplicate: AllowDuplicate = False,
 ) -> TaskAnswer:
     """Make one picture of a finished grid large. Costs money."""
-    return await _change(call, Kind.UPSCALE, task_id, index, wait_seconds, allow_duplicate)
+    return await _change(call, Kind.UPSCALE, task_id, index, allow_duplicate)
 
 
 async def vary_image(
@@ -106,14 +104,17 @@ async def vary_image(
     allow_duplicate: AllowDuplicate = False,
 ) -> TaskAnswer:
     """Draw a new grid of pictures like one of a finished grid. Costs money."""
-    return await _change(call, Kind.VARIATION, task_id, index, wait_seconds, allow_duplicate)
+    return await _change(call, Kind.VARIATION, task_id, index, allow_duplicate)
 
 
 async def reroll(
-    call: ToolCall, task_id: ParentId, wait_seconds: WaitSeconds = None, allow_duplicate: AllowDuplicate = False
+    call: ToolCall,
+    task_id: ParentId,
+    wait_seconds: WaitSeconds = None,
+    allow_duplicate: AllowDuplicate = False,
 ) -> TaskAnswer:
     """Draw a finished task's grid anew from the same prompt. Costs money."""
-    return await _change(call, Kind.REROLL, task_id, None, wait_seconds, allow_duplicate)
+    return await _change(call, Kind.REROLL, task_id, None, allow_duplicate)
 
 
 async def simple_change(
@@ -124,28 +125,14 @@ async def simple_change(
 ) -> TaskAnswer:
     """Upscale, vary or reroll by shorthand. Costs money."""
     kind, task_id, index = _read_shorthand(content)
-    return await _change(call, kind, task_id, index, wait_seconds, allow_duplicate, shorthand=True)
+    return await _change(call, kind, task_id, index, allow_duplicate, shorthand=True)
 
 
 async def _change(
-    call: ToolCall,
-    kind: Kind,
-    task_id: str,
-    index: int | None,
-    wait_seconds: float | None,
-    allow_duplicate: bool,
-    *,
-    shorthand: bool = False,
+    call: ToolCall, kind: Kind, task_id: str, index: int | None, allow_duplicate: bool, *, shorthand: bool = False
 ) -> CallToolResult:
-    return await call.follow(
-        wait_seconds,
-        call.studio.change,
-        kind,
-        task_id,
-        index,
-        shorthand=shorthand,
-        allow_duplicate=allow_duplicate,
-    )
+    purchase = Purchase(allow_duplicate=allow_duplicate)
+    return await call.bought(await call.studio.change(call.caller, kind, task_id, index, purchase, shorthand=shorthand))
 
 
 _LETTERS = {"U": Kind.UPSCALE, "V": Kind.VARIATION}

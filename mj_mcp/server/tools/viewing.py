@@ -32,12 +32,12 @@ async def view_image(
     if compare:
         if task_id is not None or index is not None:
             raise InvalidRequest.because("Give either `task_id` (with `index`) or `compare`, not both.")
-        return compared_result(await call.studio.several.compare(call.owner, _references(compare)))
+        return compared_result(await call.studio.several.compare(call.caller, _references(compare)))
     if task_id is None:
         raise InvalidRequest.because("`task_id` must be given, or `compare` with several TASK_ID#INDEX.")
     if index is None:
-        return sheet_result(await call.studio.view_sheet(call.owner, task_id))
-    task, picture = await call.studio.view(call.owner, task_id, index, max_edge)
+        return sheet_result(await call.studio.view_sheet(call.caller, task_id))
+    task, picture = await call.studio.view(call.caller, task_id, index, max_edge)
     return picture_result(task, index, picture)
 
 
@@ -51,7 +51,7 @@ async def save_images(
     ] = None,
 ) -> Annotated[CallToolResult, FilesView]:
     """Save a finished task's full-size pictures on this machine; returns their paths. Free."""
-    task, files = await call.studio.save(call.owner, task_id, indexes, folder, name)
+    task, files = await call.studio.save(call.caller, task_id, indexes, folder, name)
     return files_result(task, files)
 
 
