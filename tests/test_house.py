@@ -169,7 +169,7 @@ MAX_FUNCTION_LINES = 40
 # within the limit leaves the list.
 LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {
-    "server.tools.spending:generate_image": 71,  # its arguments are the published ones
+    "server.tools.spending:generate_image": 68,  # its arguments are the published ones
 }
 
 

@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 import anyio
 import pytest
@@ -14,11 +13,12 @@ from conftest import Caller
 
 from mj_mcp.app import open_studio
 from mj_mcp.errors import Busy, TaskNotFound
+from mj_mcp.events import OnProgress
 from mj_mcp.journal.protocol import KEPT_SECONDS
 from mj_mcp.prompts import Options
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
-from mj_mcp.studio import Call, Result, Studio
+from mj_mcp.studio import Call, Purchase, Result, Studio
 from mj_mcp.tasks import Status, Task
 
 pytestmark = pytest.mark.anyio
@@ -110,9 +110,19 @@ async def test_a_call_that_is_cancelled_in_the_queue_leaves_it(sim: Simulator, s
 SettingsFor = Callable[..., Settings]
 
 
-async def buy(studio: Studio, owner: str, prompt: str, wait_seconds: float = PATIENCE, **more: Any) -> Result:
-    call = Call(owner=owner, wait_seconds=wait_seconds, **more)
-    return await studio.wait(call, await studio.imagine(call, prompt, Options()))
+async def buy(
+    studio: Studio,
+    owner: str,
+    prompt: str,
+    wait_seconds: float = PATIENCE,
+    *,
+    allow_duplicate: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Result:
+    call = Call(owner=owner, wait_seconds=wait_seconds, on_progress=on_progress)
+    return await studio.wait(
+        call, await studio.imagine(call, prompt, Options(), Purchase(allow_duplicate=allow_duplicate))
+    )
 
 
 async def succeeded(studio: Studio, owner: str, task: Task) -> None:
