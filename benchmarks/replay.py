@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, Timings
+from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, PollTimings
 from mj_mcp.tasks import Image, Kind, Observation, Status, Task
 
 POLL = 5.0
@@ -76,7 +76,7 @@ class Replay:
 
     def run(self) -> list[Seen]:
         """What each job took, waited and cost, in the order of the claims."""
-        self.jobs = OpenJobs(self.poll, Timings(idle=math.inf))
+        self.jobs = OpenJobs(self.poll, PollTimings(idle=math.inf))
         numbers = iter(range(sum(map(len, self.waves))))
         self.coming = deque(deque((next(numbers), seconds) for seconds in wave) for wave in self.waves)
         self.submit()

@@ -7,68 +7,114 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
-from mj_mcp.archive.bucket import open_bucket
-from mj_mcp.archive.store import Store
+from mj_mcp.archive.bucket import READ_SECONDS, WRITE_SECONDS, open_bucket
+from mj_mcp.archive.store import RETRY_SECONDS, Store
 from mj_mcp.egress import read_tunnel
 from mj_mcp.events import Ended, Listeners, Observer, Opened, ignore
 from mj_mcp.gallery import Gallery
+from mj_mcp.gallery.originals import PICTURES_SECONDS
+from mj_mcp.gallery.sheets import TRY_AGAIN_SECONDS
 from mj_mcp.journal import Journal, Limits, open_journal
 from mj_mcp.logs import redactor
 from mj_mcp.pictures import PictureClient, PictureWorkers
-from mj_mcp.polling.open_jobs import Timings
+from mj_mcp.pictures.fetch import STALL_SECONDS
+from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.polling.poller import Poller
 from mj_mcp.proxy import Proxy
+from mj_mcp.proxy.client import SUBMIT_SECONDS
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
 from mj_mcp.settlement import Settlement
 from mj_mcp.studio import Studio
+from mj_mcp.studio.call import ANSWER_SECONDS
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Task
 
-GRACE_SECONDS = 20.0
-"""How long a stop waits for the answers to POSTs in flight, so that they are recorded."""
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """What only a test changes, in seconds. Each default is the constant of the room that uses it."""
+
+    polling: PollTimings = field(default_factory=PollTimings)
+    submit: float = SUBMIT_SECONDS
+    answer: float = ANSWER_SECONDS
+    pictures: float = PICTURES_SECONDS
+    stalled_picture: float = STALL_SECONDS
+    sheet_again: float = TRY_AGAIN_SECONDS
+    upload_again: float = RETRY_SECONDS
+    bucket_read: float = READ_SECONDS
+    bucket_write: float = WRITE_SECONDS
+    grace: float = 20.0
+    """How long a stop waits for the answers to POSTs in flight, so that they are recorded."""
+
+
+DEFAULT_TIMINGS = Timings()
 
 
 @asynccontextmanager
 async def open_studio(
-    settings: Settings, observe: Observer = ignore, timings: Timings | None = None
+    settings: Settings,
+    observe: Observer = ignore,
+    timings: Timings = DEFAULT_TIMINGS,
+    *,
+    now: Callable[[], float] = time.time,
+    journal: Journal | None = None,
 ) -> AsyncIterator[Studio]:
-    """A studio that works, until the block ends; `observe` is told of what operators count."""
+    """A studio that works, until the block ends; `observe` is told of what operators count.
+
+    `now` gives seconds since the epoch; `journal` is used instead of the one of the settings.
+    """
     async with AsyncExitStack() as stack:
-        journal, proxy = await stack.enter_async_context(_open_edges(settings))
+        rows, proxy = await stack.enter_async_context(_open_edges(settings, timings, journal or _journal(settings)))
         listeners = Listeners()
-        gallery = await stack.enter_async_context(_open_gallery(settings, journal, proxy, listeners))
+        gallery = await stack.enter_async_context(
+            _open_gallery(settings, timings, rows, proxy, listeners=listeners, now=now)
+        )
 
         def on_end(task: Task) -> None:
             observe(Ended(task))
             gallery.keep(task)
 
         poller = Poller(
-            journal,
+            rows,
             proxy,
             poll_seconds=settings.poll_seconds,
             polls_per_second=settings.max_polls_per_second,
-            now=time.time,
+            now=now,
             on_end=on_end,
             notify=listeners.notify,
-            timings=timings or Timings(),
+            timings=timings.polling,
         )
         observe(Opened(poller.load))
         stack.push_async_callback(_stop, asyncio.create_task(poller.run()))
         stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
-        submits = Submits(journal, proxy, poller, limits=_limits(settings), now=time.time, observe=observe)
-        stack.push_async_callback(submits.drain, GRACE_SECONDS)
-        yield Studio(journal, proxy, poller, submits, gallery, listeners=listeners, now=time.time)
+        submits = Submits(rows, proxy, poller, limits=_limits(settings), now=now, observe=observe)
+        stack.push_async_callback(submits.drain, timings.grace)
+        yield Studio(
+            rows,
+            proxy,
+            poller,
+            submits,
+            gallery,
+            listeners=listeners,
+            now=now,
+            answer_seconds=timings.answer,
+        )
 
 
 @asynccontextmanager
 async def open_settlement(settings: Settings) -> AsyncIterator[Settlement]:
     """The records for a person at the machine: nothing is watched, and no running server is disturbed."""
-    async with _open_edges(settings) as (journal, proxy):
+    async with _open_edges(settings, DEFAULT_TIMINGS, _journal(settings)) as (journal, proxy):
         yield Settlement(journal, proxy, now=time.time)
+
+
+def _journal(settings: Settings) -> Journal:
+    return open_journal(settings.database_url.get_secret_value(), settings.data_dir, settings.account)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -82,40 +128,64 @@ def _limits(settings: Settings) -> Limits:
 
 @asynccontextmanager
 async def _open_gallery(
-    settings: Settings, journal: Journal, proxy: Proxy, listeners: Listeners
+    settings: Settings,
+    timings: Timings,
+    journal: Journal,
+    proxy: Proxy,
+    *,
+    listeners: Listeners,
+    now: Callable[[], float],
 ) -> AsyncIterator[Gallery]:
     async with AsyncExitStack() as stack:
         workers = await stack.enter_async_context(PictureWorkers(settings.image_format))
-        client = PictureClient(settings.base_url, settings.image_hosts or None, tunnel_for=read_tunnel)
+        client = PictureClient(
+            settings.base_url,
+            settings.image_hosts or None,
+            stall_seconds=timings.stalled_picture,
+            tunnel_for=read_tunnel,
+        )
         gallery = Gallery(
             journal,
             proxy,
             client=await stack.enter_async_context(client),
             workers=workers,
-            store=await stack.enter_async_context(_store(settings, workers)) if settings.archive else None,
+            store=await stack.enter_async_context(_store(settings, timings, workers)) if settings.archive else None,
             output_dir=settings.output_dir,
             notify=listeners.notify,
-            now=time.time,
+            now=now,
+            answer_seconds=timings.pictures,
+            try_again_seconds=timings.sheet_again,
         )
         stack.push_async_callback(gallery.aclose)
         yield gallery
 
 
-def _store(settings: Settings, workers: PictureWorkers) -> Store:
-    url = settings.bucket_url
-    bucket = open_bucket(url, over_http=settings.bucket_over_http) if url else None
-    return Store(settings.archive_folder, settings.archive_max_bytes, workers=workers, bucket=bucket)
+def _store(settings: Settings, timings: Timings, workers: PictureWorkers) -> Store:
+    bucket = None
+    if settings.bucket_url:
+        bucket = open_bucket(
+            settings.bucket_url,
+            over_http=settings.bucket_over_http,
+            read_seconds=timings.bucket_read,
+            write_seconds=timings.bucket_write,
+        )
+    return Store(
+        settings.archive_folder,
+        settings.archive_max_bytes,
+        workers=workers,
+        bucket=bucket,
+        retry_seconds=timings.upload_again,
+    )
 
 
 @asynccontextmanager
-async def _open_edges(settings: Settings) -> AsyncIterator[tuple[Journal, Proxy]]:
+async def _open_edges(settings: Settings, timings: Timings, journal: Journal) -> AsyncIterator[tuple[Journal, Proxy]]:
     key = settings.api_key.get_secret_value()
     async with AsyncExitStack() as stack:
-        journal = open_journal(settings.database_url.get_secret_value(), settings.data_dir, settings.account)
         stack.push_async_callback(journal.aclose)
         http = Http(settings.base_url, key, tunnel=read_tunnel(settings.base_url))
         stack.push_async_callback(http.aclose)
-        yield journal, Proxy(http, redactor(*settings.secrets))
+        yield journal, Proxy(http, redactor(*settings.secrets), submit_seconds=timings.submit)
 
 
 async def _stop(work: asyncio.Task[None]) -> None:

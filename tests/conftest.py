@@ -26,8 +26,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CallToolResult, Implementation, TextContent
 
-from mj_mcp.app import open_studio
-from mj_mcp.polling.open_jobs import Timings
+from mj_mcp.app import DEFAULT_TIMINGS, Timings, open_studio
 from mj_mcp.server import build_server
 from mj_mcp.server.shapes import ImageView, TaskView
 from mj_mcp.settings import Settings, read_settings
@@ -262,7 +261,7 @@ def connect(settings_for: Callable[..., Settings]) -> Callable[..., AbstractAsyn
         *,
         protocol: str = "2026-07-28",
         host: str | None = None,
-        timings: Timings | None = None,
+        timings: Timings = DEFAULT_TIMINGS,
         **extra: str,
     ) -> AsyncIterator[Caller]:
         settings = settings_for(sim.url, **extra)

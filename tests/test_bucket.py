@@ -24,9 +24,10 @@ from lives import live
 from PIL import Image
 from structlog.testing import capture_logs
 
+from mj_mcp.app import Timings
 from mj_mcp.archive.bucket import Bucket, BucketUnavailable, open_bucket
 from mj_mcp.archive.folder import SHEET, What
-from mj_mcp.archive.store import Store
+from mj_mcp.archive.store import RETRY_SECONDS, Store
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.pictures import MAX_BYTES, SHEET_BYTES, PictureWorkers
 from mj_mcp.settings import SettingsError, read_settings
@@ -60,20 +61,19 @@ def place(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> str:
     return bucket_server.new()
 
 
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits half a minute waits a moment."""
-    monkeypatch.setattr("mj_mcp.archive.store.RETRY_SECONDS", 0.1)
-
-
 @asynccontextmanager
-async def store(folder: Path, bucket: Bucket | None = None, room: int = ROOM) -> AsyncIterator[Store]:
-    async with PictureWorkers() as workers, Store(folder, room, workers=workers, bucket=bucket) as opened:
+async def store(
+    folder: Path, bucket: Bucket | None = None, room: int = ROOM, retry_seconds: float = RETRY_SECONDS
+) -> AsyncIterator[Store]:
+    async with (
+        PictureWorkers() as workers,
+        Store(folder, room, workers=workers, bucket=bucket, retry_seconds=retry_seconds) as opened,
+    ):
         yield opened
 
 
-def at(place: str) -> Bucket:
-    return open_bucket(f"s3://{place}/some/where", over_http=True)
+def at(place: str, **seconds: float) -> Bucket:
+    return open_bucket(f"s3://{place}/some/where", over_http=True, **seconds)
 
 
 def unsent(folder: Path) -> list[str]:
@@ -179,11 +179,10 @@ async def test_what_the_folder_had_no_room_for_comes_back_from_the_bucket(place:
         assert first.exists()
 
 
-@pytest.mark.usefixtures("hurried")
 async def test_no_ceiling_drops_what_the_bucket_does_not_have(
     place: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
-    async with store(tmp_path, at(place), room=1) as ours:
+    async with store(tmp_path, at(place), room=1, retry_seconds=0.1) as ours:
         with bucket_server.away():
             with capture_logs() as logs:
                 for number in range(5):
@@ -198,7 +197,6 @@ async def test_no_ceiling_drops_what_the_bucket_does_not_have(
     assert bucket_server.objects(place) == {f"some/where/sub+{number}": png(number) for number in range(5)}
 
 
-@pytest.mark.usefixtures("hurried")
 async def test_one_object_that_is_refused_for_ever_does_not_hold_up_the_others(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,7 +208,7 @@ async def test_one_object_that_is_refused_for_ever_does_not_hold_up_the_others(
     async with scripted_server(refusing("bad")) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         with capture_logs() as logs:
-            async with store(tmp_path, at(place)):
+            async with store(tmp_path, at(place), retry_seconds=0.1):
                 await until(lambda: unsent(tmp_path) == ["bad+1.png"])
     assert "bad" in server.asked[0]
     assert logs[0] == {
@@ -255,11 +253,9 @@ async def test_a_bucket_without_a_key_it_knows_and_one_that_is_not_there_say_wha
 
 
 async def test_a_bucket_that_never_answers_is_given_up_in_time(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mj_mcp.archive.bucket.READ_SECONDS", 0.2)
-    monkeypatch.setattr("mj_mcp.archive.bucket.WRITE_SECONDS", 0.3)
     async with scripted_server(silent) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        bucket = at(place)
+        bucket = at(place, read_seconds=0.2, write_seconds=0.3)
         asks = [bucket.get("x", 1), bucket.put("x", b"x", "text/plain"), bucket.delete("x")]
         with anyio.fail_after(PATIENCE / 2):
             for ask, seconds in zip(asks, (0.2, 0.3, 0.2), strict=True):
@@ -323,7 +319,7 @@ def replica(
 ) -> Callable[..., AbstractAsyncContextManager[Caller]]:
     """`replica(sim, "a", MJ_ARCHIVE_URL=...)`: a server with a data folder of its own on the journal of all."""
 
-    def start(sim: Simulator, name: str, **extra: str) -> AbstractAsyncContextManager[Caller]:
+    def start(sim: Simulator, name: str, **extra: Any) -> AbstractAsyncContextManager[Caller]:
         own = {"MJ_DATA_DIR": str(tmp_path / name), "MJ_DATABASE_URL": database_url}
         return connect(sim, **{**bucket_server.environment(), **own, **extra})
 
@@ -364,12 +360,12 @@ async def test_a_picture_that_one_replica_archived_another_serves_after_its_link
 
 
 async def test_a_call_is_answered_in_time_while_the_bucket_is_away_and_the_pictures_arrive_when_it_is_back(
-    replica: Connect, tmp_path: Path, bucket_server: BucketServer, sim: Simulator, hurried: None
+    replica: Connect, tmp_path: Path, bucket_server: BucketServer, sim: Simulator
 ) -> None:
     bucket = bucket_server.new()
     folder = tmp_path / "a" / "archive"
     with capture_logs() as logs:
-        async with replica(sim, "a", MJ_ARCHIVE_URL=f"s3://{bucket}/mj") as ours:
+        async with replica(sim, "a", timings=Timings(upload_again=0.1), MJ_ARCHIVE_URL=f"s3://{bucket}/mj") as ours:
             with bucket_server.away():
                 task = await finished(sim, ours)
                 assert all(Path(image["path"]).is_file() for image in task["images"])
@@ -389,17 +385,17 @@ async def test_a_call_is_answered_in_time_while_the_bucket_is_away_and_the_pictu
 
 
 async def test_a_bucket_that_hangs_delays_one_call_a_little_and_the_link_is_taken(
-    replica: Connect, bucket_server: BucketServer, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+    replica: Connect, bucket_server: BucketServer, sim: Simulator
 ) -> None:
     """It holds the task's pictures, as the journal knows; the replica that is asked has none of them."""
-    monkeypatch.setattr("mj_mcp.archive.bucket.READ_SECONDS", 0.5)
-    monkeypatch.setattr("mj_mcp.archive.bucket.WRITE_SECONDS", 0.5)
-    url = f"s3://{bucket_server.new()}"
+    url, hasty = f"s3://{bucket_server.new()}", Timings(bucket_read=0.5, bucket_write=0.5)
     async with AsyncExitStack() as stack:
         silence = await stack.enter_async_context(scripted_server(silent))
         ours = await stack.enter_async_context(replica(sim, "a", MJ_ARCHIVE_URL=url))
         task = await finished(sim, ours)
-        theirs = await stack.enter_async_context(replica(sim, "b", MJ_ARCHIVE_URL=url, **aws(silence.url)))
+        theirs = await stack.enter_async_context(
+            replica(sim, "b", timings=hasty, MJ_ARCHIVE_URL=url, **aws(silence.url))
+        )
         asked = pictures_asked(sim)
         for index in (1, 2):
             began = time.monotonic()

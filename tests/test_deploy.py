@@ -23,7 +23,7 @@ from conftest import KEY, environment
 from image import Step, read_dockerfile
 from ruamel.yaml import YAML
 
-from mj_mcp.app import GRACE_SECONDS
+from mj_mcp.app import DEFAULT_TIMINGS
 from mj_mcp.archive.store import STOP_SECONDS
 from mj_mcp.settings import Settings
 
@@ -103,7 +103,7 @@ def test_the_guide_names_the_metrics_and_log_events_that_there_are() -> None:
 
 def test_a_stop_has_the_time_that_submits_in_flight_need() -> None:
     unit = (ROOT / "deploy/mj-mcp.service").read_text()
-    needed = GRACE_SECONDS + STOP_SECONDS
+    needed = DEFAULT_TIMINGS.grace + STOP_SECONDS
     assert int(re.findall(r"TimeoutStopSec=(\d+)", unit)[0]) > needed
     replicas = [service for service in _compose()["services"].values() if service["image"] == "mj-mcp"]
     assert len(replicas) == 2

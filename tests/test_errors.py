@@ -20,7 +20,8 @@ import pytest
 from conftest import KEY, Caller, error_of
 from structlog.testing import capture_logs
 
-from mj_mcp.polling.open_jobs import Timings
+from mj_mcp.app import DEFAULT_TIMINGS, Timings
+from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.simulator import Fault, Simulator, faults
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.anyio
 Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 
 
-HASTY = Timings(failed=0.02, asked=0.1)
+HASTY = Timings(polling=PollTimings(failed=0.02, asked=0.1))
 """Polls that fail are repeated as soon as the budget of polls allows it."""
 
 
@@ -194,11 +195,10 @@ DOUBTFUL: list[tuple[str, Fault, int]] = [
 
 @pytest.mark.parametrize(("fault", "charged"), [row[1:] for row in DOUBTFUL], ids=[row[0] for row in DOUBTFUL])
 async def test_doubt_is_called_doubt_and_is_never_repeated_by_itself(
-    fault: Fault, charged: int, sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    fault: Fault, charged: int, sim: Simulator, connect: Connect
 ) -> None:
-    monkeypatch.setattr("mj_mcp.proxy.client.SUBMIT_SECONDS", 0.5)
     sim.inject("submit", fault)
-    async with connect(sim) as caller:
+    async with connect(sim, timings=Timings(submit=0.5)) as caller:
         error = await caller.error("generate_image", prompt="a mug", wait_seconds=5)
         assert error["code"] == "unconfirmed"
         assert error["submission_id"].startswith("sub_")
@@ -210,16 +210,10 @@ async def test_doubt_is_called_doubt_and_is_never_repeated_by_itself(
     assert (len(sim.submits()), len(sim.ledger)) == (1, charged)
 
 
-async def test_a_call_that_does_not_wait_gives_the_proxy_a_bounded_time(
-    sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mj_mcp.studio import call as studio  # noqa: PLC0415 - its bound is published, and shortened here
-
-    assert studio.ANSWER_SECONDS <= 10
-    monkeypatch.setattr(studio, "ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr("mj_mcp.proxy.client.SUBMIT_SECONDS", 2.0)
+async def test_a_call_that_does_not_wait_gives_the_proxy_a_bounded_time(sim: Simulator, connect: Connect) -> None:
+    assert DEFAULT_TIMINGS.answer == 3
     sim.inject("submit", faults.hang())
-    async with connect(sim) as caller:
+    async with connect(sim, timings=Timings(answer=0.3, submit=2.0)) as caller:
         with anyio.fail_after(1.3):
             task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
         assert (task["status"], task["task_id"]) == ("submitting", None)
@@ -352,7 +346,7 @@ async def test_a_stalled_task_is_taken_up_again_by_asking(sim: Simulator, connec
 
 
 async def test_a_job_that_never_moves_is_stalled_and_says_so(sim: Simulator, connect: Connect) -> None:
-    async with connect(sim, timings=Timings(idle=0.6)) as caller:
+    async with connect(sim, timings=Timings(polling=PollTimings(idle=0.6))) as caller:
         task_id = await imagine(caller)
         sim.inject("look", faults.stuck())
         result = await caller.call("get_task", task_id=task_id, wait_seconds=2)

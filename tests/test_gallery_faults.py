@@ -5,7 +5,6 @@ reason.
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import io
 import json
@@ -29,8 +28,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ImageContent, TextContent
 from PIL import Image
 
+from mj_mcp.app import Timings
 from mj_mcp.gallery.sheets import STILL_FETCHING
-from mj_mcp.pictures import PictureClient
 from mj_mcp.simulator import Simulator, faults
 
 pytestmark = pytest.mark.anyio
@@ -64,10 +63,8 @@ async def sim() -> AsyncIterator[Simulator]:
         yield simulator
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture is given up after 5 seconds instead of 20."""
-    monkeypatch.setattr("mj_mcp.app.PictureClient", functools.partial(PictureClient, stall_seconds=5.0))
+IMPATIENT = Timings(stalled_picture=5.0)
+"""A picture is given up after 5 seconds without a byte instead of 20."""
 
 
 async def finished(sim: Simulator, caller: Caller, prompt: str = "a mug", **kinds: str) -> str:
@@ -108,11 +105,10 @@ def tile_is_empty(sheet: Image.Image, place: int) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "reason"), HOSTILE.items())
-@pytest.mark.usefixtures("impatient")
 async def test_the_others_are_shown_beside_an_empty_tile_and_the_reason_is_said(
     kind: str, reason: str, sim: Simulator, connect: Connect
 ) -> None:
-    async with connect(sim) as caller:
+    async with connect(sim, timings=IMPATIENT) as caller:
         task_id = await finished(sim, caller, p2=kind)
         result = await shown(caller, task_id)
         assert [type(block) for block in result.content] == [TextContent, ImageContent]
@@ -141,10 +137,9 @@ async def test_what_only_looks_odd_is_shown(kind: str, sim: Simulator, connect: 
         assert all(image["path"] for image in task["images"])
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_result_without_any_picture_has_its_links_and_the_reasons(sim: Simulator, connect: Connect) -> None:
     kinds = ("metadata", "html", "drip", "truncated")
-    async with connect(sim) as caller:
+    async with connect(sim, timings=IMPATIENT) as caller:
         task_id = await finished(sim, caller, **{f"p{n}": kind for n, kind in enumerate(kinds, 1)})
         result = await shown(caller, task_id)
         assert [type(block) for block in result.content] == [TextContent]
@@ -186,11 +181,8 @@ async def test_a_slow_look_and_hanging_pictures_share_the_time_of_one_call(sim: 
         assert sim.fired["delay"] == 1
 
 
-async def test_viewing_and_saving_end_before_a_host_gives_up(
-    sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mj_mcp.gallery.originals.ANSWER_SECONDS", 0.5)
-    async with connect(sim, MJ_ARCHIVE="0") as caller:
+async def test_viewing_and_saving_end_before_a_host_gives_up(sim: Simulator, connect: Connect) -> None:
+    async with connect(sim, timings=Timings(pictures=0.5), MJ_ARCHIVE="0") as caller:
         task_id = await finished(sim, caller)
         await caller.task("get_task", task_id=task_id, wait_seconds=10, include_image=False)
         sim.inject("picture", faults.hang(), times=4)
@@ -203,18 +195,17 @@ async def test_viewing_and_saving_end_before_a_host_gives_up(
         await sim.until(lambda: sim.fired["hang"] == 4)  # the first picture is asked for once, for both
 
 
+@pytest.mark.parametrize(("seconds", "filled"), [(0.0, True), (30.0, False)])
 async def test_a_hole_is_tried_again_later_and_shown_until_it_is_filled(
-    sim: Simulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    seconds: float, filled: bool, sim: Simulator, connect: Connect
 ) -> None:
-    async with connect(sim) as caller:
+    async with connect(sim, timings=Timings(sheet_again=seconds)) as caller:
         task_id = await finished(sim, caller, p2="html")
         assert task_of(await shown(caller, task_id))["warnings"] != []
         sim.picture(task_id, 2, None)
-        assert task_of(await shown(caller, task_id))["warnings"] != []  # not asked again at once
-        monkeypatch.setattr("mj_mcp.gallery.sheets.TRY_AGAIN_SECONDS", 0.0)
         result = await shown(caller, task_id)
-        assert task_of(result)["warnings"] == []
-        assert [tile_is_empty(sheet_of(result), place) for place in (1, 2, 3, 4)] == [False] * 4
+        assert (task_of(result)["warnings"] == []) == filled
+        assert tile_is_empty(sheet_of(result), 2) != filled
 
 
 # --------------------------------------------------------------------------------------------------- disks

@@ -27,7 +27,7 @@ from mcp_types import CallToolResult, Implementation
 
 from mj_mcp.app import open_studio
 from mj_mcp.server import build_server
-from mj_mcp.server.client_timeouts import CLIENT_WAIT_SECONDS
+from mj_mcp.server.client_timeouts import DEFAULT_WAIT_SECONDS, SHARED_WAITS
 from mj_mcp.server.host_guard import Door
 from mj_mcp.server.http import http_app, listen
 from mj_mcp.server.http import serve_http as serve
@@ -136,18 +136,16 @@ async def test_a_call_blocks_for_as_long_as_its_host_survives(
     stateless: bool,
     sim: Simulator,
     settings_for: Callable[..., Settings],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The name comes with each request in one generation and with the session in the other; else it is not known."""
     named = protocol == "2026-07-28" or not stateless
-    monkeypatch.setitem(CLIENT_WAIT_SECONDS, "hasty", 0.0 if named else 60.0)
-    monkeypatch.setattr("mj_mcp.server.client_timeouts.DEFAULT_WAIT_SECONDS", 60.0 if named else 0.0)
     async with serving(settings_for(sim.url), stateless=stateless) as url:
         mode = protocol if protocol == "2026-07-28" else "legacy"
-        async with Client(url, mode=mode, client_info=Implementation(name="Hasty", version="1")) as client:
+        async with Client(url, mode=mode, client_info=Implementation(name="MCP", version="1")) as client:
             with anyio.fail_after(PATIENCE):
-                task = await Caller(client).task("generate_image", prompt="a mug")
-    assert task["status"] == "queued"
+                task = await Caller(client).task("generate_image", prompt="a mug", wait_seconds=0)
+    (again,) = task["next"]
+    assert again["arguments"]["wait_seconds"] == (SHARED_WAITS[0] if named else DEFAULT_WAIT_SECONDS)
 
 
 @asynccontextmanager

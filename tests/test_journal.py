@@ -1225,8 +1225,8 @@ def storage(journal: SqlJournal) -> Sqlite:
 
 
 @asynccontextmanager
-async def sqlite(data_dir: Path) -> AsyncIterator[SqlJournal]:
-    journal = SqlJournal(Sqlite(data_dir), "account", lambda: NOON)
+async def sqlite(data_dir: Path, **options: Any) -> AsyncIterator[SqlJournal]:
+    journal = SqlJournal(Sqlite(data_dir, **options), "account", lambda: NOON)
     try:
         yield journal
     finally:
@@ -1305,7 +1305,7 @@ async def test_a_journal_of_a_newer_version_is_refused_and_left_alone(data_dir: 
 
 
 async def test_an_older_journal_is_brought_up_to_date_and_keeps_its_rows(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    data_dir: Path,
 ) -> None:
     task = new()
     async with sqlite(data_dir) as journal:
@@ -1314,9 +1314,8 @@ async def test_an_older_journal_is_brought_up_to_date_and_keeps_its_rows(
         *MIGRATIONS,
         ("9998_more", "ALTER TABLE tasks ADD more TEXT; CREATE TABLE other (x)"),
     ]
-    monkeypatch.setattr("mj_mcp.journal.sqlite.MIGRATIONS", newer)
     for _ in range(2):
-        async with sqlite(data_dir) as journal:
+        async with sqlite(data_dir, migrations=newer) as journal:
             assert (await journal.page("local", None, 10, None)).tasks[-1].submission_id == task.submission_id
     with closing(sqlite3.connect(data_dir / "journal.db")) as db:
         names = db.execute("SELECT name FROM migrations ORDER BY name").fetchall()
@@ -1439,9 +1438,8 @@ async def test_a_journal_that_cannot_grow_buys_nothing_and_recovers(data_dir: Pa
         assert (await claim(journal, big)).is_new
 
 
-async def test_a_locked_journal_buys_nothing_and_recovers(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mj_mcp.journal.sqlite.BUSY_SECONDS", 0.05)
-    async with sqlite(data_dir) as journal:
+async def test_a_locked_journal_buys_nothing_and_recovers(data_dir: Path) -> None:
+    async with sqlite(data_dir, busy_seconds=0.05) as journal:
         await journal.ready()
         task = new()
         with closing(sqlite3.connect(data_dir / "journal.db", isolation_level=None)) as other:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from mj_mcp.polling.open_jobs import FORGOTTEN, OpenJob, OpenJobs, Timings
+from mj_mcp.polling.open_jobs import FORGOTTEN, OpenJob, OpenJobs, PollTimings
 from mj_mcp.proxy import Trouble, Unknown
 from mj_mcp.tasks import Image, Kind, Observation, Status, Task
 
@@ -47,7 +47,7 @@ def finished(number: int, seconds: float, **fields: float | None) -> Task:
 
 
 def taught(seconds: float, **fields: float | None) -> OpenJobs:
-    jobs = OpenJobs(P, Timings())
+    jobs = OpenJobs(P, PollTimings())
     jobs.learn_from(finished(number, seconds + number % 5, **fields) for number in range(40))
     return jobs
 
@@ -95,7 +95,7 @@ def test_polls_that_fail_are_repeated_soon_then_later_and_as_the_proxy_says() ->
     for _ in range(12):
         poll(jobs, job, age, FAILING)
         age = jobs.next_poll(OPEN, job)
-    assert age - job.polls.last == Timings().failed_at_most
+    assert age - job.polls.last == PollTimings().failed_at_most
     poll(jobs, job, age, replace(FAILING, retry_after=300.0))
     assert jobs.next_poll(OPEN, job) == age + 300.0
     poll(jobs, job, age + 300.0, GOING_ON)
@@ -104,7 +104,7 @@ def test_polls_that_fail_are_repeated_soon_then_later_and_as_the_proxy_says() ->
 
 
 def test_polls_that_fail_are_in_the_budget_too() -> None:
-    jobs = OpenJobs(P, Timings())
+    jobs = OpenJobs(P, PollTimings())
     job = jobs.begin(OPEN, 0.0, known=True)
     poll(jobs, job, 5.0, FAILING)
     assert jobs.next_poll(OPEN, job) == 10.0
@@ -124,7 +124,7 @@ def test_a_task_that_the_proxy_does_not_know_is_stalled_after_some_polls_and_for
 
 
 def test_a_task_of_which_nothing_changes_is_stalled_and_polled_ever_less_often() -> None:
-    jobs = OpenJobs(P, Timings())
+    jobs = OpenJobs(P, PollTimings())
     job = jobs.begin(OPEN, 0.0, known=True)
     task = poll(jobs, job, 5.0, GOING_ON)
     task = poll(jobs, job, 605.0, GOING_ON, task)
@@ -159,7 +159,7 @@ def test_a_caller_brings_a_poll_at_most_once_a_second_and_it_does_not_count() ->
 
 
 def test_a_poll_that_is_due_anyway_counts_though_a_caller_asks_for_it() -> None:
-    jobs = OpenJobs(P, Timings())
+    jobs = OpenJobs(P, PollTimings())
     job = jobs.begin(OPEN, 0.0, known=True)
     job.asked = True
     poll(jobs, job, 5.0, GOING_ON)

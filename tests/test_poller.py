@@ -15,7 +15,8 @@ import pytest
 from conftest import Caller
 from lives import PATIENCE, rows
 
-from mj_mcp.polling.open_jobs import Timings
+from mj_mcp.app import Timings
+from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.polling.poller import Poller
 from mj_mcp.simulator import Simulator
 from mj_mcp.tasks import Failure, Status, Task, refuse
@@ -132,7 +133,7 @@ async def test_a_change_between_the_read_of_a_row_and_the_wait_is_not_missed() -
         now=time.time,
         on_end=lambda task: None,
         notify=lambda task: None,
-        timings=Timings(),
+        timings=PollTimings(),
     )
     poller.publish(refuse(row, Failure("rejected", "no"), 1.0))
     until = asyncio.get_running_loop().time() + PATIENCE
@@ -192,7 +193,7 @@ async def test_a_later_process_has_learned_what_an_earlier_one_saw(sim: Simulato
 async def test_a_task_that_has_stood_still_for_a_day_is_left_alone_until_somebody_asks(
     sim: Simulator, connect: Connect, tmp_path: Path
 ) -> None:
-    hasty = Timings(idle=0.0, give_up=0.0, idle_sweep=0.05)
+    hasty = Timings(polling=PollTimings(idle=0.0, give_up=0.0, idle_sweep=0.05))
     async with connect(sim, timings=hasty) as caller:
         task_id = await imagine(caller)
         with anyio.fail_after(PATIENCE):

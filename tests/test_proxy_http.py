@@ -27,8 +27,8 @@ from mj_mcp.proxy.http import (
     TRANSPORT_FAILURES,
     TRIES_BEFORE_SENDING,
     Answer,
-    Call,
     Http,
+    HttpRequest,
     NoAnswer,
     read_retry_after,
 )
@@ -61,12 +61,12 @@ def proxy(http: Http) -> Proxy:
     return Proxy(http, redactor(KEY))
 
 
-def post(seconds: float = 5.0) -> Call:
-    return Call(method="POST", path="/mj/submit/imagine", json=BODY, seconds=seconds)
+def post(seconds: float = 5.0) -> HttpRequest:
+    return HttpRequest(method="POST", path="/mj/submit/imagine", json=BODY, seconds=seconds)
 
 
-def get(seconds: float = 5.0) -> Call:
-    return Call(method="GET", path="/mj/task/77/fetch", seconds=seconds)
+def get(seconds: float = 5.0) -> HttpRequest:
+    return HttpRequest(method="GET", path="/mj/task/77/fetch", seconds=seconds)
 
 
 # --- the table of transport failures
@@ -203,7 +203,7 @@ async def test_a_submit_whose_answer_is_lost_is_sent_once_and_in_doubt(
     "fault", [faults.drip_body(0.3), faults.hang(), faults.delay(60.0)], ids=lambda fault: fault.name
 )
 async def test_the_deadline_is_for_the_whole_request(
-    sim: Simulator, http: Http, call: Call, fault: faults.Fault
+    sim: Simulator, http: Http, call: HttpRequest, fault: faults.Fault
 ) -> None:
     sim.unknown_look = "404"
     sim.inject("submit" if call.method == "POST" else "look", fault)
@@ -240,13 +240,13 @@ async def test_a_body_is_read_up_to_the_cap(sim: Simulator, http: Http, extra: i
 
 async def test_a_body_without_an_end_is_cut_at_the_cap(sim: Simulator, http: Http) -> None:
     began = time.monotonic()
-    outcome = await http.request(Call(method="GET", path="/hostile/endless", seconds=20.0))
+    outcome = await http.request(HttpRequest(method="GET", path="/hostile/endless", seconds=20.0))
     assert outcome == NoAnswer(sent=True, reason=f"the answer is larger than {MAX_BODY_BYTES} bytes")
     assert time.monotonic() - began < 20.0
 
 
 async def test_a_packed_bomb_is_cut_at_the_cap(sim: Simulator, http: Http) -> None:
-    outcome = await http.request(Call(method="GET", path="/hostile/gzip-bomb", seconds=20.0))
+    outcome = await http.request(HttpRequest(method="GET", path="/hostile/gzip-bomb", seconds=20.0))
     assert outcome == NoAnswer(sent=True, reason=f"the answer is larger than {MAX_BODY_BYTES} bytes")
 
 
@@ -262,7 +262,9 @@ async def test_a_lie_about_the_encoding_is_no_answer(sim: Simulator, http: Http)
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("call", [post(), get()], ids=["submit", "look"])
-async def test_a_redirect_is_not_followed_and_the_key_stays(sim: Simulator, http: Http, call: Call, code: int) -> None:
+async def test_a_redirect_is_not_followed_and_the_key_stays(
+    sim: Simulator, http: Http, call: HttpRequest, code: int
+) -> None:
     async with Simulator(key=KEY, job_seconds=None) as target:
         fault = faults.status(code, headers={"Location": f"{target.url}{call.path}"})
         sim.inject("submit" if call.method == "POST" else "look", fault)

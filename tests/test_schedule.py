@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, Timings
+from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, PollTimings
 from mj_mcp.polling.schedule import LATEST_FIRST, SLACK, Budget, Job, Polls, Schedule, plan
 from mj_mcp.tasks import Image, Kind, Observation, Status, Task
 
@@ -143,7 +143,7 @@ class Play:
 
     def __init__(self, jobs: list[tuple[float, float]], p: float) -> None:
         self.jobs, self.p = jobs, p
-        self.open_jobs = OpenJobs(p, Timings(idle=math.inf))
+        self.open_jobs = OpenJobs(p, PollTimings(idle=math.inf))
         self.polls: list[list[float]] = [[] for _ in jobs]
         self.first: list[float] = [math.inf] * len(jobs)
         self._open: dict[int, tuple[Task, OpenJob]] = {}

@@ -14,9 +14,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, TypeVar
-from unittest.mock import patch
 
 from conftest import KEY
 from hypothesis import HealthCheck, settings
@@ -24,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from lives import PATIENCE, broken_promises, rows
 
-from mj_mcp import app
+from mj_mcp.app import Timings, open_studio
 from mj_mcp.errors import MjError, StorageUnavailable
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
@@ -79,22 +77,14 @@ class Lives(RuleBasedStateMachine):
         self.sim = Simulator(key=KEY, job_seconds=None, deterministic_ids=True, on_charge=lambda _c: self.check_row())
         self.run(self.sim.__aenter__())
         self.storages: list[MortalStorage] = []
-        clock = SimpleNamespace(time=self.now)
-        self.patches: list[Any] = [
-            patch.object(app, "time", clock),
-            patch.object(app, "GRACE_SECONDS", 0.0),
-            patch.object(app, "open_journal", self.open_journal),
-        ]
-        for change in self.patches:
-            change.start()
         self.start()
 
     def now(self) -> float:
         return time.time() + self.jumped
 
-    def open_journal(self, _url: str, data_dir: Path, account: str) -> SqlJournal:
-        self.storages.append(MortalStorage(data_dir))
-        return SqlJournal(self.storages[-1], account, self.now)
+    def open_journal(self) -> SqlJournal:
+        self.storages.append(MortalStorage(self.home / "data"))
+        return SqlJournal(self.storages[-1], "an account", self.now)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         async def bounded() -> T:
@@ -125,7 +115,9 @@ class Lives(RuleBasedStateMachine):
             opened: asyncio.Future[Studio] = asyncio.get_running_loop().create_future()
 
             async def live() -> None:
-                async with app.open_studio(environment) as studio:
+                async with open_studio(
+                    environment, timings=Timings(grace=0.0), now=self.now, journal=self.open_journal()
+                ) as studio:
                     opened.set_result(studio)
                     await asyncio.Event().wait()
 
@@ -258,8 +250,6 @@ class Lives(RuleBasedStateMachine):
             self.run(self.end())
             self.run(self.sim.__aexit__())
         finally:
-            for change in self.patches:
-                change.stop()
             self.runner.close()
             self.folder.cleanup()
 

@@ -16,7 +16,7 @@ from conftest import KEY
 from mj_mcp.errors import Rejected, Unauthorized
 from mj_mcp.journal import Claim, Journal, Limits, QueueSlot, open_journal
 from mj_mcp.logs import redactor
-from mj_mcp.polling.open_jobs import Timings
+from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.polling.poller import Poller
 from mj_mcp.proxy import Proxy, imagine
 from mj_mcp.proxy.http import Http
@@ -45,7 +45,7 @@ async def opened(sim: Simulator, home: Path, **more: Any) -> AsyncIterator[tuple
         now=time.time,
         on_end=ignored,
         notify=ignored,
-        timings=Timings(),
+        timings=PollTimings(),
     )
     asked: list[Any] = [journal]
     submits = Submits(Asked(asked), proxy, poller, limits=Limits(10), now=time.time, **more)

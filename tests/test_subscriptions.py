@@ -19,6 +19,7 @@ from mcp.shared.exceptions import MCPError
 from mj_mcp.app import open_studio
 from mj_mcp.auth.tokens import SCOPES, add_token
 from mj_mcp.server import build_server
+from mj_mcp.server.subscriptions import MAX_URIS
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
 
@@ -161,14 +162,13 @@ async def test_an_older_client_is_told_which_uris_change(
 
 
 async def test_an_older_connection_listens_to_so_many_uris_and_no_more(
-    sim: Simulator, settings_for: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+    sim: Simulator, settings_for: Callable[..., Settings]
 ) -> None:
-    monkeypatch.setattr("mj_mcp.server.subscriptions.MAX_URIS", 2)
     async with in_process(settings_for(sim.url), OLDER) as listener:
-        for uri in ("mj://tasks/1", "mj://tasks", "mj://tasks"):
+        for uri in ("mj://tasks", "mj://tasks", *(f"mj://tasks/{number}" for number in range(1, MAX_URIS))):
             await listener.client.subscribe_resource(uri)
-        with pytest.raises(MCPError, match="may listen to 2 at once"):
-            await listener.client.subscribe_resource("mj://tasks/2")
+        with pytest.raises(MCPError, match=f"may listen to {MAX_URIS} at once"):
+            await listener.client.subscribe_resource("mj://tasks/one-more")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -20,7 +20,7 @@ from tunnels import HOST, Tunnel, Way, secured
 from mj_mcp.egress import authorities, read_tunnel
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.pictures import PictureClient
-from mj_mcp.proxy.http import TRIES_BEFORE_SENDING, Answer, Call, Http, NoAnswer
+from mj_mcp.proxy.http import TRIES_BEFORE_SENDING, Answer, Http, HttpRequest, NoAnswer
 from mj_mcp.simulator import Fault, Simulator, faults
 
 pytestmark = pytest.mark.anyio
@@ -60,8 +60,8 @@ async def reached(sim: Simulator, authority: trustme.CA, tunnel: Tunnel) -> Asyn
         await http.aclose()
 
 
-def post(seconds: float = 20.0) -> Call:
-    return Call(method="POST", path="/mj/submit/imagine", json={"prompt": "a red mug"}, seconds=seconds)
+def post(seconds: float = 20.0) -> HttpRequest:
+    return HttpRequest(method="POST", path="/mj/submit/imagine", json={"prompt": "a red mug"}, seconds=seconds)
 
 
 @pytest.mark.usefixtures("certificates")
@@ -70,7 +70,7 @@ async def test_a_tunnel_carries_submits_and_looks_and_never_sees_the_key(sim: Si
     async with reached(sim, authority, tunnel) as http:
         assert isinstance(await http.request(post()), Answer)
         for _ in range(2):
-            look = Call(method="GET", path="/mj/task/77/fetch", seconds=20.0)
+            look = HttpRequest(method="GET", path="/mj/task/77/fetch", seconds=20.0)
             assert isinstance(await http.request(look), Answer)
     connect = f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\nAccept: */*\r\n\r\n".encode()
     assert tunnel.asked == [connect] * 2, "looks share a connection, submits have one each"

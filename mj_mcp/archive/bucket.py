@@ -59,17 +59,20 @@ class BucketUnavailable(Exception):
 class Bucket:
     """One bucket, below one prefix. Every verb raises BucketUnavailable, in bounded time."""
 
-    def __init__(self, store: S3Store, errors: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self, store: S3Store, errors: tuple[type[Exception], ...], read_seconds: float, write_seconds: float
+    ) -> None:
         """Nothing is asked yet. `errors` are what the library raises."""
         self._store = store
         self._errors = errors
+        self._read_seconds, self._write_seconds = read_seconds, write_seconds
 
     async def get(self, name: str, max_bytes: int) -> bytes | None:
         """An object's bytes, whatever they are; None when there is none of that name.
 
         Raises ImageUnavailable when there are more than `max_bytes`: such an object is none of ours.
         """
-        async with self._asked(READ_SECONDS):
+        async with self._asked(self._read_seconds):
             try:
                 found = await self._store.get_async(name)
             except FileNotFoundError as failure:
@@ -85,12 +88,12 @@ class Bucket:
 
     async def put(self, name: str, data: bytes, media_type: str) -> None:
         """Write an object; when this returns, the bucket has it whole. Replaces what was there."""
-        async with self._asked(WRITE_SECONDS):
+        async with self._asked(self._write_seconds):
             await self._store.put_async(name, data, attributes={"Content-Type": media_type}, use_multipart=False)
 
     async def delete(self, name: str) -> None:
         """Remove an object."""
-        async with self._asked(READ_SECONDS):
+        async with self._asked(self._read_seconds):
             await self._store.delete_async(name)
 
     @asynccontextmanager
@@ -113,7 +116,9 @@ def _translated(said: str) -> BucketUnavailable:
     return BucketUnavailable(f"it does not answer; {_CHECK}")
 
 
-def open_bucket(url: str, *, over_http: bool) -> Bucket:
+def open_bucket(
+    url: str, *, over_http: bool, read_seconds: float = READ_SECONDS, write_seconds: float = WRITE_SECONDS
+) -> Bucket:
     """The bucket at `s3://bucket/prefix`. Nothing is asked before the first use.
 
     `over_http` allows what the operator's own endpoint asks for.
@@ -137,14 +142,14 @@ def open_bucket(url: str, *, over_http: bool) -> Bucket:
             client_options={
                 "allow_http": over_http,
                 "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-                "timeout": timedelta(seconds=WRITE_SECONDS),
+                "timeout": timedelta(seconds=write_seconds),
                 "user_agent": "mj-mcp",
             },
-            retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=WRITE_SECONDS)},
+            retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=write_seconds)},
             disable_bulk_delete=True,  # a request of its own, which not every S3-compatible server knows
         )
     except errors:  # its message may hold what the variables hold
         raise StorageUnavailable(
             "the bucket of MJ_ARCHIVE_URL cannot be used with what the AWS_... variables say"
         ) from None
-    return Bucket(store, errors)
+    return Bucket(store, errors, read_seconds, write_seconds)

@@ -58,8 +58,17 @@ class Known:
 class Store:
     """Originals and sheets by submission. Runs from entering to leaving; several processes may share the folder."""
 
-    def __init__(self, folder: Path, max_bytes: int, *, workers: PictureWorkers, bucket: Bucket | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int,
+        *,
+        workers: PictureWorkers,
+        bucket: Bucket | None = None,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
         """Nothing is touched yet. `max_bytes` is the ceiling of `folder`, originals and sheets together."""
+        self._retry_seconds = retry_seconds
         self._near = Archive(folder, max_bytes)
         self._unsent = Archive(folder / "unsent", sys.maxsize)
         self._bucket = bucket
@@ -165,7 +174,7 @@ class Store:
             if await self._send_all(bucket):
                 await self._more.wait()
             else:
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(self._retry_seconds)
 
     async def _send_all(self, bucket: Bucket) -> bool:
         """Whether nothing is owed any more. The first failure ends it: the next one would wait as long."""
@@ -192,9 +201,9 @@ class Store:
         """Say so, at most once in a while; and ask no more for a while where an answer would have to be waited for."""
         now = time.monotonic()
         if not failure.refused:
-            self._silent_until = now + RETRY_SECONDS
+            self._silent_until = now + self._retry_seconds
         if verb == "put" or now >= self._quiet_until:
-            self._quiet_until = now + RETRY_SECONDS
+            self._quiet_until = now + self._retry_seconds
             log.warning("bucket_unavailable", verb=verb, reason=failure.reason, **more)
 
 

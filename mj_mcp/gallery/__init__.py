@@ -15,8 +15,8 @@ from mj_mcp.archive.store import Picture, Store
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.events import Listener
 from mj_mcp.gallery.catch_up import CatchUp
-from mj_mcp.gallery.originals import File, Originals, image_of
-from mj_mcp.gallery.sheets import Labelled, Sheets, Shown
+from mj_mcp.gallery.originals import PICTURES_SECONDS, File, Originals, image_of
+from mj_mcp.gallery.sheets import TRY_AGAIN_SECONDS, Labelled, Sheets, Shown
 from mj_mcp.journal import Journal
 from mj_mcp.pictures import Original, PictureClient, PictureWorkers, Rendered, SavedFile, check_name, save_originals
 from mj_mcp.proxy import Proxy
@@ -39,14 +39,24 @@ class Gallery:
         output_dir: Path,
         notify: Listener,
         now: Callable[[], float],
+        answer_seconds: float = PICTURES_SECONDS,
+        try_again_seconds: float = TRY_AGAIN_SECONDS,
     ) -> None:
         """Nothing is fetched before a task finishes or somebody asks.
 
         `tell` hears of tasks that were measured; `now` is Unix time.
         """
-        self._originals = Originals(journal, proxy, client=client, workers=workers, store=store, notify=notify)
+        self._originals = Originals(
+            journal, proxy, client=client, workers=workers, store=store, notify=notify, answer_seconds=answer_seconds
+        )
         self._owed = CatchUp(journal, now)
-        self._sheets = Sheets(self._originals, workers=workers, store=store, owed=self._owed.add)
+        self._sheets = Sheets(
+            self._originals,
+            workers=workers,
+            store=store,
+            owed=self._owed.add,
+            try_again_seconds=try_again_seconds,
+        )
         self._workers = workers
         self._keeps = store is not None
         self._output_dir = output_dir

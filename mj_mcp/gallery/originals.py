@@ -33,7 +33,7 @@ GONE_SECONDS = 2.0
 """How long it is remembered which files of a task are gone. A disk may be slow: it is asked on a thread, and seldom."""
 GONE_REMEMBERED = 1024
 
-ANSWER_SECONDS = 22.0
+PICTURES_SECONDS = 22.0
 """How long viewing or saving may take: hosts cut a call after 25 s and more."""
 
 
@@ -58,6 +58,7 @@ class Originals:
         workers: PictureWorkers,
         store: Store | None,
         notify: Listener,
+        answer_seconds: float = PICTURES_SECONDS,
     ) -> None:
         """Nothing is fetched before somebody asks. `tell` hears of each task of which something was learned."""
         self._journal = journal
@@ -66,6 +67,7 @@ class Originals:
         self._workers = workers
         self._store = store
         self._notify = notify
+        self._answer_seconds = answer_seconds
         self._fetches: dict[str, asyncio.Task[FetchResult]] = {}
         self._pictures: dict[tuple[str, int], asyncio.Task[Picture]] = {}
         self._gone: TTLCache[str, frozenset[str]] = TTLCache(GONE_REMEMBERED, GONE_SECONDS)
@@ -124,7 +126,7 @@ class Originals:
         """All at once, in the time that a call has; the first that cannot be had ends the others."""
         jobs = [asyncio.ensure_future(one) for one in work]
         try:
-            await asyncio.wait(jobs, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait(jobs, timeout=self._answer_seconds, return_when=asyncio.FIRST_EXCEPTION)
             late = [job for job in jobs if not job.done()]
             failed = next((failure for job in jobs if job.done() and (failure := job.exception())), None)
         finally:
@@ -134,7 +136,9 @@ class Originals:
         if failed is not None:
             raise failed
         if late:
-            raise ImageUnavailable(f"the pictures did not arrive within {ANSWER_SECONDS:g} s; they are still fetched")
+            raise ImageUnavailable(
+                f"the pictures did not arrive within {self._answer_seconds:g} s; they are still fetched"
+            )
         return [job.result() for job in jobs]
 
     async def record(self, task: Task, change: Callable[[Task], Task]) -> None:

@@ -66,13 +66,20 @@ class Sheets:
     """The sheets of this process. `vault` is None where nothing is kept."""
 
     def __init__(
-        self, originals: Originals, *, workers: PictureWorkers, store: Store | None, owed: Callable[[Task], None]
+        self,
+        originals: Originals,
+        *,
+        workers: PictureWorkers,
+        store: Store | None,
+        owed: Callable[[Task], None],
+        try_again_seconds: float = TRY_AGAIN_SECONDS,
     ) -> None:
         """`owed` hears of each task of which an original could not be archived."""
         self._originals = originals
         self._workers = workers
         self._store = store
         self._owed = owed
+        self._try_again_seconds = try_again_seconds
         self._shown: LRUCache[str, Shown] = LRUCache(REMEMBERED_SHEETS)
         self._jobs: dict[str, asyncio.Task[Shown]] = {}
         self._tiles: dict[tuple[str, int, int], asyncio.Task[tuple[Tile, Image]]] = {}
@@ -82,7 +89,7 @@ class Sheets:
     async def show(self, task: Task, seconds: float | None) -> Shown:
         """The task's contact sheet, waiting up to `seconds` for it to be made. Never raises for a picture's sake."""
         known = self._shown.get(task.submission_id)
-        if known is not None and (not known.missing or time.monotonic() - known.at < TRY_AGAIN_SECONDS):
+        if known is not None and (not known.missing or time.monotonic() - known.at < self._try_again_seconds):
             return known
         if not task.images:
             return Shown(None)

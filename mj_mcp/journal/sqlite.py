@@ -35,7 +35,15 @@ class Sqlite:
     )
     death_shows = DEATH_SHOWS
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        migrations: list[tuple[str, str]] = MIGRATIONS,
+        busy_seconds: float = BUSY_SECONDS,
+    ) -> None:
+        """`busy_seconds`: how long a write waits for another process."""
+        self._migrations, self._busy_seconds = migrations, busy_seconds
         self._path = data_dir / "journal.db"
         self._writes = ThreadPoolExecutor(1, "journal-write")
         self._reads = ThreadPoolExecutor(1, "journal-read")
@@ -48,7 +56,7 @@ class Sqlite:
     async def write(self, work: Callable[[Db], T]) -> T:
         """See `Engine.write`."""
         # The time counts from here: writes behind a locked file must not wait for each other in turn as well.
-        deadline = time.monotonic() + BUSY_SECONDS
+        deadline = time.monotonic() + self._busy_seconds
         return await asyncio.get_running_loop().run_in_executor(self._writes, self._transact, work, deadline)
 
     async def read(self, work: Callable[[Db], T]) -> T:
@@ -112,5 +120,5 @@ class Sqlite:
     def _connection(self, thread: ThreadPoolExecutor) -> sqlite3.Connection:
         if thread not in self._connections:
             self._lock.take()
-            self._connections[thread] = open_file(self._path, BUSY_SECONDS, MIGRATIONS)
+            self._connections[thread] = open_file(self._path, self._busy_seconds, self._migrations)
         return self._connections[thread]

@@ -28,7 +28,7 @@ USUAL_SECONDS = {Kind.IMAGINE: 40.0, Kind.VARIATION: 40.0, Kind.REROLL: 40.0, Ki
 
 
 @dataclass(frozen=True, slots=True)
-class Timings:
+class PollTimings:
     """What only a test changes, in seconds."""
 
     sweep: float = 0.5
@@ -68,7 +68,7 @@ class OpenJob:
 class OpenJobs:
     """All kinds together: they share one budget."""
 
-    def __init__(self, poll_seconds: float, timings: Timings) -> None:
+    def __init__(self, poll_seconds: float, timings: PollTimings) -> None:
         """`poll_seconds`: the pace that the proxy asks for."""
         self._poll_seconds, self._timings = poll_seconds, timings
         self._times = {kind: JobTimes(poll_seconds, usual) for kind, usual in USUAL_SECONDS.items()}

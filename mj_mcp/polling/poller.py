@@ -19,7 +19,7 @@ from mj_mcp.errors import StorageUnavailable, Unauthorized
 from mj_mcp.events import Listener, Load, OnProgress
 from mj_mcp.journal import Journal
 from mj_mcp.polling.job_times import REMEMBERED
-from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, Timings
+from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, PollTimings
 from mj_mcp.polling.rate_limit import RateLimit
 from mj_mcp.proxy import FetchResult, Proxy, Trouble
 from mj_mcp.tasks import Kind, Status, Task, give_up, resume
@@ -65,7 +65,7 @@ class Poller:
         now: Callable[[], float],
         on_end: Listener,
         notify: Listener,
-        timings: Timings,
+        timings: PollTimings,
     ) -> None:
         """`now`: Unix time. `on_end` hears of each end that is seen here, before anybody; `tell` of every change."""
         self._journal, self._proxy, self._timings = journal, proxy, timings

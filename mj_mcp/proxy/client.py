@@ -10,7 +10,7 @@ import uuid
 
 from mj_mcp.errors import Unauthorized, UpstreamError
 from mj_mcp.proxy.dialects.gateway import FETCH, Submit, fetch_path, read_fetch
-from mj_mcp.proxy.http import Answer, Call, Http, NoAnswer
+from mj_mcp.proxy.http import Answer, Http, HttpRequest, NoAnswer
 from mj_mcp.proxy.outcomes import FetchResult, Outcome, Trouble, Unknown, read_code, read_submit
 from mj_mcp.proxy.text import Redact
 
@@ -28,15 +28,22 @@ _CHANGING = re.compile(rb"[0-9a-fA-F]{4,}|[0-9]+")
 class Proxy:
     """What one can do with a Midjourney Proxy: submit, look, and ask whether it is well."""
 
-    def __init__(self, http: Http, redact: Redact) -> None:
+    def __init__(self, http: Http, redact: Redact, *, submit_seconds: float = SUBMIT_SECONDS) -> None:
         """`redact` takes the key out of whatever the proxy sends back."""
         self._http = http
         self._redact = redact
+        self._submit_seconds = submit_seconds
 
     async def submit(self, request: Submit) -> Outcome:
         """Post once. Never raises for what the proxy or the network does: doubt is an answer too."""
         answer = await self._http.request(
-            Call(method="POST", path=request.path, json=dict(request.body), seconds=SUBMIT_SECONDS, code_of=read_code)
+            HttpRequest(
+                method="POST",
+                path=request.path,
+                json=dict(request.body),
+                seconds=self._submit_seconds,
+                code_of=read_code,
+            )
         )
         return read_submit(answer, self._redact)
 
@@ -71,7 +78,7 @@ class Proxy:
         return isinstance(fetched, Trouble) and fetched.code == Unauthorized.code
 
     async def _get(self, path: str, route: str, seconds: float) -> Answer | NoAnswer:
-        return await self._http.request(Call(method="GET", path=path, route=route, seconds=seconds))
+        return await self._http.request(HttpRequest(method="GET", path=path, route=route, seconds=seconds))
 
 
 def _without(path: str, answer: Answer) -> tuple[int, bytes]:

@@ -47,7 +47,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class HttpRequest:
     """One request: where, what, and how many seconds it may take in all.
 
     `route` is the path as a span is named, where the path itself holds an id. `code_of` finds the code in an answer's
@@ -136,7 +136,7 @@ class Http:
         self._connect_seconds = connect_seconds
         self._clients: dict[bool, httpx.AsyncClient] = {}
 
-    async def request(self, call: Call) -> Answer | NoAnswer:
+    async def request(self, call: HttpRequest) -> Answer | NoAnswer:
         """Perform one request within `call.seconds` in all, and say what came of it.
 
         A request that never left is tried up to three times; anything else is sent once. httpx's own
@@ -165,7 +165,7 @@ class Http:
         for client in self._clients.values():
             await client.aclose()
 
-    async def _logged(self, call: Call, attempt: int, progress: _Progress) -> Answer | NoAnswer:
+    async def _logged(self, call: HttpRequest, attempt: int, progress: _Progress) -> Answer | NoAnswer:
         began = time.perf_counter()
         outcome: Answer | NoAnswer | None = None
         with _span(call) as span:
@@ -185,7 +185,7 @@ class Http:
             raise _NeverLeft(outcome.reason)
         return outcome
 
-    async def _exchange(self, call: Call, progress: _Progress) -> Answer | NoAnswer:
+    async def _exchange(self, call: HttpRequest, progress: _Progress) -> Answer | NoAnswer:
         timeout = httpx.Timeout(call.seconds, connect=min(self._connect_seconds, call.seconds))
         try:
             client = self._client(keep_alive=call.method == "GET")
@@ -254,7 +254,7 @@ def _location(response: httpx.Response) -> str | None:
     return str(response.next_request.url) if response.next_request else None
 
 
-def _span(call: Call) -> AbstractContextManager[Span]:
+def _span(call: HttpRequest) -> AbstractContextManager[Span]:
     """One attempt in a trace: below the tool call that it is made for, also in a task of its own."""
     route = call.route or call.path
     attributes = {"http.request.method": call.method, "url.template": route}

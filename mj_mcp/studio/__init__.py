@@ -84,8 +84,12 @@ class Studio:
         *,
         listeners: Listeners,
         now: Callable[[], float],
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        """`now` gives seconds since the epoch; `listeners` hear of every change of a task."""
+        """`now` gives seconds since the epoch; `listeners` hear of every change of a task.
+
+        `answer_seconds`: how long a call that does not wait gives the proxy to name its task.
+        """
         self._journal = journal
         self.listeners = listeners
         self._proxy = proxy
@@ -93,6 +97,7 @@ class Studio:
         self._submits = submits
         self._gallery = gallery
         self.now = now
+        self._answer_seconds = answer_seconds
         self.several = Several(poller, gallery, self._known)
 
     # -------------------------------------------------------------------------------------------------- buying
@@ -145,12 +150,13 @@ class Studio:
 
     async def submit(self, call: Call, task: Task, request: Submit, purchase: Purchase) -> Result:
         """Buy what `request` asks for, once; `task` becomes its row. Returns and raises as `imagine`."""
+        answer_by = call.until if call.wait_seconds else call.began + self._answer_seconds
         claim, task, polls = await self._submits.submit(
             task,
             request,
             allow_duplicate=purchase.allow_duplicate,
-            until=max(call.until_answered, call.until_polled),
-            answer_by=call.until_answered,
+            until=max(answer_by, call.until_polled),
+            answer_by=answer_by,
             queue=call.wait_seconds > 0,
             on_progress=call.on_progress,
         )
@@ -321,7 +327,7 @@ class Studio:
         # Whose a task is that nobody here bought cannot be told: among several callers, it is nobody's.
         if task_id.startswith("sub_") or call.owner != LOCAL_OWNER:
             raise TaskNotFound(f"no task {task_id} is known here")
-        fetched = seen(task_id, await self._proxy.fetch(task_id, seconds=call.wait_seconds or ANSWER_SECONDS))
+        fetched = seen(task_id, await self._proxy.fetch(task_id, seconds=call.wait_seconds or self._answer_seconds))
         now = self.now()
         blank = Task(submission_id=_new_id(), status=Status.QUEUED, task_id=task_id, owner=call.owner, updated_at=now)
         adopted = await self._journal.adopt(merge(blank, fetched, now))

@@ -45,11 +45,6 @@ class Call:
         return max(self.until, self.began + ONE_POLL_SECONDS)
 
     @property
-    def until_answered(self) -> float:
-        """The same, or a little later where the call does not wait: time for the proxy's answer to a submit."""
-        return self.until if self.wait_seconds else self.began + ANSWER_SECONDS
-
-    @property
     def waited(self) -> float:
         """Seconds since the call began."""
         return _now() - self.began
