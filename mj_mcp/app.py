@@ -71,9 +71,8 @@ async def open_studio(
     async with AsyncExitStack() as stack:
         rows, proxy = await stack.enter_async_context(_open_edges(settings, timings, journal or _journal(settings)))
         listeners = Listeners()
-        gallery = await stack.enter_async_context(
-            _open_gallery(settings, timings, rows, proxy, listeners=listeners, now=now)
-        )
+        opening = _open_gallery(settings, timings, rows, proxy, listeners=listeners, now=now)
+        gallery = await stack.enter_async_context(opening)
 
         def on_end(task: Task) -> None:
             observe(Ended(task))
@@ -94,16 +93,8 @@ async def open_studio(
         stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
         submits = Submits(rows, proxy, poller, limits=_limits(settings), now=now, observe=observe)
         stack.push_async_callback(submits.drain, timings.grace)
-        yield Studio(
-            rows,
-            proxy,
-            poller,
-            submits,
-            gallery,
-            listeners=listeners,
-            now=now,
-            answer_seconds=timings.answer,
-        )
+        seconds = timings.answer
+        yield Studio(rows, proxy, poller, submits, gallery, listeners=listeners, now=now, answer_seconds=seconds)
 
 
 @asynccontextmanager

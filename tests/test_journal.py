@@ -1322,17 +1322,13 @@ async def test_an_older_journal_is_brought_up_to_date_and_keeps_its_rows(
     assert names == [(name,) for name, _ in newer]
 
 
-async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(data_dir: Path) -> None:
     async with sqlite(data_dir) as journal:
         await claim(journal, new())
     broken = [*MIGRATIONS, ("9998_broken", "ALTER TABLE tasks ADD more TEXT; NONSENSE")]
-    with monkeypatch.context() as patch:
-        patch.setattr("mj_mcp.journal.sqlite.MIGRATIONS", broken)
-        async with sqlite(data_dir) as journal:
-            with pytest.raises(StorageUnavailable, match="NONSENSE"):
-                await journal.ready()
+    async with sqlite(data_dir, migrations=broken) as journal:
+        with pytest.raises(StorageUnavailable, match="NONSENSE"):
+            await journal.ready()
     async with sqlite(data_dir) as journal:
         assert (await claim(journal, new())).is_new
 
