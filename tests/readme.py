@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 from mj_mcp import __version__
 from mj_mcp.errors import ERRORS
 from mj_mcp.server.render import NEXT_STEPS
-from mj_mcp.server.tools import SPENDING, build_tools
+from mj_mcp.server.tools import build_tools
 from mj_mcp.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -37,12 +37,11 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def tools_table() -> str:
     """Every tool: what it does and takes, and whether it spends."""
-    spending = {verb.__name__ for verb, _ in SPENDING}
     rows = []
     for tool in build_tools(spends=True, saves=True):
         required = tool.parameters.get("required", [])
         names = [f"`{name}`" if name in required else f"`{name}?`" for name in tool.parameters["properties"]]
-        costs = "yes" if tool.name in spending else "no"
+        costs = "yes" if tool.spends else "no"
         does = tool.description.removesuffix(" Costs money.").removesuffix(" Free.")
         rows.append([f"`{tool.name}`", does, ", ".join(names), costs])
     return table(["tool", "does", "arguments", "costs money"], rows)

@@ -33,7 +33,7 @@ from mj_mcp.server.bearer import (
     Failures,
     Reception,
 )
-from mj_mcp.server.render import SPENDING_TOOLS
+from mj_mcp.server.tools import SPENDING_TOOLS
 from mj_mcp.simulator import Simulator
 
 pytestmark = [

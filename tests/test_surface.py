@@ -18,8 +18,8 @@ import pytest
 from conftest import Caller
 from pydantic import BaseModel
 
-from mj_mcp.server.render import SPENDING_TOOLS
 from mj_mcp.server.shapes import FailureView, ImageView, NextCall, TaskView
+from mj_mcp.server.tools import SPENDING_TOOLS
 from mj_mcp.simulator import Simulator
 from mj_mcp.tasks import TASKS
 

@@ -21,12 +21,12 @@ from mj_mcp.errors import InvalidRequest, LimitReached, shortened
 from mj_mcp.events import Observer, ignore
 from mj_mcp.pictures import media_type_of
 from mj_mcp.server.identity import caller, identify
-from mj_mcp.server.render import CANNOT, SPENDING_TOOLS, error_result, instructions
+from mj_mcp.server.render import CANNOT, error_result, instructions
 from mj_mcp.server.resources import add_prompts, add_resources
 from mj_mcp.server.stdio import serve_stdio
 from mj_mcp.server.subscriptions import Bus, serve_older
 from mj_mcp.server.tool_call import ToolContext
-from mj_mcp.server.tools import build_tools
+from mj_mcp.server.tools import SPENDING_TOOLS, TOOLS, build_tools
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
 from mj_mcp.tasks import Image, Task
@@ -85,7 +85,8 @@ def build_server(
     """
     saves = link is None or "output_dir" in settings.model_fields_set
     tools = build_tools(spends=not settings.read_only, saves=saves)
-    context = ToolContext(studio, settings, observe, frozenset(tool.name for tool in tools), link)
+    names = {tool.name for tool in tools}
+    context = ToolContext(studio, settings, observe, tuple(spec for spec in TOOLS if spec.name in names), link)
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[ToolContext]) -> AsyncIterator[ToolContext]:

@@ -28,8 +28,9 @@ from mj_mcp.server.arguments import read_arguments
 from mj_mcp.server.client_timeouts import ProposedWaits, wait_budget
 from mj_mcp.server.identity import caller
 from mj_mcp.server.progress import progress_reporter
-from mj_mcp.server.render import ERROR_META, SPENDING_TOOLS, Presentation, error_result, task_result
+from mj_mcp.server.render import ERROR_META, Presentation, error_result, task_result
 from mj_mcp.server.schemas import plain
+from mj_mcp.server.tool_spec import ToolSpec
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Call, Result, Studio
 from mj_mcp.tasks import Image, Task
@@ -44,7 +45,7 @@ class ToolContext:
     studio: Studio
     settings: Settings
     observe: Observer
-    tools: frozenset[str]
+    tools: tuple[ToolSpec, ...]
     link: Callable[[Task, Image], str] | None = None
     waits: ProposedWaits = field(default_factory=ProposedWaits)
 
@@ -56,7 +57,7 @@ class ToolContext:
     def presentation(self, wait_seconds: int = 25) -> Presentation:
         """How the caller is shown tasks; `wait_seconds`: how long its next call should wait."""
         return Presentation(
-            self.tools if caller().may_spend else self.tools - SPENDING_TOOLS,
+            tuple(spec for spec in self.tools if caller().may_spend or not spec.spends),
             wait_seconds,
             self.settings.resource_links,
             self.settings.inline_images,
@@ -110,6 +111,8 @@ class ToolCall:
 class CheckedTool(Tool):
     """An SDK tool that reads its arguments itself and answers every error of ours as a result."""
 
+    spends: bool = False
+
     async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:  # noqa: ANN401, ARG002 - the SDK's signature
         """Check, call, log."""
         began = time.perf_counter()
@@ -137,7 +140,7 @@ class CheckedTool(Tool):
 
     async def _answer(self, arguments: dict[str, Any], context: Context[ToolContext]) -> CallToolResult:
         shared: ToolContext = context.request_context.lifespan_context
-        spends = self.name in SPENDING_TOOLS
+        spends = self.spends
         if spends and not caller().may_spend:
             return error_result(LimitReached(f"this login may look, not buy: it lacks the scope {SPEND}"))
         try:
@@ -187,13 +190,15 @@ def prompt_problems(values: Mapping[str, Any], extra_flags: frozenset[str]) -> S
     return ()
 
 
-def checked(verb: Callable[..., Any], **published: Any) -> CheckedTool:  # noqa: ANN401 - as `Tool.from_function`
-    """A tool whose schemas are plain; its first parameter is the `ToolCall`."""
-    tool = CheckedTool.from_function(verb, context_kwarg="call", **published)
+def checked(spec: ToolSpec) -> CheckedTool:
+    """A tool whose schemas are plain; the first parameter of its verb is the `ToolCall`."""
+    built = CheckedTool.from_function(spec.verb, title=spec.title, annotations=spec.annotations, context_kwarg="call")
+    tool = cast("CheckedTool", built)
+    tool.spends = spec.spends
     tool.parameters = plain(tool.parameters)
     if tool.fn_metadata.output_schema is not None:
         tool.fn_metadata.output_schema = plain(tool.fn_metadata.output_schema)
-    return cast("CheckedTool", tool)
+    return tool
 
 
 def _facts(result: CallToolResult | None) -> dict[str, Any]:

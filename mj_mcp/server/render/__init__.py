@@ -9,14 +9,13 @@ from mj_mcp.server.render.error_results import ERROR_META, FREE_STEPS, NEXT_STEP
 from mj_mcp.server.render.instructions import CANNOT, instructions
 from mj_mcp.server.render.list_results import list_result, list_view, usage_result, wait_result
 from mj_mcp.server.render.picture_results import compared_result, files_result, picture_result, sheet_result
-from mj_mcp.server.render.task_results import SPENDING_TOOLS, Presentation, task_result, task_view
+from mj_mcp.server.render.task_results import Presentation, task_result, task_view
 
 __all__ = [
     "CANNOT",
     "ERROR_META",
     "FREE_STEPS",
     "NEXT_STEPS",
-    "SPENDING_TOOLS",
     "Presentation",
     "compared_result",
     "error_result",

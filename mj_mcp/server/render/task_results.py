@@ -14,10 +14,9 @@ from typing import Any
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
 from mj_mcp.server.render.error_results import failed_result
+from mj_mcp.server.tool_spec import ToolSpec, next_calls
 from mj_mcp.studio import Result
-from mj_mcp.tasks import Image, Kind, Status, Task
-
-SPENDING_TOOLS = frozenset({"generate_image", "upscale_image", "vary_image", "reroll", "simple_change"})
+from mj_mcp.tasks import Image, Status, Task
 
 PROMPT_CHARACTERS = 120
 """Of a prompt in a text; the structured content of a task has all of it."""
@@ -42,7 +41,7 @@ class Presentation:
     `link` gives a URL of this server for a picture, to a caller on another machine, where our paths say nothing.
     """
 
-    tools: frozenset[str]
+    tools: tuple[ToolSpec, ...]
     wait_seconds: int = 25
     resource_links: bool = False
     inline_images: bool = True
@@ -154,13 +153,7 @@ def _next(task: Task, presentation: Presentation) -> list[dict[str, Any]]:
         return [{"tool": "get_task", "arguments": wait}]
     if task.status is not Status.SUCCEEDED or not task.images:
         return []
-    whole = {"task_id": task.handle}
-    one = whole | {"index": task.images[0].index}
-    calls = [{"tool": "view_image", "arguments": whole}, {"tool": "save_images", "arguments": whole}]
-    if task.kind is not Kind.UPSCALE:
-        calls += [{"tool": "upscale_image", "arguments": one}, {"tool": "vary_image", "arguments": one}]
-        calls += [{"tool": "reroll", "arguments": whole}]
-    return [call for call in calls if call["tool"] in presentation.tools]
+    return next_calls(presentation.tools, task)
 
 
 def _message(result: Result, view: dict[str, Any], presentation: Presentation) -> str:
@@ -177,7 +170,7 @@ def _message(result: Result, view: dict[str, Any], presentation: Presentation) -
         wait = f'task_id="{task.handle}" and wait_seconds={presentation.wait_seconds}'
         lines.append(f"Call get_task with {wait} to go on waiting. Do not submit it again.")
     elif view["next"]:
-        lines.append(_advice(view))
+        lines.append(_advice(view, presentation))
     return "\n".join(lines)
 
 
@@ -197,12 +190,12 @@ def _ago(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s ago"
 
 
-def _advice(view: dict[str, Any]) -> str:
+def _advice(view: dict[str, Any], presentation: Presentation) -> str:
     offered = {call["tool"] for call in view["next"]}
     free = "view_image shows one large; it is free."
     if "save_images" in offered:
         free = "view_image shows one large, save_images saves the originals; both are free."
-    if offered.isdisjoint(SPENDING_TOOLS):
+    if offered.isdisjoint(spec.name for spec in presentation.tools if spec.spends):
         return free
     return f"Choose a picture by its index: {free} upscale_image, vary_image and reroll cost money."
 

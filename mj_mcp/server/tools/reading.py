@@ -15,6 +15,7 @@ from mj_mcp.errors import InvalidRequest
 from mj_mcp.server.render import list_result, usage_result, wait_result
 from mj_mcp.server.shapes import TaskListView, TaskView, UsageView, WaitView
 from mj_mcp.server.tool_call import ToolCall
+from mj_mcp.server.tool_spec import ToolSpec
 from mj_mcp.server.tools.types import TaskId, WaitSeconds
 from mj_mcp.tasks import TASKS, Status
 
@@ -105,3 +106,11 @@ def _moment(problems: list[str], since: str | None, now: float) -> float | None:
 def _raise(problems: list[str]) -> None:
     if problems:
         raise InvalidRequest.because(*problems)
+
+
+TOOLS = (
+    ToolSpec(verb=get_task, title="Get task"),
+    ToolSpec(verb=wait_for_tasks, title="Wait for tasks"),
+    ToolSpec(verb=list_tasks, title="List tasks"),
+    ToolSpec(verb=get_usage, title="Get usage"),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from mcp_types import CallToolResult
 from pydantic import Field
@@ -10,9 +10,10 @@ from pydantic import Field
 from mj_mcp.errors import InvalidRequest
 from mj_mcp.prompts import Options
 from mj_mcp.server.tool_call import ToolCall
+from mj_mcp.server.tool_spec import ToolSpec
 from mj_mcp.server.tools.types import LIMITS, AllowDuplicate, Index, ParentId, TaskAnswer, WaitSeconds
 from mj_mcp.studio import Purchase
-from mj_mcp.tasks import Kind
+from mj_mcp.tasks import Kind, Task
 
 
 async def generate_image(
@@ -147,3 +148,20 @@ def _read_shorthand(content: str) -> tuple[Kind, str, int | None]:
         if len(verb) == 2 and verb[0] in _LETTERS and verb[1] in "1234":
             return _LETTERS[verb[0]], task_id, int(verb[1])
     raise InvalidRequest("content", content, '"ID U1" to "ID U4", "ID V1" to "ID V4", or "ID R"')
+
+
+def _whole(task: Task) -> dict[str, Any] | None:
+    return {"task_id": task.handle} if task.kind is not Kind.UPSCALE else None
+
+
+def _one(task: Task) -> dict[str, Any] | None:
+    return {"task_id": task.handle, "index": task.images[0].index} if task.kind is not Kind.UPSCALE else None
+
+
+TOOLS = (
+    ToolSpec(verb=generate_image, title="Generate image", spends=True),
+    ToolSpec(verb=upscale_image, title="Upscale image", spends=True, next=_one),
+    ToolSpec(verb=vary_image, title="Vary image", spends=True, next=_one),
+    ToolSpec(verb=reroll, title="Reroll", spends=True, next=_whole),
+    ToolSpec(verb=simple_change, title="Simple change", spends=True),
+)

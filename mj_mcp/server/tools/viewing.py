@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from mcp_types import CallToolResult
 from pydantic import Field
@@ -12,7 +12,9 @@ from mj_mcp.prompts.options import reference
 from mj_mcp.server.render import compared_result, files_result, picture_result, sheet_result
 from mj_mcp.server.shapes import FilesView
 from mj_mcp.server.tool_call import ToolCall
+from mj_mcp.server.tool_spec import ToolSpec
 from mj_mcp.server.tools.types import PictureIndex, TaskId
+from mj_mcp.tasks import Task
 
 MOST_COMPARED = 8
 
@@ -68,3 +70,13 @@ def _references(compare: list[str]) -> list[tuple[str, int]]:
     if problems:
         raise InvalidRequest.because(*problems)
     return found
+
+
+def _whole(task: Task) -> dict[str, Any]:
+    return {"task_id": task.handle}
+
+
+TOOLS = (
+    ToolSpec(verb=view_image, title="View image", next=_whole),
+    ToolSpec(verb=save_images, title="Save images", saves=True, next=_whole),
+)
