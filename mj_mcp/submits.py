@@ -68,6 +68,7 @@ class Submits:
         self._observe = observe
         self._clock = clock
         self._posts: set[asyncio.Task[None]] = set()
+        self._unanswered: set[str] = set()
         self._paused_until = float("-inf")
         self._stopping = False
 
@@ -97,8 +98,10 @@ class Submits:
             asked = _Asked(task, request, _request_key(task), allow_duplicate, queue, claimed)
             claim = await self._begin(asked, until, on_progress)
             answered, polls = await self._poller.wait(
-                claim.task, answer_by, enough=lambda task: task.status is not Status.SUBMITTING, on_progress=on_progress
+                claim.task, answer_by, enough=self._is_answered, on_progress=on_progress
             )
+            if not self._is_answered(answered):
+                answered = replace(answered, status=Status.SUBMITTING, failure=None)
             if claim.is_new or not _is_withdrawn(answered):
                 return claim, answered, polls
 
@@ -114,6 +117,11 @@ class Submits:
         for post in self._posts:
             post.cancel()
         await asyncio.gather(*self._posts, return_exceptions=True)
+
+    def _is_answered(self, task: Task) -> bool:
+        """Whether the proxy's answer is known. Another process may call it lost while it is still awaited here."""
+        awaited_here = task.status is Status.UNCONFIRMED and task.submission_id in self._unanswered
+        return task.status is not Status.SUBMITTING and not awaited_here
 
     async def _begin(self, asked: _Asked, until: float, on_progress: OnProgress | None) -> Claim:
         """Returns as soon as it is claimed; the POST goes on, and its outcome is published."""
@@ -151,6 +159,7 @@ class Submits:
             return
         asked.claimed.set_result(claim)
         if claim.is_new:
+            self._unanswered.add(asked.task.submission_id)
             self._poller.publish(claim.task)
             outcome = await self._post(asked.request)
             refused_by = outcome.status if isinstance(outcome, Refused) else None
@@ -215,6 +224,7 @@ class Submits:
                 break
             except StorageUnavailable as failure:
                 log.error("outcome_not_recorded", submission_id=task.submission_id, reason=failure.message)  # noqa: TRY400 - the reason says it all
+                self._unanswered.discard(task.submission_id)
                 self._poller.publish(settle(task))
                 await asyncio.sleep(RECORD_AGAIN_SECONDS)
         log.info(
@@ -224,6 +234,7 @@ class Submits:
             status=settled.status,
             code=settled.failure.code if settled.failure else None,
         )
+        self._unanswered.discard(task.submission_id)
         self._observe(Submitted(settled))
         if settled.is_polled:
             self._poller.follow(settled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it says where it keeps its lock file
@@ -118,3 +121,99 @@ def database() -> Iterator[Database]:
             yield server
         finally:
             server.close()
+
+
+class Relay:
+    """A way to the database over TCP, which can be cut, swallow all that is sent, or end connections at a query."""
+
+    def __init__(self, url: str) -> None:
+        self._to = conninfo_to_dict(url)
+        self._open: set[asyncio.Task[None]] = set()
+        self._is_cut = self._is_frozen = self._is_torn = False
+        self.taken = 0
+        """Connections."""
+        self.torn_off = 0
+        """Queries."""
+        self.swallowed = 0
+        """Bytes."""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self._drop()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    @property
+    def url(self) -> str:
+        """The database's URL by this way."""
+        port = self._server.sockets[0].getsockname()[1]
+        options = quote(str(self._to["options"]), safe="")
+        return f"postgresql://{self._to['user']}@127.0.0.1:{port}/{self._to['dbname']}?options={options}"
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """Nobody is connected until the block ends."""
+        self._is_cut = True
+        self._drop()
+        try:
+            yield
+        finally:
+            self._is_cut = False
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Connections are taken, and nothing gets through until the block ends; what was sent meanwhile is lost."""
+        self._is_frozen = True
+        try:
+            yield
+        finally:
+            self._is_frozen = False
+
+    @contextmanager
+    def torn(self) -> Iterator[None]:
+        """Connections can be made, and end at their first query until the block ends."""
+        self._is_torn = True
+        try:
+            yield
+        finally:
+            self._is_torn = False
+
+    def _drop(self) -> None:
+        for work in self._open:
+            work.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken += 1
+        if self._is_cut:
+            writer.close()
+            return
+        work = asyncio.current_task()
+        assert work is not None
+        self._open.add(work)
+        work.add_done_callback(self._open.discard)
+        path = f"{self._to['host']}/.s.PGSQL.{self._to.get('port', 5432)}"
+        with suppress(OSError, asyncio.CancelledError):
+            ends = [(reader, writer), await asyncio.open_unix_connection(path)]
+            try:
+                async with asyncio.TaskGroup() as copies:
+                    copies.create_task(self._copy(reader, ends[1][1]))
+                    copies.create_task(self._copy(ends[1][0], writer))
+            finally:
+                for _, end in ends:
+                    end.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self._is_frozen:
+                    self.swallowed += len(data)
+                elif self._is_torn and data[:1] in b"QP" and b"statement_timeout" not in data:
+                    self.torn_off += 1
+                    break
+                else:
+                    writer.write(data)
+                    await writer.drain()
+        writer.close()

@@ -25,9 +25,10 @@ import mj_mcp.journal
 from mj_mcp.errors import Busy, InvalidRequest, LimitReached, StorageUnavailable, TaskNotFound
 from mj_mcp.journal import Claim, Journal, Limits, Page, QueueSlot, Usage
 from mj_mcp.journal.claims import ANSWERING
-from mj_mcp.journal.engine import Db, Engine, Rows
+from mj_mcp.journal.engine import WRITE_SECONDS, Db, Engine, Rows
 from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.protocol import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, LEASE_SECONDS, QUEUE_SECONDS, REPEAT_SECONDS
+from mj_mcp.journal.rows import NEVER
 from mj_mcp.journal.schema import MIGRATIONS, POSTGRES_TYPES, typed
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
@@ -179,6 +180,16 @@ async def made(journal: Journal, task: Task, key: str = "", at: float = NOON + 1
     """A task that succeeded, by the clock of the process that saw it `at`."""
     await bought(journal, task, key)
     return await journal.update(task.submission_id, lambda known: replace(done(known), finished_at=at))
+
+
+async def let_pass(journal: SqlJournal, seconds: float) -> None:
+    """Let the storage's clock go on by so much, for leases and the queue."""
+
+    def work(db: Db) -> None:
+        db.execute("UPDATE tasks SET lease_until = lease_until - ? WHERE lease_until < ?", (seconds, NEVER))
+        db.execute("UPDATE waiting SET seen_at = seen_at - ?", (seconds,))
+
+    await journal._write(work)
 
 
 async def age(journal: SqlJournal, task: Task, seconds: float) -> None:
@@ -492,19 +503,19 @@ async def test_who_comes_later_never_jumps_the_queue(journal: Journal) -> None:
     assert await queued(journal, patient, limits) == 0
 
 
-async def test_a_place_is_kept_for_a_while_and_then_given_up(journal: Journal, clock: Clock) -> None:
+async def test_a_place_is_kept_for_a_while_and_then_given_up(journal: SqlJournal) -> None:
     limits = Limits(max_open=1)
     await bought(journal, new())
     gone, here = new(owner="ann"), new(owner="bob")
     assert await queued(journal, gone, limits) == 1
     assert await queued(journal, here, limits) == 2
-    clock.time += KEPT_SECONDS - 0.1
+    await let_pass(journal, KEPT_SECONDS - 0.1)
     assert await queued(journal, here, limits) == 2
-    clock.time += 0.2
+    await let_pass(journal, 0.2)
     assert await queued(journal, here, limits) == 1
 
 
-async def test_a_kept_place_is_taken_up_by_the_same_request_of_another_call(journal: Journal, clock: Clock) -> None:
+async def test_a_kept_place_is_taken_up_by_the_same_request_of_another_call(journal: SqlJournal) -> None:
     limits = Limits(max_open=1)
     running = await bought(journal, new())
 
@@ -514,13 +525,13 @@ async def test_a_kept_place_is_taken_up_by_the_same_request_of_another_call(jour
 
     assert await ask("ann", "a mug") == 1
     assert await ask("bob", "a jug") == 2
-    clock.time += KEPT_SECONDS - 0.1
+    await let_pass(journal, KEPT_SECONDS - 0.1)
     await journal.update(running.submission_id, done)
     assert await ask("bob", "a jug") == 2, "the free place is ann's"
     assert await ask("ann", "a mug") == 0
 
 
-async def test_a_turn_is_the_owners_whichever_of_their_requests_asks(journal: Journal, clock: Clock) -> None:
+async def test_a_turn_is_the_owners_whichever_of_their_requests_asks(journal: SqlJournal) -> None:
     """A caller that changes its request each time it is told to wait must not hold the place back from everybody."""
     limits = Limits(max_open=1)
     running = await bought(journal, new())
@@ -529,7 +540,7 @@ async def test_a_turn_is_the_owners_whichever_of_their_requests_asks(journal: Jo
     assert await queued(journal, other, limits) == 2
     await journal.update(running.submission_id, done)
     assert await queued(journal, second, limits) == 3, "the first one may still be waiting"
-    clock.time += QUEUE_SECONDS + 0.1
+    await let_pass(journal, QUEUE_SECONDS + 0.1)
     assert await queued(journal, other, limits) == 2
     assert await queued(journal, second, limits) == 0
 
@@ -801,13 +812,13 @@ async def test_what_is_left_is_the_least_of_the_owners_and_all_told(
     assert (usage.open_left, usage.today_left) == left
 
 
-async def test_who_waits_in_the_queue_is_counted_while_the_place_is_kept(journal: Journal, clock: Clock) -> None:
+async def test_who_waits_in_the_queue_is_counted_while_the_place_is_kept(journal: SqlJournal) -> None:
     limits = Limits(max_open=1)
     await bought(journal, new(owner="me"))
     for owner in ("me", "me", "you"):
         assert await queued(journal, new(owner=owner), limits) > 0
     assert [(await journal.usage(owner, limits)).waiting for owner in ("me", "you", None)] == [2, 1, 3]
-    clock.time += QUEUE_SECONDS + 1
+    await let_pass(journal, QUEUE_SECONDS + 1)
     assert (await journal.usage("me", limits)).waiting == 0
 
 
@@ -867,7 +878,7 @@ async def test_usage_is_of_one_moment_however_much_is_bought_meanwhile(where: Wh
 # --- whose it is
 
 
-async def test_two_accounts_never_mix(open_journal: Open, clock: Clock) -> None:
+async def test_two_accounts_never_mix(open_journal: Open) -> None:
     ours, theirs = open_journal("ours"), open_journal("theirs")
     task = await bought(ours, new(), "key")
     assert task.task_id is not None
@@ -881,9 +892,9 @@ async def test_two_accounts_never_mix(open_journal: Open, clock: Clock) -> None:
         await theirs.update(task.submission_id, done)
     adopted = replace(task, submission_id="sub_adopted")
     assert await theirs.adopt(adopted) == adopted
-    clock.time += 100 * LEASE_SECONDS
+    await let_pass(ours, 100 * LEASE_SECONDS)
     assert await theirs.changes() == []
-    assert task not in await theirs.tend(clock())
+    assert task not in await theirs.tend(NOON)
     assert await ours.find(task.task_id, "local") == task
 
 
@@ -936,30 +947,31 @@ async def test_an_adopted_task_is_watched_by_whoever_comes_first(open_journal: O
     assert sorted(held, key=len) == [[], [task]]
 
 
-async def test_a_lease_that_is_kept_is_never_taken_over(open_journal: Open, clock: Clock) -> None:
+async def test_a_lease_that_is_kept_is_never_taken_over(open_journal: Open) -> None:
     first, second = open_journal(), open_journal()
     task = await bought(first, new())
     for _ in range(20):
-        clock.time += LEASE_SECONDS / 2
-        assert await first.tend(clock()) == [task]
-        assert await second.tend(clock()) == []
+        await let_pass(first, LEASE_SECONDS / 2)
+        assert await first.tend(NOON) == [task]
+        assert await second.tend(NOON) == []
 
 
-async def test_a_lease_that_lapsed_is_taken_over_and_the_old_holder_lets_go(open_journal: Open, clock: Clock) -> None:
+async def test_a_lease_that_lapsed_is_taken_over_and_the_old_holder_lets_go(open_journal: Open) -> None:
     first, second = open_journal(), open_journal()
     task = await bought(first, new())
-    assert await first.tend(clock()) == [task]
-    clock.time += LEASE_SECONDS + 1
-    assert await second.tend(clock()) == [task]
-    assert await first.tend(clock()) == []
-    assert await second.tend(clock()) == [task]
+    assert await first.tend(NOON) == [task]
+    await let_pass(first, LEASE_SECONDS + 1)
+    assert await second.tend(NOON) == [task]
+    assert await first.tend(NOON) == []
+    assert await second.tend(NOON) == [task]
 
 
-async def test_a_clock_that_was_set_back_does_not_hold_a_lease_for_ever(open_journal: Open, clock: Clock) -> None:
+async def test_a_clock_that_was_set_back_does_not_hold_a_lease_for_ever(open_journal: Open) -> None:
     first, second = open_journal(), open_journal()
     task = await bought(first, new())
-    assert await first.tend(clock()) == [task]
-    assert await second.tend(clock() - 86400) == [task]
+    assert await first.tend(NOON) == [task]
+    await let_pass(first, -86400)
+    assert await second.tend(NOON) == [task]
 
 
 async def test_a_process_that_leaves_gives_its_tasks_back_at_once(open_journal: Open) -> None:
@@ -970,14 +982,14 @@ async def test_a_process_that_leaves_gives_its_tasks_back_at_once(open_journal: 
     assert await second.tend(NOON) == [task]
 
 
-async def test_a_submit_under_way_is_left_to_the_process_that_makes_it(open_journal: Open, clock: Clock) -> None:
+async def test_a_submit_under_way_is_left_to_the_process_that_makes_it(open_journal: Open) -> None:
     first, second = open_journal(), open_journal()
     task = new()
     await claim(first, task)
     for _ in range(20):
-        clock.time += LEASE_SECONDS / 2
-        assert await first.tend(clock()) == []
-        assert await second.tend(clock()) == []
+        await let_pass(first, LEASE_SECONDS / 2)
+        assert await first.tend(NOON) == []
+        assert await second.tend(NOON) == []
     assert await second.find(task.submission_id, "local") == task
 
 
@@ -1009,34 +1021,32 @@ async def test_doubt_that_is_resolved_is_watched_again(open_journal: Open) -> No
 
 
 @pytest.mark.parametrize("settle", [no, lost, lambda task: done(accept(task, "77", NOON))])
-async def test_what_is_settled_is_watched_by_nobody(
-    open_journal: Open, clock: Clock, settle: Callable[[Task], Task]
-) -> None:
+async def test_what_is_settled_is_watched_by_nobody(open_journal: Open, settle: Callable[[Task], Task]) -> None:
     first, second = open_journal(), open_journal()
     task = new()
     await claim(first, task)
     await first.update(task.submission_id, settle)
-    clock.time += 100 * LEASE_SECONDS
-    assert await first.tend(clock()) == []
-    assert await second.tend(clock()) == []
+    await let_pass(first, 100 * LEASE_SECONDS)
+    assert await first.tend(NOON) == []
+    assert await second.tend(NOON) == []
 
 
-async def test_a_task_that_was_given_up_is_nobodys_until_somebody_asks(open_journal: Open, clock: Clock) -> None:
+async def test_a_task_that_was_given_up_is_nobodys_until_somebody_asks(open_journal: Open) -> None:
     first, second = open_journal(), open_journal()
     task = await bought(first, new())
-    assert await first.tend(clock()) == [task]
+    assert await first.tend(NOON) == [task]
     task = await first.update(task.submission_id, lambda known: stall(known, "nothing moves", NOON))
-    assert await first.tend(clock()) == [task]
+    assert await first.tend(NOON) == [task]
     left = await first.update(task.submission_id, lambda known: give_up(known, NOON))
     assert (left.status, left.given_up_at, left.warnings[-1]) == (Status.STALLED, NOON, GIVEN_UP)
     for later in (1, 100 * LEASE_SECONDS):
-        clock.time += later
-        assert await first.tend(clock()) == await second.tend(clock()) == []
+        await let_pass(first, later)
+        assert await first.tend(NOON) == await second.tend(NOON) == []
     assert await second.find(task.submission_id, None) == left
     taken_up = await second.update(task.submission_id, resume)
     assert taken_up == replace(task, warnings=("nothing moves",))
-    assert await second.tend(clock()) == [task]
-    assert await first.tend(clock()) == []
+    assert await second.tend(NOON) == [task]
+    assert await first.tend(NOON) == []
 
 
 # --- changes
@@ -1079,12 +1089,12 @@ async def test_a_look_that_showed_nothing_new_is_no_change(open_journal: Open) -
     assert await second.changes() == []
 
 
-async def test_the_lease_of_another_process_is_no_change_of_a_task(open_journal: Open, clock: Clock) -> None:
+async def test_the_lease_of_another_process_is_no_change_of_a_task(open_journal: Open) -> None:
     first, second = open_journal(), open_journal()
     task = await bought(first, new())
     assert await second.changes() == []
-    clock.time += LEASE_SECONDS
-    assert await first.tend(clock()) == [task]
+    await let_pass(first, LEASE_SECONDS)
+    assert await first.tend(NOON) == [task]
     assert await second.changes() == []
 
 
@@ -1435,7 +1445,7 @@ async def test_a_journal_that_cannot_grow_buys_nothing_and_recovers(data_dir: Pa
 
 
 async def test_a_locked_journal_buys_nothing_and_recovers(data_dir: Path) -> None:
-    async with sqlite(data_dir, busy_seconds=0.05) as journal:
+    async with sqlite(data_dir, write_seconds=0.05) as journal:
         await journal.ready()
         task = new()
         with closing(sqlite3.connect(data_dir / "journal.db", isolation_level=None)) as other:
@@ -1447,6 +1457,25 @@ async def test_a_locked_journal_buys_nothing_and_recovers(data_dir: Path) -> Non
             other.execute("ROLLBACK")
         assert await journal.find(task.submission_id, "local") is None
         assert (await claim(journal, task)).is_new
+
+
+async def test_calls_that_find_the_journal_locked_wait_together_and_none_longer_than_it_may(data_dir: Path) -> None:
+    """Also when it is not open yet: a program that keeps it for itself lets nobody read it either."""
+    async with sqlite(data_dir) as journal:
+        await journal.ready()
+    async with sqlite(data_dir) as journal:
+        with closing(sqlite3.connect(data_dir / "journal.db", isolation_level=None)) as other:
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            began = time.monotonic()
+            calls = [*(journal.page("local", None, 10, None) for _ in range(10)), claim(journal, new())]
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            assert time.monotonic() - began < 2 * WRITE_SECONDS
+            assert {str(answer) for answer in answers} == {
+                "the journal cannot be used: another program has kept it locked for too long"
+            }
+            other.execute("ROLLBACK")
+        assert await journal.page("local", None, 10, None) == Page((), None)
 
 
 async def test_a_claim_looks_up_its_answer_by_index(data_dir: Path) -> None:

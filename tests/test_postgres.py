@@ -29,7 +29,7 @@ from mj_mcp.journal import UNREAD, Claim, Limits
 from mj_mcp.journal.claims import ANSWERING
 from mj_mcp.journal.database import MIGRATING
 from mj_mcp.journal.postgres import Postgres
-from mj_mcp.journal.protocol import REPEAT_SECONDS
+from mj_mcp.journal.protocol import LEASE_SECONDS, REPEAT_SECONDS
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.simulator import Simulator
@@ -52,6 +52,7 @@ def new() -> Task:
         kind=Kind.IMAGINE,
         prompt="a red mug",
         submitted_at=NOON,
+        claimed_at=NOON,
         updated_at=NOON,
     )
 
@@ -301,8 +302,10 @@ async def test_a_replica_that_is_gone_loses_its_tasks_long_before_their_lease_en
     async with journals(database_url, 2) as [ours, theirs]:
         async with listening(theirs):
             task = await bought(theirs)
+            with psycopg.connect(database_url) as db:
+                db.execute("UPDATE tasks SET lease_until = lease_until + %s", (LEASE_SECONDS - 1,))
             assert not await looked_after(ours, task, 2.5)
-        # Its session has ended, as it does when a process is killed; its lease has not: the clock stands still.
+        # Its session has ended, as it does when a process is killed; its lease has not.
         assert not await looked_after(ours, task, 0), "it may only be reconnecting"
         assert await looked_after(ours, task, 4.0 + SLACK)
 
@@ -320,7 +323,9 @@ async def test_what_a_dead_replica_left_is_shared_out_and_nobody_gets_what_anoth
     async with journals(database_url, 4) as [theirs, *ours]:
         left = [(await bought(theirs)).submission_id for _ in range(40)]
         await asyncio.gather(*(journal.ready() for journal in ours))
-        taken = await asyncio.gather(*(journal.tend(NOON + 60) for journal in ours))
+        with psycopg.connect(database_url) as db:
+            db.execute("UPDATE tasks SET lease_until = lease_until - %s", (2 * LEASE_SECONDS,))
+        taken = await asyncio.gather(*(journal.tend(NOON) for journal in ours))
         assert sorted(task.submission_id for tasks in taken for task in tasks) == sorted(left)
 
 

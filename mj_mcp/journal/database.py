@@ -5,24 +5,30 @@ Owns what a single connection needs to know. Which connections there are, and wh
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
+from psycopg.abc import PQGen
 from psycopg_pool import PoolTimeout
 
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal.engine import Rows
 from mj_mcp.journal.schema import MIGRATIONS, POSTGRES_TYPES, missing, typed
 
+T = TypeVar("T")
+
 MIGRATING = 0x6D6A5F6D6370
 """The advisory lock that lets one replica at a time make the tables."""
 
 REASONS: dict[type[psycopg.Error], str] = {
     PoolTimeout: "the database does not answer",
+    errors.ConnectionTimeout: "the database does not answer",
     errors.CannotConnectNow: "the database is starting or stopping",
     errors.DiskFull: "the database's disk is full",
     errors.ReadOnlySqlTransaction: "the database is read-only",
@@ -40,6 +46,41 @@ def connected(url: str) -> Iterator[psycopg.Connection]:
     with translated(), psycopg.connect(url, autocommit=True) as db:
         migrate(db)
         yield db
+
+
+class Bounded(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that is closed where the database has not answered by `deadline`, on the monotonic clock.
+
+    Limits that the server keeps are no help against a server, or a way to it, that says nothing more.
+    """
+
+    deadline = math.inf
+
+    def wait(self, gen: PQGen[T], *args: Any, **more: Any) -> T:  # noqa: ANN401 - handed on, whatever it is
+        """What every statement waits with.
+
+        Raises:
+            ConnectionTimeout: there was no answer in time.
+        """
+        try:
+            return super().wait(_until(self.deadline, gen), *args, **more)
+        except errors.ConnectionTimeout:
+            self.close()
+            raise
+
+
+def _until(deadline: float, steps: PQGen[T]) -> PQGen[T]:
+    """These steps of a conversation with the database; between them, psycopg waits a tenth of a second at most."""
+    try:
+        wanted = next(steps)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                raise errors.ConnectionTimeout("there was no answer in time")
+            wanted = steps.send(ready)
+    except StopIteration as end:
+        outcome: T = end.value
+        return outcome
 
 
 class Session:
@@ -91,5 +132,5 @@ def translated() -> Iterator[None]:
         yield
     except psycopg.Error as failure:
         reason = next((said for kind, said in REASONS.items() if isinstance(failure, kind)), None)
-        said = reason or str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+        said = reason or next(iter(str(failure).strip().splitlines()), type(failure).__name__)
         raise StorageUnavailable(f"the journal cannot be used: {said}") from failure

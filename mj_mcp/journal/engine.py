@@ -11,6 +11,12 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+WRITE_SECONDS = 5.0
+"""How long a write may wait for a storage that is locked or away before the submit is refused."""
+
+READ_SECONDS = 2.0
+"""The same for a read. A call with no time to wait makes some of them, and must be answered within 4 s."""
+
 
 class Rows(Protocol):
     """What a statement gave."""
@@ -61,8 +67,6 @@ class Engine(Protocol):
     dialect: Dialect
     holder: str
     """This process's name in the journal."""
-    death_shows: bool
-    """Whether `is_dead` tells for certain; elsewhere a lapsed lease does as well."""
 
     async def write(self, work: Callable[[Db], T]) -> T:
         """Run `work` as one transaction that may write. Raises `StorageUnavailable`."""
@@ -80,8 +84,8 @@ class Engine(Protocol):
         """Call `heard` soon after others have changed something, until cancelled; ends where nothing tells of it."""
         ...
 
-    def is_dead(self, db: Db, holder: str) -> bool:
-        """Whether that process is gone."""
+    def dead_for(self, db: Db, holder: str) -> float:
+        """For how many seconds that process has been gone. 0 where nobody can tell; infinity where it is certain."""
         ...
 
     async def aclose(self) -> None:

@@ -5,12 +5,25 @@ Owns the leases. Everything here runs inside a transaction of the journal.
 
 from __future__ import annotations
 
+import math
+
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.protocol import LEASE_SECONDS
 from mj_mcp.journal.rows import NEVER, load, readable, store
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, WATCHED, Failure, Status, Task, doubt, refuse
+
+GONE_SECONDS = 2.0
+"""How long the session of a process may be away before others watch its tasks. Two who watch one do no harm."""
+
+SETTLE_SECONDS = 30.0
+"""The same before its submits are unconfirmed. A process that lost its connection may be reconnecting, while the proxy
+takes its submit."""
+
+SILENT_SECONDS = 180.0
+"""After so long without a renewed lease, a submit is unconfirmed whatever shows of its process: the last resort where
+nothing shows, and where a machine that lost its power seems to be connected."""
 
 _TENDED = f"status IN {any_of(OPEN - {Status.UNCONFIRMED})} AND coalesce(lease_until, 0) < {NEVER:.0f}"
 
@@ -28,6 +41,7 @@ class Leases:
     def __init__(self, engine: Engine, account: str) -> None:
         self._engine = engine
         self._account = account
+        self._now = engine.dialect.now
         self._known: dict[str, tuple[int, Task]] = {}
         self._disowned: dict[str, float] = {}
 
@@ -35,52 +49,50 @@ class Leases:
         """Of this submit it cannot be told whether its row was written. Nothing was sent, so the row is no task."""
         self._disowned[submission_id] = now
 
-    def needs_tending(self, db: Db, now: float) -> bool:
+    def needs_tending(self, db: Db) -> bool:
         """Whether a lease is to be renewed, taken over or settled: asked by a read, so that idling writes nothing."""
-        held_rows = db.execute(
-            f"SELECT holder, min(lease_until) FROM tasks WHERE account = ? AND {_TENDED} GROUP BY holder",
+        leases = db.execute(
+            f"SELECT holder, status, min(lease_until) - {self._now} FROM tasks"
+            f" WHERE account = ? AND {_TENDED} GROUP BY holder, status",
             (self._account,),
+        ).fetchall()
+        dead_for = self._dead_for(db, {holder for holder, *_ in leases})
+        return any(
+            not LEASE_SECONDS * 0.6 <= (left or 0) <= 2 * LEASE_SECONDS
+            if holder == self._engine.holder
+            else _is_left(status, left, dead_for[holder])
+            for holder, status, left in leases
         )
-        for holder, lease_until in held_rows:
-            if holder is None or lease_until is None or lease_until < now:
-                return True
-            if holder == self._engine.holder:
-                if lease_until < now + LEASE_SECONDS * 0.6:
-                    return True
-            elif self._engine.is_dead(db, holder) or lease_until > now + 2 * LEASE_SECONDS:
-                return True
-        return False
 
     def tend(self, db: Db, now: float) -> list[Task]:
         """Renew what is held, take over what nobody watches, settle what the dead left: see `Journal.tend`."""
-        me = self._engine.holder
+        me, lease = self._engine.holder, f"{self._now} + {LEASE_SECONDS}"
         settled = self._refuse_disowned(db, now)
         db.execute(
-            f"UPDATE tasks SET lease_until = ? WHERE account = ? AND {_TENDED} AND holder = ?",
-            (now + LEASE_SECONDS, self._account, me),
+            f"UPDATE tasks SET lease_until = {lease} WHERE account = ? AND {_TENDED} AND holder = ?",
+            (self._account, me),
         )
         rows = db.execute(
-            f"SELECT body, holder, lease_until FROM tasks WHERE account = ? AND {_TENDED}"
+            f"SELECT body, holder, status, lease_until - {self._now} FROM tasks WHERE account = ? AND {_TENDED}"
             f" AND coalesce(holder, '') <> ?{self._engine.dialect.skip_locked}",
             (self._account, me),
         ).fetchall()
-        dead = {h for h in {row[1] for row in rows} if h is not None and self._engine.is_dead(db, h)}
-        for body, holder, lease_until in rows:
-            if not (found := readable([body])):
-                continue
-            (task,) = found
-            # Where death shows, a living process that was silent for long is still waiting for its answer.
-            # A lease far in the future was written before the clock was set back.
-            lapsed = lease_until is None or lease_until < now or lease_until > now + 2 * LEASE_SECONDS
-            if task.is_polled and (holder is None or holder in dead or lapsed):
+        dead_for = self._dead_for(db, {holder for _, holder, *_ in rows})
+        for task in readable(body for body, holder, status, left in rows if _is_left(status, left, dead_for[holder])):
+            if task.is_polled:
                 db.execute(
-                    "UPDATE tasks SET holder = ?, lease_until = ? WHERE submission_id = ?",
-                    (me, now + LEASE_SECONDS, task.submission_id),
+                    f"UPDATE tasks SET holder = ?, lease_until = {lease} WHERE submission_id = ?",
+                    (me, task.submission_id),
                 )
-            elif not task.is_polled and (holder is None or holder in dead or (lapsed and not self._engine.death_shows)):
+            else:
                 settled.append(doubt(task, "the server stopped before the proxy's answer was recorded", now))
                 store(db, self._engine, settled[-1])
         return [*settled, *self.held(db)]
+
+    def _dead_for(self, db: Db, holders: set[str | None]) -> dict[str | None, float]:
+        """For how long each of these others is gone. A process that left in good order names nobody."""
+        others = holders - {self._engine.holder}
+        return {holder: math.inf if holder is None else self._engine.dead_for(db, holder) for holder in others}
 
     def _refuse_disowned(self, db: Db, now: float) -> list[Task]:
         refused = []
@@ -113,3 +125,14 @@ class Leases:
         # One that is damaged is not among them, and is tried again each time: a person may mend it.
         self._known = {sid: known[sid] for sid, seq in rows if known.get(sid, (None,))[0] == seq}
         return [task for _, task in self._known.values()]
+
+
+def _is_left(status: str, left: float | None, dead_for: float) -> bool:
+    """Whether nobody looks after a row whose lease has so many seconds `left`, and whose holder is gone for so long."""
+    if left is None or dead_for == math.inf:
+        return True
+    # A lease far in the future was written before the clock was set back.
+    lapsed = not 0 <= left <= 2 * LEASE_SECONDS
+    if status != Status.SUBMITTING:
+        return lapsed or dead_for >= GONE_SECONDS
+    return left < -SILENT_SECONDS or (lapsed and dead_for >= SETTLE_SECONDS)

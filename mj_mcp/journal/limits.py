@@ -10,7 +10,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from mj_mcp.errors import Busy, LimitReached
-from mj_mcp.journal.engine import Db
+from mj_mcp.journal.engine import Db, Dialect
 from mj_mcp.journal.protocol import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, QUEUE_SECONDS, Limits, Usage
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, RUNNING, Kind, Status, Task
@@ -60,25 +60,25 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
             )
 
 
-def take_place(db: Db, account: str, task: Task, slot: str, now: float, *, limits: Limits) -> int:
+def take_place(db: Db, dialect: Dialect, account: str, task: Task, slot: str, *, limits: Limits, now: float) -> int:
     """0 when there is a place for `task` now; else its position in the queue, in which it has this `slot`.
 
-    `now` is the time at which it asks. A slot that is not asked for again is kept for a while, and holds back those
-    behind it. Its turn is the owner's: any request of that owner may use it meanwhile.
+    A slot that is not asked for again is kept for a while by the storage's clock, and holds back those behind it. Its
+    turn is the owner's: any request of that owner may use it meanwhile. `now`: as for the limit of open tasks.
     """
-    db.execute("DELETE FROM waiting WHERE account = ? AND seen_at < ?", (account, now - KEPT_SECONDS))
+    db.execute(f"DELETE FROM waiting WHERE account = ? AND seen_at < {dialect.now} - ?", (account, KEPT_SECONDS))
     running = _running(db, account, now, None)
-    if running < limits.max_open and not _in_turn(db, account):
+    if running < limits.max_open and not _in_turn(db, dialect, account):
         return 0
     db.execute(
-        "INSERT INTO waiting (account, owner, submission_id, seen_at) VALUES (?, ?, ?, ?)"
+        f"INSERT INTO waiting (account, owner, submission_id, seen_at) VALUES (?, ?, ?, {dialect.now})"
         " ON CONFLICT (submission_id) DO UPDATE SET seen_at = excluded.seen_at",
-        (account, task.owner, slot, now),
+        (account, task.owner, slot),
     )
     ahead = min(
         number
-        for number, (waiting, owner, seen_at) in enumerate(_in_turn(db, account))
-        if waiting == slot or (owner == task.owner and seen_at < now - QUEUE_SECONDS)
+        for number, (waiting, owner, unseen_for) in enumerate(_in_turn(db, dialect, account))
+        if waiting == slot or (owner == task.owner and unseen_for > QUEUE_SECONDS)
     )
     if running + ahead < limits.max_open:
         leave_queue(db, slot)
@@ -86,15 +86,16 @@ def take_place(db: Db, account: str, task: Task, slot: str, now: float, *, limit
     return ahead + 1
 
 
-def count_usage(db: Db, account: str, owner: str | None, limits: Limits, now: float) -> Usage:
+def count_usage(db: Db, dialect: Dialect, account: str, owner: str | None, *, limits: Limits, now: float) -> Usage:
     """See `Journal.usage`."""
     midnight = _midnight(now)
     today = _spent(db, account, owner, midnight)
     week = _spent(db, account, owner, midnight - 6 * DAY_SECONDS)
     running = _running(db, account, now, owner)
     (waiting,) = db.execute(
-        "SELECT count(*) FROM waiting WHERE account = ? AND owner = coalesce(?, owner) AND seen_at >= ?",
-        (account, owner, now - QUEUE_SECONDS),
+        "SELECT count(*) FROM waiting WHERE account = ? AND owner = coalesce(?, owner)"
+        f" AND seen_at >= {dialect.now} - ?",
+        (account, owner, QUEUE_SECONDS),
     ).fetchone()
     open_left = [limits.max_open - _running(db, account, now, None)]
     today_left = []
@@ -120,13 +121,14 @@ def leave_queue(db: Db, slot: str) -> None:
     db.execute("DELETE FROM waiting WHERE submission_id = ?", (slot,))
 
 
-def _in_turn(db: Db, account: str) -> list[tuple[str, str, float]]:
-    """Slot, owner and last time of asking, in the order in which they are served: owners take turns.
+def _in_turn(db: Db, dialect: Dialect, account: str) -> list[tuple[str, str, float]]:
+    """Slot, owner and seconds since it was asked for, in the order in which they are served: owners take turns.
 
     Everybody's first request goes before anybody's second; among those, whoever was served longest ago is first.
     """
     rows = db.execute(
-        "SELECT submission_id, owner, seen_at FROM waiting WHERE account = ? ORDER BY number", (account,)
+        f"SELECT submission_id, owner, {dialect.now} - seen_at FROM waiting WHERE account = ? ORDER BY number",
+        (account,),
     ).fetchall()
     served = {owner: _last_served(db, account, owner) for owner in {row[1] for row in rows}}
     rounds: Counter[str] = Counter()

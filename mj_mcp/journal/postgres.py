@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -26,16 +26,16 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from mj_mcp.journal.database import Session, migrate, translated
-from mj_mcp.journal.engine import Db, Dialect
+from mj_mcp.journal.database import Bounded, Session, migrate, translated
+from mj_mcp.journal.engine import READ_SECONDS, WRITE_SECONDS, Db, Dialect
 
 T = TypeVar("T")
 
-WRITE_SECONDS = 5.0
-"""How long a write looks for a database that answers before the submit is refused."""
+AWAY_SECONDS = 3.0
+"""For so long after it did not answer, reads give the database TRY_SECONDS only: few calls wait for it in full."""
 
-READ_SECONDS = 0.75
-"""The same for a read: a call with no time to wait must still be answered within a second."""
+OPEN_SECONDS = 60.0
+"""How long the tables may take to be made."""
 
 READERS = 3
 CONNECT_SECONDS = 3
@@ -50,7 +50,13 @@ CHANNEL = "mj_mcp_journal"
 ALIVE = "hashtextextended(?, 1)"
 """The advisory lock of a living process (`?`), beside those of the accounts, which are hashed with 0."""
 
-GONE_SECONDS = 2.0
+LIVES = (
+    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    f" AND (classid::bigint << 32 | objid::bigint) = {ALIVE})"
+)
+"""Whether the process (`?`) has a session. It is only looked at: two who tried to lock it would see each other."""
+
 LOOKED_AWAY_SECONDS = 4.0
 """Longer than the time between two sweeps."""
 
@@ -84,17 +90,19 @@ class Postgres:
         skip_locked=" FOR UPDATE SKIP LOCKED",
         announce=f" RETURNING pg_notify('{CHANNEL}', writer || ' ' || submission_id)",
     )
-    death_shows = False
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives the seconds for which other processes are gone."""
         self.holder = uuid.uuid4().hex
         with translated():
             self._conninfo = make_conninfo("", **{**DEFAULTS, **conninfo_to_dict(url)})
         # One writer: what this process writes is written in the order in which it was asked for, as in SQLite.
         self._writes = ThreadPoolExecutor(1, "journal-write")
         self._reads = ThreadPoolExecutor(READERS, "journal-read")
+        self._opener = ThreadPoolExecutor(1, "journal-open")
         self._pool = ConnectionPool(
             self._conninfo,
+            connection_class=Bounded,
             kwargs={"autocommit": True},
             configure=_configure,
             min_size=0,
@@ -102,20 +110,23 @@ class Postgres:
             reconnect_timeout=0.01,  # it is asked again, every TRY_SECONDS
             open=False,
         )
-        self._opening = threading.Lock()
-        self._is_open = False
-        self._is_away = False
+        self._lock = threading.Lock()
+        self._opened: Future[None] | None = None
+        self._making: Bounded | None = None
+        self._away_until = 0.0
         self._seen: str | None = None
+        self._clock = clock
         self._missing: dict[str, tuple[float, float]] = {}
 
     async def write(self, work: Callable[[Db], T]) -> T:
         """See `Engine.write`."""
-        deadline = time.monotonic() + WRITE_SECONDS
-        return await asyncio.get_running_loop().run_in_executor(self._writes, self._transact, work, deadline)
+        by = time.monotonic() + WRITE_SECONDS
+        return await asyncio.get_running_loop().run_in_executor(self._writes, self._transact, work, by)
 
     async def read(self, work: Callable[[Db], T]) -> T:
         """See `Engine.read`. Each statement stands for itself."""
-        return await asyncio.get_running_loop().run_in_executor(self._reads, self._read, work)
+        by = time.monotonic() + READ_SECONDS
+        return await asyncio.get_running_loop().run_in_executor(self._reads, self._read, work, by)
 
     def changed(self, db: Db, account: str) -> Iterable[str]:
         """See `Engine.changed`."""
@@ -137,12 +148,13 @@ class Postgres:
     async def listen(self, heard: Callable[[], None]) -> None:
         """See `Engine.listen`."""
         while True:
-            with suppress(psycopg.Error):  # it is made anew; meanwhile changes are looked for all the same
+            with suppress(psycopg.Error, TimeoutError):  # it is made anew; changes are looked for all the same
                 async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as db:
-                    await db.execute(f"LISTEN {CHANNEL}")
-                    # Held as long as this session lives, it shows that this process does; shared, since the server may
-                    # not have noticed yet that the session before is over.
-                    await db.execute(f"SELECT pg_advisory_lock_shared({ALIVE})".replace("?", "%s"), (self.holder,))
+                    async with asyncio.timeout(CONNECT_SECONDS):
+                        await db.execute(f"LISTEN {CHANNEL}")
+                        # Held as long as this session lives, it shows that this process does; shared, since the server
+                        # may not have noticed yet that the session before is over.
+                        await db.execute(f"SELECT pg_advisory_lock_shared({ALIVE})".replace("?", "%s"), (self.holder,))
                     heard()  # of what was said while nobody listened
                     while True:
                         notices = [notice.payload async for notice in db.notifies(stop_after=1)]
@@ -151,18 +163,20 @@ class Postgres:
                         await asyncio.sleep(HEARD_GAP_SECONDS)
             await asyncio.sleep(TRY_SECONDS)
 
-    def is_dead(self, db: Db, holder: str) -> bool:
-        """See `Engine.is_dead`. Its session is gone, and has not come back for a while: it may only be reconnecting."""
-        (nobody,) = db.execute(f"SELECT pg_try_advisory_xact_lock({ALIVE})", (holder,)).fetchone()
-        if not nobody:
+    def dead_for(self, db: Db, holder: str) -> float:
+        """See `Engine.dead_for`. Its session is gone; it may only be reconnecting, so this is never infinite."""
+        if not LISTENS:
+            return 0.0
+        (lives,) = db.execute(LIVES, (holder,)).fetchone()
+        if lives:
             self._missing.pop(holder, None)
-            return False
-        now = time.monotonic()
+            return 0.0
+        now = self._clock()
         since, last = self._missing.get(holder, (now, now))
         if now - last > LOOKED_AWAY_SECONDS:
             since = now  # the database may have been away, and with it everybody's session
         self._missing[holder] = since, now
-        return LISTENS and now - since >= GONE_SECONDS
+        return now - since
 
     async def aclose(self) -> None:
         """See `Engine.aclose`."""
@@ -171,9 +185,14 @@ class Postgres:
     def _close(self) -> None:
         self._writes.shutdown()
         self._reads.shutdown()
+        if self._making is not None:
+            self._making.deadline = 0.0  # tables that are not made by now are made by the next server
+        self._opener.shutdown()
         self._pool.close()
 
-    def _transact(self, work: Callable[[Db], T], deadline: float) -> T:
+    def _transact(self, work: Callable[[Db], T], by: float) -> T:
+        # What has waited for this thread past its time is tried once, unless it was the database that took the time.
+        deadline = by if self._is_away() else max(by, time.monotonic() + TRY_SECONDS)
         with translated():
             while True:
                 with self._connection(deadline) as db:
@@ -199,62 +218,78 @@ class Postgres:
     def _was_committed(self, xact: str, deadline: float) -> bool:
         """What became of a transaction whose connection was lost at its COMMIT: the database knows."""
         while True:
-            status = self._fetch_again(
+            status = self._read(
                 lambda db: db.execute("SELECT pg_xact_status(?::text::xid8)", (xact,)).fetchone()[0], deadline
             )
             if status != "in progress":
                 return bool(status == "committed")
             time.sleep(0.05)
 
-    def _read(self, work: Callable[[Db], T]) -> T:
-        with translated():
-            self._open()
-            # The time counts from here: readers have a connection each, so nobody has waited for another.
-            return self._fetch_again(work, time.monotonic() + (TRY_SECONDS if self._is_away else READ_SECONDS))
+    def _read(self, work: Callable[[Db], T], by: float) -> T:
+        soon = time.monotonic() + TRY_SECONDS
+        return self._read(work, min(by, soon) if self._is_away() else max(by, soon))
 
-    def _fetch_again(self, work: Callable[[Db], T], deadline: float) -> T:
+    def _read(self, work: Callable[[Db], T], deadline: float) -> T:
         with translated():
             while True:
                 with self._connection(deadline) as db:
                     try:
-                        return work(Session(db))
+                        outcome = work(Session(db))
                     except psycopg.Error as failure:
                         if not _is_lost(db, failure):
                             raise
+                    else:
+                        self._away_until = 0.0
+                        return outcome
+
+    def _is_away(self) -> bool:
+        return time.monotonic() < self._away_until
 
     @contextmanager
-    def _connection(self, deadline: float) -> Iterator[psycopg.Connection]:
-        self._open()
-        db = self._taken(deadline)
+    def _connection(self, deadline: float) -> Iterator[Bounded]:
+        """A connection that answers by `deadline`; whoever asks for another one after it is told that it is over."""
+        try:
+            self._open(deadline)
+            db = self._taken(deadline)
+        except PoolTimeout:
+            self._away_until = time.monotonic() + AWAY_SECONDS
+            raise
+        db.deadline = deadline
         try:
             yield db
         finally:
             self._pool.putconn(db)
 
-    def _taken(self, deadline: float) -> psycopg.Connection:
+    def _taken(self, deadline: float) -> Bounded:
         while True:
             left = deadline - time.monotonic()
             try:
-                db = self._pool.getconn(timeout=min(left, TRY_SECONDS))
+                return self._pool.getconn(timeout=min(left, TRY_SECONDS))
             except PoolTimeout:
                 if left <= TRY_SECONDS:
-                    self._is_away = True
                     raise
-            else:
-                self._is_away = False
-                return db
 
-    def _open(self) -> None:
-        with self._opening:
-            if not self._is_open:
-                # On a connection beside the pool, which would keep the reason of a failure to itself.
-                with psycopg.connect(self._conninfo, autocommit=True) as db:
-                    migrate(db)
-                self._pool.open()
-                self._is_open = True
+    def _open(self, deadline: float) -> None:
+        """Wait until it is open. Whoever needs it meanwhile waits for the same attempt."""
+        with self._lock:
+            if self._opened is None or (self._opened.done() and self._opened.exception()):
+                self._opened = self._opener.submit(self._make)
+            opened = self._opened
+        try:
+            opened.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise PoolTimeout from None
+
+    def _make(self) -> None:
+        # On a connection beside the pool, which would keep the reason of a failure to itself.
+        with Bounded.connect(self._conninfo, autocommit=True) as self._making:
+            self._making.deadline = time.monotonic() + OPEN_SECONDS
+            migrate(self._making)
+        self._pool.open()
 
 
-def _configure(db: psycopg.Connection) -> None:
+def _configure(db: Bounded) -> None:
+    db.deadline = time.monotonic() + CONNECT_SECONDS
     db.execute(f"SET statement_timeout = {WRITE_SECONDS * 1000:.0f}")
 
 

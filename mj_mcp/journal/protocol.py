@@ -163,6 +163,7 @@ class Journal(Protocol):
     async def tend(self, now: float) -> list[Task]:
         """Keep this process's leases, settle what dead processes left, and take over what nobody watches.
 
+        Leases go by the storage's clock; `now`, in seconds since the epoch, is when a row is said to be settled.
         Returns every task that this process is to watch, and those that it has settled.
         """
         ...

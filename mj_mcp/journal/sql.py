@@ -58,7 +58,7 @@ class SqlJournal:
                     leave_queue(db, slot)
                     return Claim(known, is_new=False)
             check_limits(db, self._account, task, limits)
-            if position := take_place(db, self._account, task, slot, self._now(), limits=limits):
+            if position := take_place(db, self._dialect, self._account, task, slot, limits=limits, now=self._now()):
                 return QueueSlot(position)
             claim = request_key + (f":{task.submission_id}" if allow_duplicate else "")
             claimed = replace(task, claimed_at=self._now())
@@ -184,7 +184,7 @@ class SqlJournal:
         def work(db: Db) -> Usage:
             db.execute(self._dialect.begin_read)
             try:
-                return count_usage(db, self._account, owner, limits, now)
+                return count_usage(db, self._dialect, self._account, owner, limits=limits, now=now)
             finally:
                 db.execute("COMMIT")
 
@@ -205,7 +205,7 @@ class SqlJournal:
 
     async def tend(self, now: float) -> list[Task]:
         """See `Journal.tend`."""
-        if not await self._read(lambda db: self._leases.needs_tending(db, now)):
+        if not await self._read(self._leases.needs_tending):
             tended = await self._read(self._leases.held)
         else:
             tended = await self._write(lambda db: self._leases.tend(db, now))
@@ -275,9 +275,10 @@ class SqlJournal:
 
     def _insert(self, db: Db, task: Task, request_key: str | None, claim: str | None) -> None:
         held = task.status is Status.SUBMITTING
+        lease = f"{self._dialect.now} + {LEASE_SECONDS}" if held else "NULL"
         db.execute(
             "INSERT INTO tasks (account, owner, submission_id, status, request_key, claim, holder, lease_until,"
-            " adopted_at, seq, writer, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '', '')",
+            f" adopted_at, seq, writer, body) VALUES (?, ?, ?, ?, ?, ?, ?, {lease}, ?, 0, '', '')",
             (
                 self._account,
                 task.owner,
@@ -286,7 +287,6 @@ class SqlJournal:
                 request_key,
                 claim,
                 self._engine.holder if held else None,
-                self._now() + LEASE_SECONDS if held else None,
                 task.updated_at if task.submitted_at is None else None,
             ),
         )

@@ -7,6 +7,7 @@ have another thread and connection, so that they never wait behind a blocked wri
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -14,14 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from mj_mcp.journal.engine import Db, Dialect
+from mj_mcp.journal.engine import READ_SECONDS, WRITE_SECONDS, Db, Dialect
 from mj_mcp.journal.schema import MIGRATIONS
-from mj_mcp.journal.sqlite_files import DEATH_SHOWS, ProcessLock, open_file, translated
+from mj_mcp.journal.sqlite_files import ProcessLock, open_file, translated, wait_until
 
 T = TypeVar("T")
-
-BUSY_SECONDS = 5.0
-"""How long a write waits for another process's lock before the submit is refused."""
 
 
 class Sqlite:
@@ -33,17 +31,16 @@ class Sqlite:
         now="((julianday('now') - 2440587.5) * 86400.0)",  # SQLite 3.42 would have a word for it
         begin_read="BEGIN",
     )
-    death_shows = DEATH_SHOWS
 
     def __init__(
         self,
         data_dir: Path,
         *,
         migrations: list[tuple[str, str]] = MIGRATIONS,
-        busy_seconds: float = BUSY_SECONDS,
+        write_seconds: float = WRITE_SECONDS,
     ) -> None:
-        """`busy_seconds`: how long a write waits for another process."""
-        self._migrations, self._busy_seconds = migrations, busy_seconds
+        """`write_seconds`: how long a write waits for another process."""
+        self._migrations, self._write_seconds = migrations, write_seconds
         self._path = data_dir / "journal.db"
         self._writes = ThreadPoolExecutor(1, "journal-write")
         self._reads = ThreadPoolExecutor(1, "journal-read")
@@ -55,13 +52,14 @@ class Sqlite:
 
     async def write(self, work: Callable[[Db], T]) -> T:
         """See `Engine.write`."""
-        # The time counts from here: writes behind a locked file must not wait for each other in turn as well.
-        deadline = time.monotonic() + self._busy_seconds
+        # The time counts from here: calls behind a locked file must not wait for each other in turn as well.
+        deadline = time.monotonic() + self._write_seconds
         return await asyncio.get_running_loop().run_in_executor(self._writes, self._transact, work, deadline)
 
     async def read(self, work: Callable[[Db], T]) -> T:
         """See `Engine.read`."""
-        return await asyncio.get_running_loop().run_in_executor(self._reads, self._fetch_again, work)
+        deadline = time.monotonic() + READ_SECONDS
+        return await asyncio.get_running_loop().run_in_executor(self._reads, self._read, work, deadline)
 
     def changed(self, db: Db, account: str) -> Iterable[str]:
         """See `Engine.changed`."""
@@ -82,9 +80,9 @@ class Sqlite:
     async def listen(self, heard: Callable[[], None]) -> None:
         """See `Engine.listen`. The file tells nobody; `changed` is cheap."""
 
-    def is_dead(self, db: Db, holder: str) -> bool:  # noqa: ARG002 - the file system tells
-        """See `Engine.is_dead`."""
-        return self._lock.is_dead(holder)
+    def dead_for(self, db: Db, holder: str) -> float:  # noqa: ARG002 - the file system tells
+        """See `Engine.dead_for`."""
+        return math.inf if self._lock.is_dead(holder) else 0.0
 
     async def aclose(self) -> None:
         """See `Engine.aclose`."""
@@ -100,9 +98,7 @@ class Sqlite:
 
     def _transact(self, work: Callable[[Db], T], deadline: float) -> T:
         with translated():
-            db = self._connection(self._writes)
-            left = max(0, round((deadline - time.monotonic()) * 1000))
-            db.execute(f"PRAGMA busy_timeout = {left}")
+            db = self._connection(self._writes, deadline)
             db.execute("BEGIN IMMEDIATE")
             try:
                 outcome = work(db)
@@ -113,12 +109,13 @@ class Sqlite:
                 raise
             return outcome
 
-    def _fetch_again(self, work: Callable[[Db], T]) -> T:
+    def _read(self, work: Callable[[Db], T], deadline: float) -> T:
         with translated():
-            return work(self._connection(self._reads))
+            return work(self._connection(self._reads, deadline))
 
-    def _connection(self, thread: ThreadPoolExecutor) -> sqlite3.Connection:
+    def _connection(self, thread: ThreadPoolExecutor, deadline: float) -> sqlite3.Connection:
         if thread not in self._connections:
             self._lock.take()
-            self._connections[thread] = open_file(self._path, self._busy_seconds, self._migrations)
+            self._connections[thread] = open_file(self._path, deadline, self._migrations)
+        wait_until(self._connections[thread], deadline)
         return self._connections[thread]

@@ -19,9 +19,6 @@ from pathlib import Path
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal.schema import missing
 
-DEATH_SHOWS = sys.platform != "win32"
-"""Whether a process lock tells for certain that its process is gone; elsewhere a lapsed lease has to do."""
-
 REASONS = {
     sqlite3.SQLITE_BUSY: "another program has kept it locked for too long",
     sqlite3.SQLITE_FULL: "the disk is full",
@@ -33,8 +30,10 @@ REASONS = {
 BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
-def open_file(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
+def open_file(path: Path, deadline: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
     """A connection to the journal at `path`, made (mode 0600, its folder 0700) and migrated as needed.
+
+    Other programs' locks are waited for until `deadline`, on the monotonic clock.
 
     Raises:
         StorageUnavailable: the file was broken (it is kept aside), or was written by a newer version.
@@ -42,10 +41,9 @@ def open_file(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _make_file(path)
-    deadline = time.monotonic() + busy_seconds
     while True:
         try:
-            return _open(path, busy_seconds, migrations)
+            return _open(path, deadline, migrations)
         except sqlite3.OperationalError as failure:
             # Several processes that open a new file at once can meet SQLITE_BUSY without the busy timeout.
             if failure.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
@@ -57,14 +55,21 @@ def open_file(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]
             raise StorageUnavailable(_set_aside(path, failure)) from failure
 
 
-def _open(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
+def wait_until(db: sqlite3.Connection, deadline: float) -> None:
+    """Let the next statement wait for the locks of others until then."""
+    db.execute(f"PRAGMA busy_timeout = {max(0, round((deadline - time.monotonic()) * 1000))}")
+
+
+def _open(path: Path, deadline: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
     # Never made here: somebody may have set a broken file aside since we looked.
     where = f"{path.absolute().as_uri()}?mode=rw"
-    db = sqlite3.connect(where, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(where, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
     try:
+        wait_until(db, deadline)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
+        wait_until(db, deadline)
         _migrate(db, migrations)
     except BaseException:
         db.close()

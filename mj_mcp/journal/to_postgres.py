@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -42,7 +43,7 @@ def move_to_postgres(data_dir: Path, url: str) -> dict[str, int]:
 @contextmanager
 def _standing_still(data_dir: Path, path: Path) -> Iterator[sqlite3.Connection]:
     """The file, migrated, and locked against any writer until the block ends."""
-    with translated(), closing(open_file(path, BUSY_SECONDS, MIGRATIONS)) as db:
+    with translated(), closing(open_file(path, time.monotonic() + BUSY_SECONDS, MIGRATIONS)) as db:
         db.execute("BEGIN IMMEDIATE")
         lock = ProcessLock(data_dir / "processes")
         running = [file.name for file in (data_dir / "processes").glob("*") if not lock.is_dead(file.name)]

@@ -83,7 +83,7 @@ class Site:
         self._secret = secrets.token_bytes()
         self._routes: tuple[tuple[str, re.Pattern[str], _Handler], ...] = (
             ("POST", re.compile(r"/mj/submit/(?P<endpoint>imagine|change|simple-change)"), self._submit),
-            ("GET", re.compile(r"/mj/task/(?P<task_id>[^/]+)/fetch"), self._fetch_again),
+            ("GET", re.compile(r"/mj/task/(?P<task_id>[^/]+)/fetch"), self._fetch),
             ("GET", re.compile(r"/pictures/(?P<task_id>[^/]+)/(?P<index>[1-9])\.png"), self._picture),
             ("GET", re.compile(r"/hostile/(?P<kind>[a-z-]+)"), self._hostile),
         )
@@ -123,7 +123,7 @@ class Site:
         self._charge(job, endpoint, order)
         return _json(200, {"code": 1, "description": "提交成功", "result": job.task_id})
 
-    async def _fetch_again(self, request: Request, task_id: str) -> Reply:
+    async def _fetch(self, request: Request, task_id: str) -> Reply:
         if locked := self._locked(request):
             return locked
         job = self._proxy.jobs.get(task_id)

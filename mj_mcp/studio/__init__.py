@@ -171,7 +171,7 @@ class Studio:
             MjError: what became of the submit, where it was not accepted.
         """
         task, polls = submitted.task, submitted.polls
-        if call.wait_seconds:
+        if call.wait_seconds and task.is_polled:
             task, polls = await self._poller.wait(task, call.until, on_progress=call.on_progress)
             raise_unless_accepted(task)
         notes = poll_warnings(task, self._poller.trouble(task))
