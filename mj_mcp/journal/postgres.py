@@ -218,7 +218,7 @@ class Postgres:
     def _was_committed(self, xact: str, deadline: float) -> bool:
         """What became of a transaction whose connection was lost at its COMMIT: the database knows."""
         while True:
-            status = self._read(
+            status = self._read_by(
                 lambda db: db.execute("SELECT pg_xact_status(?::text::xid8)", (xact,)).fetchone()[0], deadline
             )
             if status != "in progress":
@@ -227,9 +227,9 @@ class Postgres:
 
     def _read(self, work: Callable[[Db], T], by: float) -> T:
         soon = time.monotonic() + TRY_SECONDS
-        return self._read(work, min(by, soon) if self._is_away() else max(by, soon))
+        return self._read_by(work, min(by, soon) if self._is_away() else max(by, soon))
 
-    def _read(self, work: Callable[[Db], T], deadline: float) -> T:
+    def _read_by(self, work: Callable[[Db], T], deadline: float) -> T:
         with translated():
             while True:
                 with self._connection(deadline) as db:
