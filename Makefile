@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-tests: $(VENV)/.installed-dev ## with branch coverage of the tests' own processes (servers that they spawn count for nothing); skips are named
+tests: $(VENV)/.installed-dev ## with branch coverage, the servers that tests spawn included; skips are named
 	$(BIN)/python -m pytest -rs -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 examples: $(VENV)/.installed-dev

@@ -5,7 +5,6 @@ Owns lifetimes. Decides nothing else.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 
 from mj_mcp.archive.bucket import READ_SECONDS, WRITE_SECONDS, open_bucket
 from mj_mcp.archive.store import RETRY_SECONDS, Store
+from mj_mcp.background import Background
 from mj_mcp.egress import read_tunnel
 from mj_mcp.events import Ended, Listeners, Observer, Opened, ignore
 from mj_mcp.gallery import Gallery
@@ -72,7 +72,7 @@ async def open_studio(
         rows, proxy = await stack.enter_async_context(_open_edges(settings, timings, journal or _journal(settings)))
         listeners = Listeners()
         opening = _open_gallery(settings, timings, rows, proxy, listeners=listeners, now=now)
-        gallery = await stack.enter_async_context(opening)
+        gallery, store = await stack.enter_async_context(opening)
 
         def on_end(task: Task) -> None:
             observe(Ended(task))
@@ -89,12 +89,25 @@ async def open_studio(
             timings=timings.polling,
         )
         observe(Opened(poller.load))
-        stack.push_async_callback(_stop, asyncio.create_task(poller.run()))
-        stack.push_async_callback(_stop, asyncio.create_task(gallery.catch_up()))
+        background = await stack.enter_async_context(Background())
+        background.start("polling", poller.run)
+        if store is not None:
+            background.start("catch_up", gallery.catch_up)
+            if settings.bucket_url:
+                background.start("archive", store.send)
         submits = Submits(rows, proxy, poller, limits=_limits(settings), now=now, observe=observe)
         stack.push_async_callback(submits.drain, timings.grace)
-        seconds = timings.answer
-        yield Studio(rows, proxy, poller, submits, gallery, listeners=listeners, now=now, answer_seconds=seconds)
+        yield Studio(
+            rows,
+            proxy,
+            poller,
+            submits,
+            gallery,
+            listeners=listeners,
+            background=background,
+            now=now,
+            answer_seconds=timings.answer,
+        )
 
 
 @asynccontextmanager
@@ -126,9 +139,10 @@ async def _open_gallery(
     *,
     listeners: Listeners,
     now: Callable[[], float],
-) -> AsyncIterator[Gallery]:
+) -> AsyncIterator[tuple[Gallery, Store | None]]:
     async with AsyncExitStack() as stack:
         workers = await stack.enter_async_context(PictureWorkers(settings.image_format))
+        store = await stack.enter_async_context(_store(settings, timings, workers)) if settings.archive else None
         client = PictureClient(
             settings.base_url,
             settings.image_hosts or None,
@@ -140,7 +154,7 @@ async def _open_gallery(
             proxy,
             client=await stack.enter_async_context(client),
             workers=workers,
-            store=await stack.enter_async_context(_store(settings, timings, workers)) if settings.archive else None,
+            store=store,
             output_dir=settings.output_dir,
             notify=listeners.notify,
             now=now,
@@ -148,7 +162,7 @@ async def _open_gallery(
             try_again_seconds=timings.sheet_again,
         )
         stack.push_async_callback(gallery.aclose)
-        yield gallery
+        yield gallery, store
 
 
 def _store(settings: Settings, timings: Timings, workers: PictureWorkers) -> Store:
@@ -177,8 +191,3 @@ async def _open_edges(settings: Settings, timings: Timings, journal: Journal) ->
         http = Http(settings.base_url, key, tunnel=read_tunnel(settings.base_url))
         stack.push_async_callback(http.aclose)
         yield journal, Proxy(http, redactor(*settings.secrets), submit_seconds=timings.submit)
-
-
-async def _stop(work: asyncio.Task[None]) -> None:
-    work.cancel()
-    await asyncio.gather(work, return_exceptions=True)

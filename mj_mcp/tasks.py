@@ -42,6 +42,36 @@ class Kind(StrEnum):
     REROLL = "reroll"
 
 
+class WarningCode(StrEnum):
+    """What a caller should know about a task. It is worded when it is shown.
+
+    A row has the code, with its numbers behind it: `queued_behind:3`. Rows of older versions have sentences.
+    """
+
+    QUEUED_BEHIND = "queued_behind"
+    """So many jobs were before it when it was accepted."""
+    EXISTED = "existed"
+    IDLE = "idle"
+    """Nothing has moved for so many minutes."""
+    UNKNOWN = "unknown"
+    """The proxy does not know it for now."""
+    UNREAD = "unread"
+    """It is told from memory, since the journal does not answer. No row has it."""
+    LINKS_UNUSABLE = "links_unusable"
+    """So many picture links, of so many."""
+    NO_PICTURES = "no_pictures"
+
+    def of(self, *numbers: int) -> str:
+        """The warning as a row has it."""
+        return ":".join([self.value, *map(str, numbers)])
+
+
+_PASSING = frozenset({WarningCode.QUEUED_BEHIND, WarningCode.IDLE, WarningCode.UNKNOWN})
+"""Gone when the task moves on."""
+
+_OF_A_POLL = frozenset({WarningCode.UNKNOWN, WarningCode.LINKS_UNUSABLE, WarningCode.NO_PICTURES})
+"""What the newest poll that sees the task says anew."""
+
 _S = Status
 MOVES: dict[Status, frozenset[Status]] = {
     _S.SUBMITTING: frozenset({_S.QUEUED, _S.REFUSED, _S.UNCONFIRMED}),
@@ -169,7 +199,7 @@ class Observation:
 
 
 def move(task: Task, status: Status, now: float) -> Task:
-    """`task` in its next state.
+    """`task` in its next state, without the warnings that were about the last one.
 
     Raises:
         IllegalMove: `MOVES` does not list it.
@@ -177,13 +207,14 @@ def move(task: Task, status: Status, now: float) -> Task:
     if status not in MOVES[task.status]:
         raise IllegalMove(f"{task.submission_id}: {task.status} -> {status}")
     finished = now if status in {_S.SUCCEEDED, _S.FAILED} else None
-    return replace(task, status=status, updated_at=now, finished_at=finished, given_up_at=None)
+    warnings = _without(_PASSING, task.warnings)
+    return replace(task, status=status, updated_at=now, finished_at=finished, given_up_at=None, warnings=warnings)
 
 
 def accept(task: Task, task_id: str, now: float, warnings: tuple[str, ...] = ()) -> Task:
     """The proxy took the submit and named its task."""
     accepted = move(task, _S.QUEUED, now)
-    return replace(accepted, task_id=task_id, failure=None, warnings=_joined(task.warnings, warnings))
+    return replace(accepted, task_id=task_id, failure=None, warnings=_joined(accepted.warnings, warnings))
 
 
 def refuse(task: Task, failure: Failure, now: float) -> Task:
@@ -198,7 +229,7 @@ def doubt(task: Task, message: str, now: float) -> Task:
 
 def stall(task: Task, warning: str, now: float) -> Task:
     """Nothing moves any more; `warning` says since when or why."""
-    return replace(move(task, _S.STALLED, now), warnings=_joined(task.warnings, (warning,)))
+    return warn(move(task, _S.STALLED, now), warning)
 
 
 def stall_if_running(task: Task, warning: str, now: float) -> Task:
@@ -209,7 +240,7 @@ def stall_if_running(task: Task, warning: str, now: float) -> Task:
 def stall_when_idle(task: Task, patience: float, now: float) -> Task:
     """`task`, stalled if nothing about it has changed for more than `patience` seconds."""
     idle = now - task.updated_at
-    return stall_if_running(task, f"nothing has moved for {idle / 60:.0f} minutes", now) if idle > patience else task
+    return stall_if_running(task, WarningCode.IDLE.of(round(idle / 60)), now) if idle > patience else task
 
 
 def warn(task: Task, warning: str) -> Task:
@@ -217,19 +248,16 @@ def warn(task: Task, warning: str) -> Task:
     return replace(task, warnings=_joined(task.warnings, (warning,)))
 
 
-GIVEN_UP = "it is not looked at by itself any more; get_task looks again"
-
-
 def give_up(task: Task, now: float) -> Task:
-    """A stalled task that is left alone from now on, and says so; one that moved meanwhile stays as it is."""
+    """A stalled task that is left alone from now on; one that moved meanwhile stays as it is."""
     if task.status is not _S.STALLED or task.given_up_at is not None:
         return task
-    return replace(task, given_up_at=now, warnings=_joined(task.warnings, (GIVEN_UP,)))
+    return replace(task, given_up_at=now)
 
 
 def resume(task: Task) -> Task:
     """A task that was given up, once somebody asks for it."""
-    return replace(task, given_up_at=None, warnings=tuple(w for w in task.warnings if w != GIVEN_UP))
+    return replace(task, given_up_at=None)
 
 
 UNLISTED_SECONDS = 20.0
@@ -253,7 +281,7 @@ def merge(task: Task, seen: Observation, now: float) -> Task:
         upstream_status=seen.upstream_status or task.upstream_status,
         progress=max((p for p in (task.progress, seen.progress) if p is not None), default=None),
         upstream_eta=seen.eta_seconds,
-        warnings=_joined(task.warnings, seen.warnings),
+        warnings=_joined(_without(_OF_A_POLL, task.warnings), seen.warnings),
     )
     # A stalled task that reports the state it stalled in has not moved.
     moved_on = seen.status in MOVES[task.status] and (task.status is not _S.STALLED or _advanced(task, seen))
@@ -284,12 +312,17 @@ def _advanced(task: Task, seen: Observation) -> bool:
 
 
 def _relinked(task: Task, seen: Observation, now: float) -> Task:
-    """A finished task looked at again: fresh links, while what we measured and saved stays."""
+    """A finished task polled again: fresh links, while what we measured and saved stays."""
     ours = {image.index: image for image in task.images}
     fresh = tuple(replace(ours[image.index], url=image.url) if image.index in ours else image for image in seen.images)
     kept = tuple(image for index, image in ours.items() if index not in {image.index for image in seen.images})
     images = tuple(sorted(fresh + kept, key=lambda image: image.index))
-    return task if images == task.images else replace(task, images=images, updated_at=now)
+    warnings = _joined(_without(_OF_A_POLL, task.warnings), seen.warnings)
+    return task if images == task.images else replace(task, images=images, warnings=warnings, updated_at=now)
+
+
+def _without(codes: frozenset[WarningCode], warnings: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(warning for warning in warnings if warning.partition(":")[0] not in codes)
 
 
 def _joined(known: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from anyio import fail_after
-from conftest import HOST, PROTOCOLS, Caller
+from conftest import HOST, PROTOCOLS, Caller, measured
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
@@ -42,7 +42,12 @@ async def test_a_demo_server_makes_pictures_without_a_key(tmp_path: Path) -> Non
     server = StdioServerParameters(
         command=sys.executable,
         args=["-m", "mj_mcp", "serve", "--demo"],
-        env={"HOME": str(tmp_path), "MJ_OUTPUT_DIR": str(tmp_path / "pictures"), "MJ_POLL_SECONDS": "0.5"},
+        env={
+            **measured(),
+            "HOME": str(tmp_path),
+            "MJ_OUTPUT_DIR": str(tmp_path / "pictures"),
+            "MJ_POLL_SECONDS": "0.5",
+        },
     )
     with (tmp_path / "log").open("w") as log, fail_after(60):
         async with Client(stdio_client(server, errlog=log), client_info=HOST) as client:

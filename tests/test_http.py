@@ -20,12 +20,14 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from conftest import INITIALIZE, KEY, Caller, Served, environment
+from conftest import HOST, INITIALIZE, KEY, Caller, Served, environment
 from lives import rows
 from mcp import Client
 from mcp_types import CallToolResult, Implementation
+from structlog.testing import capture_logs
 
-from mj_mcp.app import open_studio
+from mj_mcp.app import DEFAULT_TIMINGS, Timings, open_studio
+from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.server import build_server
 from mj_mcp.server.client_timeouts import DEFAULT_WAIT_SECONDS, SHARED_WAITS
 from mj_mcp.server.host_guard import Door
@@ -149,9 +151,11 @@ async def test_a_call_blocks_for_as_long_as_its_host_survives(
 
 
 @asynccontextmanager
-async def serving(settings: Settings, *, stateless: bool) -> AsyncIterator[str]:
+async def serving(
+    settings: Settings, *, stateless: bool = False, timings: Timings = DEFAULT_TIMINGS
+) -> AsyncIterator[str]:
     """The server in this process, on a free port."""
-    async with open_studio(settings) as studio:
+    async with open_studio(settings, timings=timings) as studio:
         app = http_app(build_server(studio, settings, sessions=not stateless), settings, studio, stateless=stateless)
         listener = listen("127.0.0.1", 0, settings, protected=False)
         running = asyncio.create_task(serve(app, listener, on_stop=studio.release))
@@ -461,6 +465,48 @@ async def test_readiness_tells_the_truth_about_the_journal(sim: Simulator, serve
         with journal(tmp_path) as db:
             db.execute("ALTER TABLE away RENAME TO tasks")
         assert (await client.get("/readyz")).status_code == 200
+
+
+class Unreadable(PollTimings):
+    """Timings that cannot be read while the test says so: the poller reads them between its sweeps."""
+
+    broken = False
+    raised = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if Unreadable.broken and name in {"sweep", "idle_sweep"}:
+            Unreadable.raised += 1
+            raise RuntimeError(f"{name} cannot be read")
+        return super().__getattribute__(name)
+
+
+async def test_readiness_tells_when_the_task_that_polls_has_died_and_it_is_started_again(
+    sim: Simulator, settings_for: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Unreadable, "broken", True)
+    monkeypatch.setattr(Unreadable, "raised", 0)
+    with capture_logs() as logs, anyio.fail_after(PATIENCE):
+        async with (
+            serving(settings_for(sim.url), timings=Timings(polling=Unreadable())) as url,
+            httpx.AsyncClient(trust_env=False, base_url=url.removesuffix("/mcp"), timeout=PATIENCE) as client,
+            Client(url, client_info=HOST) as connected,
+        ):
+            while (red := await client.get("/readyz")).status_code == 200:
+                pass
+            assert (red.status_code, red.json()) == (503, {"ready": False, "journal": "ok", "polling": "down"})
+            caller = Caller(connected)
+            task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
+            assert task["status"] == "queued"
+            Unreadable.broken = False
+            while (await client.get("/readyz")).status_code == 503:
+                pass
+            sim.finish(task["task_id"])
+            done = await caller.task("get_task", task_id=task["task_id"], wait_seconds=PATIENCE, include_image=False)
+            assert done["status"] == "succeeded"
+    assert Unreadable.raised >= 1
+    ended = [line for line in logs if line["event"] == "background_task_ended"]
+    assert {line["task"] for line in ended} == {"polling"}
+    assert all("cannot be read" in str(line["exc_info"].exceptions) for line in ended)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,6 @@ from mj_mcp.journal.schema import MIGRATIONS, POSTGRES_TYPES, typed
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.tasks import (
-    GIVEN_UP,
     Failure,
     IllegalMove,
     Image,
@@ -1038,13 +1037,13 @@ async def test_a_task_that_was_given_up_is_nobodys_until_somebody_asks(open_jour
     task = await first.update(task.submission_id, lambda known: stall(known, "nothing moves", NOON))
     assert await first.tend(NOON) == [task]
     left = await first.update(task.submission_id, lambda known: give_up(known, NOON))
-    assert (left.status, left.given_up_at, left.warnings[-1]) == (Status.STALLED, NOON, GIVEN_UP)
+    assert (left.status, left.given_up_at) == (Status.STALLED, NOON)
     for later in (1, 100 * LEASE_SECONDS):
         await let_pass(first, later)
         assert await first.tend(NOON) == await second.tend(NOON) == []
     assert await second.find(task.submission_id, None) == left
     taken_up = await second.update(task.submission_id, resume)
-    assert taken_up == replace(task, warnings=("nothing moves",))
+    assert taken_up == task
     assert await second.tend(NOON) == [task]
     assert await first.tend(NOON) == []
 
@@ -1173,7 +1172,10 @@ async def test_a_journal_of_an_older_version_is_read_whole_and_goes_on(where: Wh
             "the proxy does not know this task; it may have forgotten it \u63d0",
         ),
         "stalled": ("nothing has moved for 31 minutes",),
-        "given_up": ("nothing has moved for 31 minutes", GIVEN_UP),
+        "given_up": (
+            "nothing has moved for 31 minutes",
+            "it is not looked at by itself any more; get_task looks again",
+        ),
     }
     assert where.tables() == {"migrations", "tasks", "waiting"} | ({"sqlite_sequence"} & where.tables())
     assert rows["succeeded"].images[3].path == "/data/images/1001-4.png"

@@ -6,6 +6,7 @@ proxy over real HTTP. A job moves when the test says so; nothing here sleeps.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -22,7 +23,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
-from conftest import KEY, PROTOCOLS, Caller, environment, error_of
+from conftest import KEY, LOAD_SECONDS, PROTOCOLS, Caller, environment, error_of
 from mcp_types import CallToolResult, ResourceTemplateReference, TextContent, TextResourceContents
 
 from mj_mcp import __version__
@@ -189,10 +190,10 @@ def files_below(folder: Path) -> dict[Path, bytes]:
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """What happens here takes no longer."""
+    """What happens here takes no longer, on a machine that has time for it."""
     began = time.monotonic()
     yield
-    assert time.monotonic() - began <= seconds
+    assert time.monotonic() - began <= seconds + LOAD_SECONDS
 
 
 async def grid(sim: Simulator, caller: Caller, prompt: str = "a mug") -> str:
@@ -418,7 +419,7 @@ async def test_a_wait_that_ends_answers_in_time_with_the_task_and_the_next_call(
         sim.inject("submit", faults.delay(1.0))
         began = time.monotonic()
         queued = await caller.task("generate_image", prompt="a jug", wait_seconds=0)
-        assert 1.0 <= time.monotonic() - began <= 3.0
+        assert 1.0 <= time.monotonic() - began <= 3.0 + LOAD_SECONDS
         assert queued == view(task_id=sim.ledger[-1].task_id, prompt="a jug")
         assert sim.fired == {"delay": 1}
 
@@ -427,7 +428,8 @@ async def test_a_wait_that_ends_answers_in_time_with_the_task_and_the_next_call(
 async def test_a_submit_that_hangs_holds_no_call_beyond_its_time(protocol: str, sim: Simulator, spawn: Spawn) -> None:
     async with spawn(sim, protocol=protocol) as caller:
         await caller.task("list_tasks")  # the journal is open
-        sim.inject("submit", faults.delay(3.0))
+        answer = asyncio.Event()
+        sim.inject("submit", faults.held(answer))
         with within(2):
             task = await caller.task("generate_image", prompt="a mug", wait_seconds=1)
         handle = task["submission_id"]
@@ -445,10 +447,11 @@ async def test_a_submit_that_hangs_holds_no_call_beyond_its_time(protocol: str, 
         assert same["message"].startswith("Nothing new was started: the same request is open already.")
 
         (charge,) = sim.ledger
+        answer.set()
         sim.finish(charge.task_id)
-        done = await caller.task("get_task", task_id=handle, wait_seconds=10)
+        done = await caller.task("get_task", task_id=handle, wait_seconds=30)
         assert done == finished(sim, charge.task_id, prompt="a mug", submission_id=handle)
-        assert sim.fired == {"delay": 1}
+        assert sim.fired == {"held": 1}
         # When no answer ever comes, it is in doubt, and waiting for it ends.
         sim.inject("submit", faults.hang())
         hung = await caller.task("generate_image", prompt="a jug", wait_seconds=0.2)
@@ -456,7 +459,7 @@ async def test_a_submit_that_hangs_holds_no_call_beyond_its_time(protocol: str, 
         await sim.stop_listening(abort=True)
         lost = await caller.task("get_task", task_id=hung["submission_id"], wait_seconds=10)
         assert lost["status"] == "unconfirmed"
-        assert sim.fired == {"delay": 1, "hang": 1}
+        assert sim.fired == {"held": 1, "hang": 1}
         assert len(sim.submits()) == 2
 
 
@@ -571,7 +574,7 @@ async def test_a_killed_server_started_again_lists_its_tasks_and_finishes_watchi
         # Watched to their end although nobody waits.
         sim.finish(ids[0])
         looked = len(sim.polls(ids[1]))
-        await sim.until(lambda: len(sim.polls(ids[1])) > looked and len(sim.polls(ids[0])) > 0, timeout=10)
+        await sim.until(lambda: len(sim.polls(ids[1])) > looked and len(sim.polls(ids[0])) > 0)
         sim.finish(ids[1])
         for task_id, prompt in zip(ids, ("a mug", "a jug"), strict=True):
             done = await caller.task("get_task", task_id=task_id, wait_seconds=10)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from mj_mcp.polling.open_jobs import FORGOTTEN, OpenJob, OpenJobs, PollTimings
+from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, PollTimings
 from mj_mcp.proxy import Trouble, Unknown
 from mj_mcp.tasks import Image, Kind, Observation, Status, Task
 
@@ -117,7 +117,7 @@ def test_a_task_that_the_proxy_does_not_know_is_stalled_after_some_polls_and_for
         task = poll(jobs, job, 20.0 + number, GOING_ON if number == 4 else Unknown(), task)
     assert task.status is Status.PROCESSING
     task = poll(jobs, job, 30.0, Unknown(), task)
-    assert (task.status, task.warnings) == (Status.STALLED, (FORGOTTEN,))
+    assert (task.status, task.warnings) == (Status.STALLED, ("unknown",))
 
 
 # --- stalled

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mj_mcp.errors import ERRORS
@@ -30,7 +30,6 @@ KEY = "sk-canary/5f1b+77"
 ID = "1234567890123456"
 
 redact = redactor(KEY)
-steady = settings(derandomize=True, deadline=None)
 
 PAGE = b"<!DOCTYPE html><html><body>Checking your browser <script>secret()</script></body></html>"
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -62,7 +61,7 @@ def doubtful(body: object, status: int = 200) -> str:
 @pytest.mark.parametrize("status", [200, 201, 400, 404, 429, 500, 502, 503])
 @pytest.mark.parametrize(
     ("code", "warnings"),
-    [(1, ()), (0, ()), (22, ()), (21, ("the proxy says that this task existed already",))],
+    [(1, ()), (0, ()), (22, ()), (21, ("existed",))],
 )
 def test_a_code_of_success_with_an_id_is_accepted_whatever_the_status(
     status: int, code: int, warnings: tuple[str, ...]
@@ -142,7 +141,7 @@ def test_a_banned_word_is_named() -> None:
 @pytest.mark.parametrize(
     ("properties", "warnings"),
     [
-        ({"numberOfQueues": 3}, ("queued behind 3 other jobs",)),
+        ({"numberOfQueues": 3}, ("queued_behind:3",)),
         *(({"numberOfQueues": odd}, ()) for odd in (0, -1, 10**9, "3", True, 1.5, None, [3], {"x": 1})),
         (None, ()),
         ([], ()),
@@ -591,7 +590,6 @@ ANY_JSON = st.recursive(
 STATUSES = st.sampled_from([200, 204, 302, 400, 401, 404, 408, 429, 500, 502])
 
 
-@steady
 @given(
     STATUSES,
     st.binary(max_size=60)

@@ -127,7 +127,7 @@ WHOLE["PROGRESSIVE"] = encoded(noise(48, 48), "JPEG", progressive=True)
 
 
 @pytest.mark.parametrize("form", WHOLE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_picture_that_is_cut_off_anywhere_is_refused(form: str, data: st.DataObject) -> None:
     whole = WHOLE[form]
@@ -136,7 +136,7 @@ def test_a_picture_that_is_cut_off_anywhere_is_refused(form: str, data: st.DataO
         inspect(cut)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=20))
 def test_damaged_bytes_are_a_picture_or_unavailable_and_nothing_else(form: str, changes: list[tuple[int, int]]) -> None:
     broken = bytearray(WHOLE[form])
@@ -244,7 +244,7 @@ def test_a_sheet_has_768_pixels_on_its_longer_edge(
     assert sheet.size == expected
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)) | st.none(), min_size=1, max_size=9),
     st.integers(200, 900),
@@ -403,7 +403,7 @@ def test_two_pictures_stand_next_to_each_other() -> None:
     assert near(sheet.getpixel((770, 400)), BLUE)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)) | st.none(), min_size=1, max_size=20),
@@ -437,7 +437,7 @@ def test_eighty_pictures_of_noise_stay_under_200_kib(form: Format) -> None:
     assert max(shown(rendered).size) >= 512
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 80))
 def test_the_tiles_of_a_sheet_hold_three_mib_in_all(width: int, height: int, share: int) -> None:
     image = tiled(encoded(flat(width, height, 0, "1")), share).image
@@ -616,23 +616,25 @@ async def test_a_darkroom_has_one_format_for_every_sheet_and_view(form: Format) 
 
 async def test_at_most_two_pictures_are_decoded_at_once_even_when_calls_are_cancelled() -> None:
     running = most = 0
-    lock, gate = threading.Lock(), threading.Event()
+    lock, gate, begun = threading.Lock(), threading.Event(), threading.Semaphore(0)
 
     def work() -> None:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
-        gate.wait(10)
+        begun.release()
+        gate.wait(30)
         with lock:
             running -= 1
 
     async with PictureWorkers() as workers:
         tasks = [asyncio.create_task(workers._run(work)) for _ in range(6)]
-        await asyncio.sleep(0.05)
+        for _ in range(2):
+            assert await asyncio.to_thread(begun.acquire, timeout=30)
         for task in tasks[:3]:
             task.cancel()
-        await asyncio.sleep(0.05)
+        assert not await asyncio.to_thread(begun.acquire, timeout=0.2), "a cancelled call's thread works on"
         gate.set()
         await asyncio.gather(*tasks, return_exceptions=True)
     assert most == 2

@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from conftest import error_of
+from conftest import LOAD_SECONDS, error_of
 from databases import PATIENCE, Database
 from lives import live
 
@@ -32,6 +32,7 @@ from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.protocol import LEASE_SECONDS, REPEAT_SECONDS
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
+from mj_mcp.server.render.warnings import worded
 from mj_mcp.simulator import Simulator
 from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept, merge, warn
 
@@ -39,8 +40,6 @@ pytestmark = pytest.mark.anyio
 
 NOON = 1_795_000_000.0
 MANY = Limits(max_open=1000)
-SLACK = 3.0
-"""Seconds that a busy machine may add."""
 
 numbers = count(1)
 
@@ -307,7 +306,7 @@ async def test_a_replica_that_is_gone_loses_its_tasks_long_before_their_lease_en
             assert not await looked_after(ours, task, 2.5)
         # Its session has ended, as it does when a process is killed; its lease has not.
         assert not await looked_after(ours, task, 0), "it may only be reconnecting"
-        assert await looked_after(ours, task, 4.0 + SLACK)
+        assert await looked_after(ours, task, 4.0 + LOAD_SECONDS)
 
 
 async def test_a_replica_whose_session_was_cut_keeps_its_tasks(database: Database, database_url: str) -> None:
@@ -413,11 +412,11 @@ async def test_while_the_database_is_away_nothing_is_bought_and_what_is_known_is
                 await journal.find(task.submission_id, "another owner")
             with pytest.raises(StorageUnavailable):
                 await stranger.find(task.submission_id, "local")
-            assert time.monotonic() - began < 2.0 + SLACK
+            assert time.monotonic() - began < 2.0 + LOAD_SECONDS
             began = time.monotonic()
             with pytest.raises(StorageUnavailable, match="does not answer"):
                 await bought(journal)
-            assert time.monotonic() - began < 5.0 + SLACK
+            assert time.monotonic() - began < 5.0 + LOAD_SECONDS
         assert await journal.find(task.submission_id, "local") == task
         assert (await bought(journal)).is_polled
         assert len((await stranger.page(None, None, 10, None)).tasks) == 2
@@ -482,13 +481,16 @@ async def test_a_claim_that_nobody_can_tell_of_is_given_up_when_the_database_is_
         assert lost.fired == 1
         # It was written after all; nothing was submitted for it, and it stands in nobody's way.
         left = await journal.find(task.submission_id, None)
-        assert left == task
+        assert left is not None
+        assert left == replace(task, claimed_at=left.claimed_at)
         (given_up,) = await journal.tend(NOON + 60)
         assert given_up.status is Status.REFUSED
         assert given_up.failure is not None
         assert given_up.failure.code == "storage_unavailable"
         again = new()
-        assert await journal.claim(again, "key", allow_duplicate=False, limits=MANY) == Claim(again, is_new=True)
+        claimed = await journal.claim(again, "key", allow_duplicate=False, limits=MANY)
+        assert isinstance(claimed, Claim)
+        assert (claimed.task.submission_id, claimed.is_new) == (again.submission_id, True)
 
 
 # --- through whole servers
@@ -534,7 +536,7 @@ async def test_while_the_database_is_away_a_server_says_so(
             assert error_of(refused)["code"] == "storage_unavailable"
             known = content(await server.call("get_task", task_id=task_id, include_image=False, wait_seconds=0))
             assert known["task_id"] == task_id
-            assert UNREAD in known["warnings"]
+            assert worded(UNREAD) in known["warnings"]
         assert len(sim.submits()) == 1
         with anyio.fail_after(PATIENCE):
             again = content(await server.call("generate_image", prompt="a cup", wait_seconds=0))

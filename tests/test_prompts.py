@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mj_mcp.errors import InvalidRequest
@@ -120,7 +120,6 @@ def possible_options(draw: st.DrawFn) -> Options:
     return Options(**{name: draw(strategies[name]) for name in sorted(names)})
 
 
-unhurried = settings(deadline=None, derandomize=True)
 """The same examples every time, on a machine of any speed."""
 
 
@@ -128,7 +127,6 @@ def is_given(value: object) -> bool:
     return value is not None and value is not False and value != ()
 
 
-@unhurried
 @given(plain_words, possible_options())
 def test_possible_options_compile_to_pictures_then_words_then_each_flag_once_in_order(
     prompt: str, options: Options
@@ -147,7 +145,6 @@ def test_possible_options_compile_to_pictures_then_words_then_each_flag_once_in_
     assert flags_in(text) == wanted
 
 
-@unhurried
 @given(plain_words, possible_options())
 @example("a mug", Options(image_urls=("http://a/",), image_weight=1.1754943508222875e-38))
 def test_a_compiled_prompt_compiles_to_itself_and_takes_none_of_its_options_again(
@@ -162,7 +159,6 @@ def test_a_compiled_prompt_compiles_to_itself_and_takes_none_of_its_options_agai
             )
 
 
-@unhurried
 @given(st.text())
 @example("\u200b")
 @example("a \ud800")
@@ -183,7 +179,6 @@ smuggled = st.text(st.sampled_from("ab -{},\\\t\n\u200b\u202e\u2014\u2013\u00a0.
 ) | st.text(st.sampled_from("ab -{},\\\t\n\u200b\u202e\u2014\u2013\u00a0r4"), max_size=25)
 
 
-@unhurried
 @given(st.sampled_from(["no", "image_urls", "style_reference", "omni_reference"]), st.lists(smuggled, min_size=1))
 def test_no_string_option_carries_a_second_flag_or_a_hidden_character(name: str, values: list[str]) -> None:
     answer = outcome("a cat", **{name: values[0] if name == "omni_reference" else tuple(values)})
@@ -195,7 +190,6 @@ def test_no_string_option_carries_a_second_flag_or_a_hidden_character(name: str,
 
 
 @pytest.mark.parametrize("name", RANGES)
-@unhurried
 @given(data=st.data())
 def test_a_number_outside_its_range_is_refused_by_name_and_range(name: str, data: st.DataObject) -> None:
     span = RANGES[name]

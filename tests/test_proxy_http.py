@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 import stamina
-from hypothesis import given, settings
+from conftest import LOAD_SECONDS
+from hypothesis import given
 from hypothesis import strategies as st
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from structlog.testing import capture_logs
@@ -39,8 +40,6 @@ pytestmark = pytest.mark.anyio
 
 KEY = "test-key-canary-5f1b"
 BODY = {"prompt": "a red mug"}
-SLACK = 2.0
-"""Seconds that a busy machine may add to a deadline."""
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +211,7 @@ async def test_the_deadline_is_for_the_whole_request(
     passed = time.monotonic() - began
     assert isinstance(outcome, NoAnswer)
     assert outcome.sent
-    assert 0.3 < passed < 0.4 + SLACK
+    assert 0.3 < passed < 0.4 + LOAD_SECONDS
     assert sim.fired[fault.name] == 1
     assert len(sim.requests) == 1
 
@@ -223,7 +222,7 @@ async def test_a_cancelled_request_ends_at_once_and_is_not_repeated(sim: Simulat
     await sim.until(lambda: sim.fired["hang"] == 1)
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(request, SLACK)
+        await asyncio.wait_for(request, LOAD_SECONDS)
     assert len(sim.requests) == 1
 
 
@@ -239,10 +238,8 @@ async def test_a_body_is_read_up_to_the_cap(sim: Simulator, http: Http, extra: i
 
 
 async def test_a_body_without_an_end_is_cut_at_the_cap(sim: Simulator, http: Http) -> None:
-    began = time.monotonic()
     outcome = await http.request(HttpRequest(method="GET", path="/hostile/endless", seconds=20.0))
     assert outcome == NoAnswer(sent=True, reason=f"the answer is larger than {MAX_BODY_BYTES} bytes")
-    assert time.monotonic() - began < 20.0
 
 
 async def test_a_packed_bomb_is_cut_at_the_cap(sim: Simulator, http: Http) -> None:
@@ -430,7 +427,6 @@ def test_retry_after_is_read_in_both_forms_and_bounded(
         time.tzset()
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.text() | st.floats().map(str) | st.integers().map(str) | st.just("nan"))
 def test_no_retry_after_leaves_the_bounds(text: str) -> None:
     seconds = read_retry_after(text, lambda: NOW)

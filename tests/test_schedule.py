@@ -16,7 +16,7 @@ from mj_mcp.polling.schedule import LATEST_FIRST, SLACK, Budget, Job, Polls, Sch
 from mj_mcp.tasks import Image, Kind, Observation, Status, Task
 
 P = 5.0
-thorough = settings(max_examples=60, deadline=None, derandomize=True)
+thorough = settings(max_examples=60)
 
 ends = st.tuples(st.floats(0.0, 900.0), st.floats(0.1, 60.0)).map(lambda t: Job(t[0], t[0] + t[1]))
 histories = st.lists(ends, min_size=1, max_size=60)
@@ -204,7 +204,7 @@ hundredths = st.integers(20, 25_000).map(lambda n: n / 100 + 0.005)
 traces = st.lists(st.tuples(st.floats(0, 400), hundredths), min_size=30, max_size=90)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(traces, st.sampled_from([2.0, 5.0, 30.0]))
 def test_on_any_trace_there_are_no_more_polls_than_the_fixed_loops_and_no_gap_is_longer_than_p(
     jobs: list[tuple[float, float]], p: float

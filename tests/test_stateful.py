@@ -262,8 +262,6 @@ TestLives = Lives.TestCase
 TestLives.settings = settings(
     max_examples=30,
     stateful_step_count=30,
-    deadline=None,
-    derandomize=True,
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )

@@ -19,7 +19,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from conftest import KEY, environment
+from conftest import KEY, LOAD_SECONDS, environment
 from lives import rows
 
 from mj_mcp.server.stdio import UNREAD_BYTES
@@ -31,8 +31,6 @@ if sys.platform == "win32":
 pytestmark = pytest.mark.anyio
 
 ENDS_SECONDS = 1.0
-SLACK = 1.0
-"""Seconds that a busy machine may add."""
 
 
 # --- how it ends
@@ -59,7 +57,7 @@ async def test_the_end_closes_everything_within_a_second_also_while_somebody_wai
             assert here.process.wait(PATIENCE) == 0
             return time.monotonic() - began
 
-    assert await anyio.to_thread.run_sync(life) <= ENDS_SECONDS + SLACK
+    assert await anyio.to_thread.run_sync(life) <= ENDS_SECONDS + LOAD_SECONDS
     # The journal gives its leases back only when it is closed in good order.
     assert [(row["status"], row["holder"]) for row in rows(tmp_path)] == [("queued", None)]
     assert "Traceback" not in (tmp_path / "server.log").read_text()
@@ -172,7 +170,7 @@ async def test_a_client_that_does_not_read_is_not_read_from_either(sim: Simulato
             flooding = threading.Thread(target=flood)
             flooding.start()
             stuck, at = time.monotonic(), -1
-            while sent < requests and time.monotonic() - stuck < 1.0:
+            while sent < requests and time.monotonic() - stuck < 3.0:
                 if sent != at:
                     stuck, at = time.monotonic(), sent
                 time.sleep(0.02)

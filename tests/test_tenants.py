@@ -189,7 +189,7 @@ def test_no_answer_of_one_caller_ever_tells_of_another(serve_http: Serve, tmp_pa
         for who in (0, 1):
             portal.call(house.buy, who, 0, True)
 
-        @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=12, suppress_health_check=list(HealthCheck))
         @given(st.lists(steps, min_size=2, max_size=8))
         def run(story: list[tuple[Any, ...]]) -> None:
             for verb, *arguments in story:

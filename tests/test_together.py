@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from conftest import KEY
+from conftest import KEY, LOAD_SECONDS
 from PIL import Image
 
 from mj_mcp.app import open_studio
@@ -122,7 +122,7 @@ async def test_a_sheet_is_drawn_in_time_with_what_has_arrived(sim: Simulator, se
         await gallery.show(there, 10)
         sim.inject("picture", faults.hang(), times=4)
         hung = await finished(sim, studio, "a cup")
-        with anyio.fail_after(8):
+        with anyio.fail_after(4 + LOAD_SECONDS):
             shown = await gallery.together(overview([there, hung]), 4)
         assert sim.fired["hang"] == 4
         assert shown.missing == tuple(f"B{n}: {LATE}" for n in (1, 2, 3, 4))

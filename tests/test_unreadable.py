@@ -353,7 +353,7 @@ async def test_every_body_is_answered_and_the_next_request_works(
 # --- any bytes
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=300)
 @given(
     st.binary(max_size=40),
     st.integers(0, len(WHOLE)),

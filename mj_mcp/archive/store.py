@@ -56,7 +56,7 @@ class Known:
 
 
 class Store:
-    """Originals and sheets by submission. Runs from entering to leaving; several processes may share the folder."""
+    """Originals and sheets by submission. Leaving sends what is owed; several processes may share the folder."""
 
     def __init__(
         self,
@@ -75,25 +75,19 @@ class Store:
         self._workers = workers
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._more = asyncio.Event()
-        self._sending: asyncio.Task[None] | None = None
         self._silent_until = 0.0
         self._quiet_until = 0.0
 
     async def __aenter__(self) -> Self:
-        if self._bucket is not None:
-            self._sending = asyncio.create_task(self._send(self._bucket))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bucket is None or self._sending is None:
-            return
-        self._sending.cancel()
-        await asyncio.gather(self._sending, return_exceptions=True)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._send_all(self._bucket)
+        if self._bucket is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._send_all(self._bucket)
 
     async def put(self, submission_id: str, what: What, data: bytes, extension: str) -> Path:
         """Keep a picture; where it is near by. The bucket gets it afterwards. Raises OSError: it cannot be written."""
@@ -167,11 +161,11 @@ class Store:
             return replace(picture, path=path)
         return picture
 
-    async def _send(self, bucket: Bucket) -> None:
-        """Send what is owed: what an earlier process left, then whatever is put."""
-        while True:
+    async def send(self) -> None:
+        """Send to the bucket what an earlier process left, then whatever is put, until cancelled."""
+        while self._bucket is not None:
             self._more.clear()
-            if await self._send_all(bucket):
+            if await self._send_all(self._bucket):
                 await self._more.wait()
             else:
                 await asyncio.sleep(self._retry_seconds)

@@ -6,6 +6,7 @@ Owns what it prints. `cli_journal.py` has the commands that keep the journal, `t
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import structlog
 
-from mj_mcp import __version__, heap, logs
+from mj_mcp import __version__, logs
 from mj_mcp.cli.journal_commands import journal
 from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, settings_or_exit
 from mj_mcp.cli.token_commands import tokens
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = structlog.get_logger("mj_mcp.cli.commands")
+
+COLLECT_AFTER = 1_000
+"""Objects made between two collections of garbage."""
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -213,7 +217,7 @@ def _serve(serving: Callable[[Settings, Observer], Coroutine[Any, Any, None]]) -
 
 
 def _set_up(settings: Settings) -> None:
-    heap.pause()
+    gc.disable()  # until the server has started: nothing that is made before is garbage
     logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(*settings.secrets))
 
 
@@ -223,8 +227,8 @@ async def _serving(settings: Settings, observe: Observer) -> None:
 
     async with open_studio(settings, observe) as studio:
         server = build_server(studio, settings, observe)
-        async with heap.collected(studio.is_waited_for):
-            await serve_stdio(server)
+        _collect_garbage()
+        await serve_stdio(server)
 
 
 async def _serving_http(settings: Settings, observe: Observer, host: str, port: int, *, stateless: bool) -> None:
@@ -251,8 +255,16 @@ async def _serving_http(settings: Settings, observe: Observer, host: str, port: 
             links = Links(secret, studio)
             server = build_server(studio, settings, observe, link=links.link, sessions=not stateless)
             app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect, files=links.route)
-            async with heap.collected(studio.is_waited_for):
-                await serve_http(app, listener, on_stop=studio.release)
+            _collect_garbage()
+            await serve_http(app, listener, on_stop=studio.release)
+
+
+def _collect_garbage() -> None:
+    """Collect again, but never look at what the start has made: it lives as long as the process."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+    gc.enable()
+    log.debug("serving", frozen=gc.get_freeze_count())
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

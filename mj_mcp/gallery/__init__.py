@@ -68,8 +68,7 @@ class Gallery:
 
     async def catch_up(self) -> None:
         """Archive what succeeded lately but is not archived yet, until cancelled."""
-        if self._keeps:
-            await self._owed.run(self._sheets.develop)
+        await self._owed.run(self._sheets.develop)
 
     async def show(self, task: Task, seconds: float) -> Shown:
         """The task's contact sheet, waiting up to `seconds` for it to be made. Never raises for a picture's sake."""

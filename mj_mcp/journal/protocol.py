@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mj_mcp.errors import MjError
-from mj_mcp.tasks import Kind, Status, Task
+from mj_mcp.tasks import Kind, Status, Task, WarningCode
 
 LEASE_SECONDS = 8.0
 """How long a silent process keeps its tasks. Within 10 s of a death somebody else looks after them."""
@@ -35,7 +35,7 @@ DOUBT_COUNTS_SECONDS = 600.0
 """An unconfirmed submit counts as open for this long: no job of this API is known to run longer."""
 
 
-UNREAD = "the journal does not answer: this is what this server has seen last"
+UNREAD = WarningCode.UNREAD.of()
 """The warning of a task that is told from memory."""
 
 

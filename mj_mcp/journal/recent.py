@@ -5,7 +5,7 @@ Owns two bounded memories, and the rule that nothing stale is told as new. Knows
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from cachetools import LRUCache
 
 from mj_mcp.tasks import Status, Task
 
@@ -18,7 +18,7 @@ class Finished:
     """The finished tasks that were asked for last, by whatever id they were asked for."""
 
     def __init__(self) -> None:
-        self._tasks: OrderedDict[str, Task] = OrderedDict()
+        self._tasks: LRUCache[str, Task] = LRUCache(REMEMBERED)
         self.changes = 0
         """Rises with every change; what was read before a change must not be remembered after it."""
 
@@ -31,8 +31,6 @@ class Finished:
         """Keep `task`, read when `changes` was what it is now."""
         if task.status in {Status.SUCCEEDED, Status.FAILED} and changes == self.changes:
             self._tasks[handle] = task
-            if len(self._tasks) > REMEMBERED:
-                self._tasks.popitem(last=False)
 
     def forget(self, task: Task) -> None:
         """A row was written: by this process, or by another one."""
@@ -45,16 +43,13 @@ class LastKnown:
     """Every task as this process saw it last, by either id: what is told while the storage is away."""
 
     def __init__(self) -> None:
-        self._tasks: OrderedDict[str, Task] = OrderedDict()
+        self._tasks: LRUCache[str, Task] = LRUCache(LAST_KNOWN)
 
     def note(self, *tasks: Task) -> None:
         """These were read or written this moment."""
         for task in tasks:
             for handle in filter(None, (task.submission_id, task.task_id)):
                 self._tasks[handle] = task
-                self._tasks.move_to_end(handle)
-        while len(self._tasks) > LAST_KNOWN:
-            self._tasks.popitem(last=False)
 
     def recall(self, handle: str, owner: str | None) -> Task | None:
         """The task as it was last seen, if it is remembered and is this owner's (None: anybody's)."""

@@ -15,13 +15,12 @@ from functools import partial
 from mj_mcp.polling.job_times import JobTimes
 from mj_mcp.polling.schedule import Budget, Job, Polls
 from mj_mcp.proxy import FetchResult, Trouble, Unknown
-from mj_mcp.tasks import Kind, Observation, Status, Task, merge, stall_if_running, stall_when_idle
+from mj_mcp.tasks import Kind, Observation, Status, Task, WarningCode, merge, stall_if_running, stall_when_idle
 
 STALLED_SHARE, STALLED_SECONDS = 0.1, 300.0
 """A stalled task is polled after a tenth of its age more, at most every five minutes."""
 
 UNKNOWN_TOLERATED = 5
-FORGOTTEN = "the proxy does not know this task; it may have forgotten it"
 
 USUAL_SECONDS = {Kind.IMAGINE: 40.0, Kind.VARIATION: 40.0, Kind.REROLL: 40.0, Kind.UPSCALE: 25.0}
 """What a job takes, before this account's own jobs have shown it: docs.rixapi.com/en/guides/midjourney."""
@@ -138,7 +137,7 @@ class OpenJobs:
         if isinstance(fetched, Unknown):
             job.unknown += 1
             if job.unknown >= UNKNOWN_TOLERATED and task.status is not Status.STALLED:
-                change = partial(stall_if_running, warning=FORGOTTEN, now=now)
+                change = partial(stall_if_running, warning=WarningCode.UNKNOWN.of(), now=now)
         job.polls.last = age
         return change
 

@@ -90,16 +90,20 @@ class Poller:
         return None if task.claimed_at is None else self._jobs.remaining(task, self._age(task))
 
     async def run(self) -> None:
-        """Poll until cancelled. A defect in one sweep is logged; the next one is made all the same."""
-        async with asyncio.TaskGroup() as self._group:
-            await self._survive(self._recall)
-            self._group.create_task(self._journal.listen(self._wake.set))
-            while True:
-                await self._survive(self._sweep)
-                self._wake.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._timings.sweep if self._entries else self._timings.idle_sweep):
-                        await self._wake.wait()
+        """Poll until cancelled. A defect in one sweep is logged; the next one is made all the same.
+
+        After an end by an error it may run again; what begins to be polled between is taken up by the first sweep.
+        """
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                await self._survive(self._recall)
+                self._group.create_task(self._journal.listen(self._wake.set))
+                while True:
+                    await self._survive(self._sweep)
+                    self._wake.clear()
+                    await _heard(self._wake, self._timings.sweep if self._entries else self._timings.idle_sweep)
+        finally:
+            self._group = None
 
     def publish(self, task: Task, *, is_change: bool = True) -> None:
         """Tell all who wait for `task`, and of a change the listeners; begin to poll it if it was just accepted."""

@@ -16,7 +16,7 @@ from mj_mcp.errors import Busy, MjError, PromptRefused, Rejected, Unauthorized
 from mj_mcp.proxy.body import Fields, code_in, describe, is_ok, read_fields, status_of, words_in
 from mj_mcp.proxy.http import Answer, NoAnswer
 from mj_mcp.proxy.text import Redact, clean, is_task_id
-from mj_mcp.tasks import Failure, Observation
+from mj_mcp.tasks import Failure, Observation, WarningCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,10 +278,10 @@ def _as_id(value: object, redact: Redact) -> str | None:
 
 def _warnings(code: int | None, fields: Fields) -> tuple[str, ...]:
     if code == 21:
-        return ("the proxy says that this task existed already",)
+        return (WarningCode.EXISTED.of(),)
     properties = fields.get("properties")
     ahead = properties.get("numberOfQueues") if isinstance(properties, dict) else None
-    return (f"queued behind {ahead} other jobs",) if type(ahead) is int and 0 < ahead < 1_000_000 else ()
+    return (WarningCode.QUEUED_BEHIND.of(ahead),) if type(ahead) is int and 0 < ahead < 1_000_000 else ()
 
 
 def _speaks_of_success(fields: Fields) -> bool:

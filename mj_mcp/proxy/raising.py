@@ -71,10 +71,3 @@ def raise_when_polls_fail(task: Task, trouble: tuple[int, Trouble] | None) -> No
             retry_after_seconds=last.retry_after,
             submission_id=task.submission_id,
         )
-
-
-def poll_warnings(task: Task, trouble: tuple[int, Trouble] | None) -> tuple[str, ...]:
-    """The same as a warning, for a call that has something else to tell."""
-    if trouble is None or not task.is_open:
-        return ()
-    return (f"the last {trouble[0]} looks at the proxy failed: {trouble[1].message}",)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import structlog
 from anyio import BrokenResourceError, ClosedResourceError
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -26,6 +27,8 @@ from mcp_types import INVALID_PARAMS, EmptyResult, SubscribeRequestParams, Unsub
 
 from mj_mcp.server.identity import caller
 from mj_mcp.tasks import Task
+
+log = structlog.get_logger("mj_mcp.subscriptions")
 
 MAX_URIS = 1_000
 """What one connection of the older generation may listen to."""
@@ -97,7 +100,16 @@ class _Subscriber:
                 while self._changed:
                     uri = next(iter(self._changed))
                     del self._changed[uri]
-                    await self._session.send_resource_updated(uri)
+                    await self._tell_of(uri)
+
+    async def _tell_of(self, uri: str) -> None:
+        """A defect costs this word only: whoever listens hears the next."""
+        try:
+            await self._session.send_resource_updated(uri)
+        except (BrokenResourceError, ClosedResourceError):
+            raise
+        except Exception:
+            log.exception("subscriber_not_told", uri=uri)
 
 
 def serve_older(server: Server[Any], bus: Bus) -> None:

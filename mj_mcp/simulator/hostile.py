@@ -6,10 +6,11 @@ Must not know: tasks, or which picture of which task is replaced.
 
 import asyncio
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from cachetools import LRUCache
 
 from mj_mcp.simulator import drawing
 from mj_mcp.simulator.drawing import Drawing
@@ -73,7 +74,7 @@ class Gallery:
     """Serves pictures by kind; what was drawn is kept, up to a bound, and drawn off the event loop."""
 
     def __init__(self) -> None:
-        self._drawn: OrderedDict[tuple[str, Drawing | None], asyncio.Task[bytes]] = OrderedDict()
+        self._drawn: LRUCache[tuple[str, Drawing | None], asyncio.Task[bytes]] = LRUCache(_CACHED)
 
     async def serve(self, kind: str, what: Drawing, base: str) -> Reply:
         """Return the reply for one kind; `base` is the address that relative redirects start from."""
@@ -98,9 +99,6 @@ class Gallery:
         task = self._drawn.get(key)
         if task is None:
             task = self._drawn[key] = asyncio.create_task(asyncio.to_thread(made.make, what))
-            if len(self._drawn) > _CACHED:
-                self._drawn.popitem(last=False)
-        self._drawn.move_to_end(key)
         return await asyncio.shield(task)  # another request may wait for the same drawing
 
     async def close(self) -> None:

@@ -168,7 +168,7 @@ class Simulator:
         found = ((seen, re.fullmatch(of_one, seen.path)) for seen in self.requests)
         return [seen for seen, match in found if match and task_id in (None, unquote(match[1]))]
 
-    async def until(self, condition: Callable[[], bool], timeout: float = 5.0) -> None:  # noqa: ASYNC109  # reads better in a test
+    async def until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:  # noqa: ASYNC109  # reads better in a test
         """Wait until the condition holds; it is asked again after every request, charge and fault.
 
         Raises:

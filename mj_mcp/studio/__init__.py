@@ -15,6 +15,7 @@ from functools import partial
 import structlog
 
 from mj_mcp.archive.store import Picture
+from mj_mcp.background import Background
 from mj_mcp.errors import InvalidRequest, NotReady, StorageUnavailable, TaskNotFound
 from mj_mcp.events import Listeners
 from mj_mcp.gallery import Gallery, Shown
@@ -23,8 +24,8 @@ from mj_mcp.journal import UNREAD, Journal, Page, Usage
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.polling.poller import Poller
 from mj_mcp.prompts import Options, Reference, compile_prompt, references
-from mj_mcp.proxy import Proxy, Submit, change, check_task_id, imagine, simple_change
-from mj_mcp.proxy.raising import poll_warnings, raise_unless_accepted, raise_when_polls_fail, seen
+from mj_mcp.proxy import Proxy, Submit, Trouble, change, check_task_id, imagine, simple_change
+from mj_mcp.proxy.raising import raise_unless_accepted, raise_when_polls_fail, seen
 from mj_mcp.studio.call import ANSWER_SECONDS, Call
 from mj_mcp.studio.several import VIEW_SECONDS, Several
 from mj_mcp.submits import Submits
@@ -47,6 +48,8 @@ class Result:
     finished_ago: float | None = None
     """Seconds since a duplicate finished; None while it is open."""
     notes: tuple[str, ...] = ()
+    trouble: tuple[int, Trouble] | None = None
+    """How many polls have failed in a row, and how the last one failed."""
     shown: Shown | None = None
     polls: int = 0
     waited: float = 0.0
@@ -83,15 +86,18 @@ class Studio:
         gallery: Gallery,
         *,
         listeners: Listeners,
+        background: Background,
         now: Callable[[], float],
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         """`now` gives seconds since the epoch; `listeners` hear of every change of a task.
 
-        `answer_seconds`: how long a call that does not wait gives the proxy to name its task.
+        `background` runs what the studio relies on. `answer_seconds`: how long a call that does not wait gives the
+        proxy to name its task.
         """
         self._journal = journal
         self.listeners = listeners
+        self._background = background
         self._proxy = proxy
         self._poller = poller
         self._submits = submits
@@ -174,9 +180,9 @@ class Studio:
         if call.wait_seconds and task.is_polled:
             task, polls = await self._poller.wait(task, call.until, on_progress=call.on_progress)
             raise_unless_accepted(task)
-        notes = poll_warnings(task, self._poller.trouble(task))
+        trouble = self._poller.trouble(task) if task.is_open else None
         task, shown = await self._show(call, task)
-        return replace(submitted, task=task, notes=notes, shown=shown, polls=polls, waited=call.waited)
+        return replace(submitted, task=task, trouble=trouble, shown=shown, polls=polls, waited=call.waited)
 
     # ------------------------------------------------------------------------------------------------- reading
 
@@ -211,10 +217,6 @@ class Studio:
         """Seconds until an open task is usually done; None when nobody can tell."""
         return self._poller.remaining(task)
 
-    def is_waited_for(self) -> bool:
-        """Whether a call waits for a task at this moment."""
-        return self._poller.load().waiters > 0
-
     def release(self) -> None:
         """End every wait: callers are answered with what is known, as when their time is up. Posts go on."""
         self._poller.release()
@@ -222,13 +224,14 @@ class Studio:
 
     async def faults(self) -> dict[str, str]:
         """Which parts of this server do not work now, and how. A refused key is not one: finished tasks need none."""
+        faults = dict.fromkeys(sorted(self._background.down), "down")
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._journal.page(LOCAL_OWNER, None, 1, None)
         except (StorageUnavailable, TimeoutError) as failure:
             log.warning("not_ready", reason=str(failure) or "the journal did not answer in time")
-            return {"journal": "unavailable"}
-        return {}
+            faults["journal"] = "unavailable"
+        return faults
 
     async def list_tasks(
         self, owner: str, status: Status | None, limit: int, cursor: str | None, *, since: float | None = None

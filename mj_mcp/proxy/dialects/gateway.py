@@ -29,7 +29,7 @@ from mj_mcp.proxy.body import (
 from mj_mcp.proxy.http import Answer, NoAnswer
 from mj_mcp.proxy.outcomes import REFUSAL_STATUSES, REFUSALS, WRONG_PATH, FetchResult, Trouble, Unknown, name_in
 from mj_mcp.proxy.text import Redact, check_task_id, clean, clean_url
-from mj_mcp.tasks import Failure, Image, Kind, Observation, Status
+from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, WarningCode
 
 MAX_IMAGES = 16
 
@@ -146,8 +146,8 @@ def _images(listed: object, redact: Redact) -> tuple[tuple[Image, ...], tuple[st
         if isinstance(entry, dict) and (url := clean_url(entry.get("image_url"), redact))
     )
     if len(images) < len(entries):
-        return images, (f"{len(entries) - len(images)} of {len(entries)} picture links were unusable",)
-    return images, () if images else ("the proxy reports success, but lists no picture",)
+        return images, (WarningCode.LINKS_UNUSABLE.of(len(entries) - len(images), len(entries)),)
+    return images, () if images else (WarningCode.NO_PICTURES.of(),)
 
 
 # ---------------------------------------------------------------------------------------------------- requests

@@ -14,6 +14,7 @@ from typing import Any
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
 from mj_mcp.server.render.error_results import failed_result
+from mj_mcp.server.render.warnings import warnings_of
 from mj_mcp.server.tool_spec import ToolSpec, next_calls
 from mj_mcp.studio import Result
 from mj_mcp.tasks import Image, Status, Task
@@ -68,7 +69,7 @@ def task_view(
         "index": task.index,
         "images": [_image_view(task, image, presentation) for image in task.images],
         "failure": {"code": task.failure.code, "message": task.failure.message} if task.failure else None,
-        "warnings": [*task.warnings, *result.notes, *(result.shown.missing if result.shown else ())],
+        "warnings": warnings_of(result),
         "duplicate_of": task.submission_id if result.duplicate else None,
         "duplicate_of_open_task": task.is_open if result.duplicate else None,
         "submitted_at": rfc3339(task.submitted_at),

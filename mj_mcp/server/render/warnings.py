@@ -1,0 +1,35 @@
+"""What a caller should know beside the result, in words: the warnings of a task, and those of one call."""
+
+from __future__ import annotations
+
+from mj_mcp.studio import Result
+from mj_mcp.tasks import WarningCode
+
+WORDS: dict[str, str] = {
+    WarningCode.QUEUED_BEHIND: "queued behind {} other jobs",
+    WarningCode.EXISTED: "the proxy says that this task existed already",
+    WarningCode.IDLE: "nothing has moved for {} minutes",
+    WarningCode.UNKNOWN: "the proxy does not know this task; it may have forgotten it",
+    WarningCode.UNREAD: "the journal does not answer: this is what this server has seen last",
+    WarningCode.LINKS_UNUSABLE: "{} of {} picture links were unusable",
+    WarningCode.NO_PICTURES: "the proxy reports success, but lists no picture",
+}
+GIVEN_UP = "it is not polled by itself any more; get_task polls it again"
+
+
+def warnings_of(result: Result) -> list[str]:
+    """Those of the task first."""
+    said = [worded(warning) for warning in result.task.warnings]
+    if result.task.given_up_at is not None:
+        said.append(GIVEN_UP)
+    if result.trouble is not None:
+        failed, last = result.trouble
+        said.append(f"the last {failed} polls of the proxy failed: {last.message}")
+    return [*said, *result.notes, *(result.shown.missing if result.shown else ())]
+
+
+def worded(warning: str) -> str:
+    """A warning of a row in words; a sentence, which a row of an older version has, stays as it is."""
+    code, *numbers = warning.split(":")
+    words = WORDS.get(code, "")
+    return words.format(*numbers) if words and words.count("{}") == len(numbers) else warning
