@@ -14,7 +14,7 @@ from mj_mcp.archive.bucket import READ_SECONDS, WRITE_SECONDS, open_bucket
 from mj_mcp.archive.store import RETRY_SECONDS, Store
 from mj_mcp.background import Background
 from mj_mcp.egress import read_tunnel
-from mj_mcp.events import Ended, Listeners, Observer, Opened, ignore
+from mj_mcp.events import Ended, Listener, Listeners, Observer, Opened, ignore
 from mj_mcp.gallery import Gallery
 from mj_mcp.gallery.originals import PICTURES_SECONDS
 from mj_mcp.gallery.sheets import TRY_AGAIN_SECONDS
@@ -78,16 +78,7 @@ async def open_studio(
             observe(Ended(task))
             gallery.keep(task)
 
-        poller = Poller(
-            rows,
-            proxy,
-            poll_seconds=settings.poll_seconds,
-            polls_per_second=settings.max_polls_per_second,
-            now=now,
-            on_end=on_end,
-            notify=listeners.notify,
-            timings=timings.polling,
-        )
+        poller = _poller(settings, timings, rows, proxy, on_end=on_end, notify=listeners.notify, now=now)
         observe(Opened(poller.load))
         background = await stack.enter_async_context(Background())
         background.start("polling", poller.run)
@@ -127,6 +118,28 @@ def _limits(settings: Settings) -> Limits:
         settings.daily_task_limit,
         settings.max_open_tasks_per_user,
         settings.daily_task_limit_per_user,
+    )
+
+
+def _poller(
+    settings: Settings,
+    timings: Timings,
+    journal: Journal,
+    proxy: Proxy,
+    *,
+    on_end: Listener,
+    notify: Listener,
+    now: Callable[[], float],
+) -> Poller:
+    return Poller(
+        journal,
+        proxy,
+        poll_seconds=settings.poll_seconds,
+        polls_per_second=settings.max_polls_per_second,
+        timings=timings.polling,
+        on_end=on_end,
+        notify=notify,
+        now=now,
     )
 
 
