@@ -81,11 +81,8 @@ async def open_studio(
         poller = _poller(settings, timings, rows, proxy, on_end=on_end, notify=listeners.notify, now=now)
         observe(Opened(poller.load))
         background = await stack.enter_async_context(Background())
-        background.start("polling", poller.run)
-        if store is not None:
-            background.start("catch_up", gallery.catch_up)
-            if settings.bucket_url:
-                background.start("archive", store.send)
+        for name, run in _background_tasks(settings, poller, gallery, store):
+            background.start(name, run)
         submits = Submits(rows, proxy, poller, limits=_limits(settings), now=now, observe=observe)
         stack.push_async_callback(submits.drain, timings.grace)
         yield Studio(

@@ -16,9 +16,9 @@ from hypothesis import settings
 
 HOUSE = Path(__file__).parent.parent / "mj_mcp"
 
-# Each dictionary is a floor, the lowest first: a room, and the rooms that it imports, all of them on floors below. A floor
-# is as high as it has to be: each of its rooms imports one from the floor just below. The lowest does no I/O for the
-# house; the edges (`auth`, `journal`, `pictures`, `proxy`) own one kind of outside each and never import each other.
+# Each dictionary is a floor, the lowest first: a room, and the rooms that it imports, all of them on floors below. A
+# floor is as high as it has to be: each of its rooms imports one from the floor just below. The edges own one kind of
+# outside each, and never import each other.
 ROOMS: list[dict[str, set[str]]] = [
     {
         "__init__": set(),
