@@ -6,7 +6,7 @@ Owns lifetimes. Decides nothing else.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -107,6 +107,16 @@ async def open_settlement(settings: Settings) -> AsyncIterator[Settlement]:
 
 def _journal(settings: Settings) -> Journal:
     return open_journal(settings.database_url.get_secret_value(), settings.data_dir, settings.account)
+
+
+def _background_tasks(
+    settings: Settings, poller: Poller, gallery: Gallery, store: Store | None
+) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+    yield "polling", poller.run
+    if store is not None:
+        yield "catch_up", gallery.catch_up
+        if settings.bucket_url:
+            yield "archive", store.send
 
 
 def _limits(settings: Settings) -> Limits:
