@@ -237,7 +237,7 @@ async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_po
             )
             group.cancel_scope.cancel()
         passed = time.monotonic() - began
-        polls = len(sim.looks(task_id)) - looks
+        polls = len(sim.polls(task_id)) - looks
     assert 2 <= len(told) <= passed + 1
     assert len(told) < polls, "it was polled more often than it was told of"
 
