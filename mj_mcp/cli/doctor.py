@@ -13,9 +13,9 @@ from mj_mcp.archive.bucket import BucketUnavailable, open_bucket
 from mj_mcp.auth.tokens import TokensError, read_tokens
 from mj_mcp.egress import read_tunnel
 from mj_mcp.errors import MjError
+from mj_mcp.files import make_folder
 from mj_mcp.journal import open_journal
 from mj_mcp.logs import redactor
-from mj_mcp.pictures import make_folder
 from mj_mcp.proxy import Proxy, Trouble
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings

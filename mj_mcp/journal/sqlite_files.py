@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from mj_mcp.errors import StorageUnavailable
+from mj_mcp.files import make_folder
 from mj_mcp.journal.schema import missing
 
 DEATH_SHOWS = sys.platform != "win32"
@@ -40,7 +41,7 @@ def open_file(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]
         StorageUnavailable: the file was broken (it is kept aside), or was written by a newer version.
         sqlite3.Error, OSError: it cannot be opened.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     _make_file(path)
     deadline = time.monotonic() + busy_seconds
     while True:
@@ -153,9 +154,7 @@ class ProcessLock:
                 self._descriptor = self._locked_file()
 
     def _locked_file(self) -> int:
-        # One by one: `parents` would make the folder of the journal with the default mode.
-        for folder in (self._folder.parent, self._folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder)
         descriptor = os.open(self._folder / self.name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         if sys.platform != "win32":
             import fcntl  # noqa: PLC0415 - POSIX only; elsewhere the lease's time alone decides
