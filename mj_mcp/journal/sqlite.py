@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from mj_mcp.journal.engine import Db, Dialect
 from mj_mcp.journal.schema import MIGRATIONS
-from mj_mcp.journal.sqlite_files import DEATH_SHOWS, ProcessLock, open_file, translated
+from mj_mcp.journal.sqlite_files import DEATH_SHOWS, ProcessLock, immediate, open_file, translated
 
 T = TypeVar("T")
 
@@ -95,15 +95,8 @@ class Sqlite:
             db = self._connection(self._writes)
             left = max(0, round((deadline - time.monotonic()) * 1000))
             db.execute(f"PRAGMA busy_timeout = {left}")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                outcome = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            return outcome
+            with immediate(db):
+                return work(db)
 
     def _fetch_again(self, work: Callable[[Db], T]) -> T:
         with translated():

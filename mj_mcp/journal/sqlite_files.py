@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.files import make_folder
-from mj_mcp.journal.schema import missing
+from mj_mcp.journal.migrations import Migrations, migrate
 
 DEATH_SHOWS = sys.platform != "win32"
 """Whether a process lock tells for certain that its process is gone; elsewhere a lapsed lease has to do."""
@@ -31,10 +31,12 @@ REASONS = {
 }
 """What a person can do something about, in words for a person."""
 
+FIND_TABLE = "SELECT max(name) FROM sqlite_master WHERE name = 'migrations'"
+
 BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
-def open_file(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
+def open_file(path: Path, busy_seconds: float, migrations: Migrations) -> sqlite3.Connection:
     """A connection to the journal at `path`, made (mode 0600, its folder 0700) and migrated as needed.
 
     Raises:
@@ -58,7 +60,7 @@ def open_file(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]
             raise StorageUnavailable(_set_aside(path, failure)) from failure
 
 
-def _open(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
+def _open(path: Path, busy_seconds: float, migrations: Migrations) -> sqlite3.Connection:
     # Never made here: somebody may have set a broken file aside since we looked.
     where = f"{path.absolute().as_uri()}?mode=rw"
     db = sqlite3.connect(where, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
@@ -66,35 +68,23 @@ def _open(path: Path, busy_seconds: float, migrations: list[tuple[str, str]]) ->
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
-        _migrate(db, migrations)
+        migrate(db, migrations, find_table=FIND_TABLE, alone=immediate(db))
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _migrate(db: sqlite3.Connection, migrations: list[tuple[str, str]]) -> None:
-    if not missing(migrations, _applied(db)):
-        return
+@contextmanager
+def immediate(db: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that may write: one writer at a time is let in."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)")
-        for name, script in missing(migrations, _applied(db)):
-            for statement in filter(str.strip, script.split(";")):
-                db.execute(statement)
-            db.execute("INSERT INTO migrations (name) VALUES (?)", (name,))
+        yield
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
-        raise
-
-
-def _applied(db: sqlite3.Connection) -> list[str]:
-    try:
-        return [name for (name,) in db.execute("SELECT name FROM migrations ORDER BY name")]
-    except sqlite3.OperationalError as failure:
-        if "no such table" in str(failure):
-            return []
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
 
 
