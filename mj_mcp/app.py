@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from mj_mcp.archive.bucket import open_bucket
 from mj_mcp.archive.store import Store
-from mj_mcp.egress import read_tunnel
 from mj_mcp.events import Ended, Listeners, Observer, Opened, ignore
 from mj_mcp.gallery import Gallery
 from mj_mcp.journal import Journal, Limits, open_journal
@@ -27,6 +26,7 @@ from mj_mcp.settlement import Settlement
 from mj_mcp.studio import Studio
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Task
+from mj_mcp.urls import read_tunnel
 
 GRACE_SECONDS = 20.0
 """How long a stop waits for the answers to POSTs in flight, so that they are recorded."""

@@ -20,22 +20,22 @@ HOUSE = Path(__file__).parent.parent / "mj_mcp"
 ROOMS: list[dict[str, set[str]]] = [
     {
         "__init__": set(),
-        "egress": set(),
         "errors": set(),
         "files": set(),
         "heap": set(),
         "logs": set(),
-        "settings": set(),
         "simulator": set(),
         "tasks": set(),
+        "urls": set(),
     },
     {
-        "auth": {"files"},
+        "auth": {"files", "urls"},
         "events": {"tasks"},
         "journal": {"errors", "files", "tasks"},
-        "pictures": {"egress", "errors", "files"},
+        "pictures": {"errors", "files", "urls"},
         "prompts": {"errors"},
-        "proxy": {"__init__", "egress", "errors", "tasks"},
+        "proxy": {"__init__", "errors", "tasks", "urls"},
+        "settings": {"urls"},
     },
     {
         "archive": {"errors", "files", "pictures"},
@@ -65,7 +65,6 @@ ROOMS: list[dict[str, set[str]]] = [
     {
         "app": {
             "archive",
-            "egress",
             "events",
             "gallery",
             "journal",
@@ -78,6 +77,7 @@ ROOMS: list[dict[str, set[str]]] = [
             "studio",
             "submits",
             "tasks",
+            "urls",
         },
         "server": {
             "__init__",
@@ -99,7 +99,6 @@ ROOMS: list[dict[str, set[str]]] = [
             "app",
             "archive",
             "auth",
-            "egress",
             "errors",
             "events",
             "files",
@@ -113,6 +112,7 @@ ROOMS: list[dict[str, set[str]]] = [
             "simulator",
             "tasks",
             "telemetry",
+            "urls",
         },
     },
     {
@@ -129,14 +129,14 @@ EDGES = {"auth", "journal", "pictures", "proxy"}
 OUTSIDE: dict[str, set[str]] = {
     "mcp": {"server", "cli.demo"},  # the demo is a client
     "mcp_types": {"server", "cli.demo"},
-    "httpx": {"egress", "proxy.http", "auth.issuer"},
+    "httpx": {"urls", "proxy.http", "auth.issuer"},
     "jwt": {"auth.issuer", "server.links"},
     "stamina": {"proxy.http"},
     "httpcore": {"pictures"},  # below httpx, which would log whole links and decode bodies
     "requests": set(),
     "aiohttp": set(),
     "http.client": set(),
-    "urllib.request": {"egress"},  # for what it knows of the environment's proxies
+    "urllib.request": {"urls"},  # for what it knows of the environment's proxies
     "socket": {"pictures", "simulator", "server.http"},
     "sqlite3": {"journal"},
     "aiosqlite": {"journal"},

@@ -11,7 +11,7 @@ from mj_mcp.gallery.single_flight import SingleFlight
 
 async def test_many_who_ask_share_one_task_and_the_next_one_begins_anew() -> None:
     flight: SingleFlight[str, int] = SingleFlight()
-    begun = []
+    begun: list[int] = []
 
     async def work() -> int:
         begun.append(len(begun))
