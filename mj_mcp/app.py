@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from mj_mcp.archive.bucket import READ_SECONDS, WRITE_SECONDS, open_bucket
 from mj_mcp.archive.store import RETRY_SECONDS, Store
 from mj_mcp.background import Background
-from mj_mcp.egress import read_tunnel
 from mj_mcp.events import Ended, Listener, Listeners, Observer, Opened, ignore
 from mj_mcp.gallery import Gallery
 from mj_mcp.gallery.originals import PICTURES_SECONDS
@@ -33,6 +32,7 @@ from mj_mcp.studio import Studio
 from mj_mcp.studio.call import ANSWER_SECONDS
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Task
+from mj_mcp.urls import read_tunnel
 
 
 @dataclass(frozen=True, slots=True)

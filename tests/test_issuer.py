@@ -22,8 +22,8 @@ from mj_mcp.auth.issuer import (
     Issuer,
     IssuerUnavailable,
     NotAccepted,
-    is_safe,
 )
+from mj_mcp.urls import is_safe
 
 pytestmark = pytest.mark.anyio
 

@@ -29,7 +29,7 @@ from mj_mcp.journal.engine import WRITE_SECONDS, Db, Engine, Rows
 from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.protocol import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, LEASE_SECONDS, QUEUE_SECONDS, REPEAT_SECONDS
 from mj_mcp.journal.rows import NEVER
-from mj_mcp.journal.schema import MIGRATIONS, POSTGRES_TYPES, typed
+from mj_mcp.journal.schema import MIGRATIONS, in_postgres
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
 from mj_mcp.tasks import (
@@ -84,7 +84,7 @@ class Where(NamedTuple):
                 file.executescript(dump)
             return
         with psycopg.connect(self.place) as db:
-            for statement in typed(dump, POSTGRES_TYPES).split(";\n")[1:-2]:  # without its BEGIN and COMMIT
+            for statement in in_postgres(dump).split(";\n")[1:-2]:  # without its BEGIN and COMMIT
                 db.execute(statement.encode())
             for table in ("tasks", "waiting"):
                 db.execute(f"SELECT setval('{table}_number_seq', max(number)) FROM {table}".encode())

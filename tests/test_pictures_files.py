@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from mj_mcp.archive.folder import SHEET, Archive
 from mj_mcp.errors import InvalidRequest, StorageUnavailable
-from mj_mcp.pictures import Original, save_originals, sweep_leftovers, write_whole
-from mj_mcp.pictures.files import TEMPORARY, open_folder, safe_name, write_new
+from mj_mcp.files import TEMPORARY, new_file, safe_name, sweep_leftovers, write_new, write_whole
+from mj_mcp.pictures import Original, save_originals
+from mj_mcp.pictures.saving import open_folder
 
 KILLS = int(os.environ.get("MJ_TEST_KILLS", "10"))
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals, modes and links")
@@ -83,6 +84,30 @@ def test_of_many_writers_of_one_name_one_wins(tmp_path: Path) -> None:
         thread.join()
     assert (tmp_path / "x").read_bytes() == b"%d" % won[0]
     assert len(won) == 1
+    assert names(tmp_path) == ["x"]
+
+
+def test_a_file_that_is_not_filled_is_never_seen(tmp_path: Path) -> None:
+    def fill() -> None:
+        with new_file(tmp_path / "x") as draft:
+            draft.write_bytes(b"half")
+            assert not (tmp_path / "x").exists()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fill()
+    assert names(tmp_path) == []
+
+
+def test_a_name_that_is_taken_while_the_file_is_filled_is_left_alone(tmp_path: Path) -> None:
+    def fill() -> None:
+        with new_file(tmp_path / "x") as draft:
+            draft.write_bytes(b"second")
+            (tmp_path / "x").write_bytes(b"first")
+
+    with pytest.raises(FileExistsError):
+        fill()
+    assert (tmp_path / "x").read_bytes() == b"first"
     assert names(tmp_path) == ["x"]
 
 
@@ -205,7 +230,7 @@ def test_on_a_full_disk_files_are_whole_or_absent(small_disk: Path) -> None:
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from mj_mcp.pictures import write_whole
+from mj_mcp.files import write_whole
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 write_whole(Path(sys.argv[1]) / "small", b"s" * 50_000)

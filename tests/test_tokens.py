@@ -79,10 +79,10 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(file: Path, monkeypatch: p
 
 def test_a_writer_that_was_killed_is_named_to_the_next(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_token(file, "anna", SCOPES, now=0.0)
-    draft = file.with_name("tokens.json.new")
-    draft.write_text("{")
+    lock = file.with_name("tokens.json.lock")
+    lock.touch()
     monkeypatch.setattr(tokens, "WRITER_SECONDS", 0.05)
-    with pytest.raises(TokensError, match=re.escape(str(draft))):
+    with pytest.raises(TokensError, match=re.escape(str(lock))):
         add_token(file, "ben", SCOPES, now=0.0)
     assert [token.name for token in read_tokens(file)] == ["anna"]
 

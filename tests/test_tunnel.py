@@ -17,11 +17,11 @@ from structlog.testing import capture_logs
 from test_cli import run
 from tunnels import HOST, Tunnel, Way, secured
 
-from mj_mcp.egress import authorities, read_tunnel
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.pictures import PictureClient
 from mj_mcp.proxy.http import TRIES_BEFORE_SENDING, Answer, Http, HttpRequest, NoAnswer
 from mj_mcp.simulator import Fault, Simulator, faults
+from mj_mcp.urls import authorities, read_tunnel
 
 pytestmark = pytest.mark.anyio
 

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
+from mj_mcp.files import safe_name, sweep_leftovers, write_whole
 from mj_mcp.pictures.decode import EXTENSIONS
-from mj_mcp.pictures.files import safe_name, sweep_leftovers, write_whole
 
 SHEET: Final = "sheet"
 What = int | Literal["sheet"]

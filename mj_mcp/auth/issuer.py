@@ -20,6 +20,8 @@ import jwt
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from mj_mcp.urls import authorities, is_safe
+
 log = structlog.get_logger("mj_mcp.auth.issuer")
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -146,7 +148,7 @@ class _Keys:
         self._failed = False
         self._tries: deque[float] = deque(maxlen=FETCHES)
         self._fetch: asyncio.Task[None] | None = None
-        self._tls = httpx.create_ssl_context()  # made once: it takes tens of milliseconds
+        self._tls = authorities()
 
     async def find(self, kid: str) -> jwt.PyJWK | None:
         age = self._now() - self._fetched_at
@@ -201,9 +203,7 @@ async def published_keys(issuer: str, tls: ssl.SSLContext | None = None) -> dict
     try:
         async with (
             asyncio.timeout(FETCH_SECONDS),
-            httpx.AsyncClient(
-                verify=tls or httpx.create_ssl_context(), trust_env=False, timeout=FETCH_SECONDS
-            ) as client,
+            httpx.AsyncClient(verify=tls or authorities(), trust_env=False, timeout=FETCH_SECONDS) as client,
         ):
             where = await _key_set_of(client, issuer)
             found = _KeySet.model_validate_json(await _get(client, where))
@@ -261,14 +261,3 @@ def _usable(keys: list[dict[str, Any]]) -> list[tuple[str, jwt.PyJWK]]:
         if key.algorithm_name in ALGORITHMS:
             found.append((kid, key))
     return found
-
-
-def is_safe(url: str) -> bool:
-    """Whether nobody on the way can change what this address answers."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-    except ValueError:
-        return False
-    loopback = host in {"localhost", "127.0.0.1", "::1"}
-    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and loopback))

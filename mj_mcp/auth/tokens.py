@@ -20,6 +20,8 @@ from typing import Annotated, Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mj_mcp.files import make_folder, write_whole
+
 log = structlog.get_logger("mj_mcp.auth.tokens")
 
 READ, SPEND = "mj:read", "mj:spend"
@@ -170,38 +172,32 @@ def revoke_token(path: Path, name: str) -> int:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[list[Token]]:
-    """The tokens, to be changed in place; written whole when the block ends well.
-
-    The new file is made beside the old one under a name that only one writer can have, and takes its place.
-    """
-    draft = path.with_name(f"{path.name}.new")
+    """The tokens, to be changed in place; written when the block ends well."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = _only_writer(draft)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                tokens = list(read_tokens(path))
-                yield tokens
-                file.write(_Contents(tokens=tuple(tokens)).model_dump_json(indent=2).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        make_folder(path.parent)
+        with _only_writer(path.with_name(f"{path.name}.lock")):
+            tokens = list(read_tokens(path))
+            yield tokens
+            write_whole(path, _Contents(tokens=tuple(tokens)).model_dump_json(indent=2).encode() + b"\n")
     except OSError as failure:
         raise TokensError(f"{path} cannot be written: {failure.strerror or failure}") from None
 
 
-def _only_writer(draft: Path) -> int:
+@contextmanager
+def _only_writer(lock: Path) -> Iterator[None]:
     until = time.monotonic() + WRITER_SECONDS
     while True:
         try:
-            return os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            lock.touch(mode=0o600, exist_ok=False)
+            break
         except FileExistsError:
             if time.monotonic() > until:
-                raise TokensError(f"{draft} shows that another command is writing; if none is, delete it") from None
+                raise TokensError(f"{lock} shows that another command is writing; if none is, delete it") from None
             time.sleep(0.02)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 def _digest(token: str) -> str:

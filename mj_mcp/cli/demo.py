@@ -19,6 +19,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import ImageContent
 from pydantic import SecretStr
 
+from mj_mcp.files import make_folder
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
 
@@ -114,5 +115,5 @@ async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arg
 
 
 def _log(out: Path) -> Path:
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(out)
     return out.resolve() / "server.log"

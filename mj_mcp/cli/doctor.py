@@ -11,14 +11,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from mj_mcp.archive.bucket import BucketUnavailable, open_bucket
 from mj_mcp.auth.tokens import TokensError, read_tokens
-from mj_mcp.egress import read_tunnel
 from mj_mcp.errors import MjError
+from mj_mcp.files import make_folder
 from mj_mcp.journal import open_journal
 from mj_mcp.logs import redactor
-from mj_mcp.pictures import make_folder
 from mj_mcp.proxy import Proxy, Trouble
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
+from mj_mcp.urls import is_safe, read_tunnel
 
 PROXY_SECONDS = 10.0
 BUCKET_SECONDS = 20.0
@@ -47,9 +47,7 @@ async def run_checks(settings: Settings) -> list[Check]:
 
 
 def _check_settings(settings: Settings) -> Check:
-    url = urlsplit(settings.base_url)
-    local = url.hostname in {"127.0.0.1", "localhost", "::1"}
-    if url.scheme == "http" and not local:
+    if not is_safe(settings.base_url):
         return Check("settings", ok=False, said=f"MJ_BASE_URL is {settings.base_url}: the key would travel unencrypted")
     return Check("settings", ok=True, said=f"proxy {settings.base_url}, data in {settings.data_dir}")
 

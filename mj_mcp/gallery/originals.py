@@ -19,6 +19,7 @@ from cachetools import TTLCache
 from mj_mcp.archive.store import Known, Picture, Store, digest_of
 from mj_mcp.errors import ImageUnavailable, InvalidRequest, NotReady, StorageUnavailable
 from mj_mcp.events import Listener
+from mj_mcp.gallery.single_flight import SingleFlight
 from mj_mcp.journal import Journal
 from mj_mcp.pictures import EXTENSION_OF, LinkExpired, PictureClient, PictureInfo, PictureWorkers
 from mj_mcp.proxy import FetchResult, Proxy
@@ -26,7 +27,6 @@ from mj_mcp.tasks import Image, Observation, Task, merge
 
 log = structlog.get_logger("mj_mcp.gallery.originals")
 
-K = TypeVar("K")
 T = TypeVar("T")
 
 GONE_SECONDS = 2.0
@@ -68,8 +68,8 @@ class Originals:
         self._store = store
         self._notify = notify
         self._answer_seconds = answer_seconds
-        self._fetches: dict[str, asyncio.Task[FetchResult]] = {}
-        self._pictures: dict[tuple[str, int], asyncio.Task[Picture]] = {}
+        self._fetches: SingleFlight[str, FetchResult] = SingleFlight()
+        self._pictures: SingleFlight[tuple[str, int], Picture] = SingleFlight()
         self._gone: TTLCache[str, frozenset[str]] = TTLCache(GONE_REMEMBERED, GONE_SECONDS)
 
     async def picture(self, task: Task, image: Image) -> Picture:
@@ -78,8 +78,7 @@ class Originals:
         Raises:
             ImageUnavailable.
         """
-        key = task.submission_id, image.index
-        return await shared(self._pictures, key, lambda: self._found(task, image))
+        return await self._pictures.run((task.submission_id, image.index), lambda: self._found(task, image))
 
     async def file(self, task: Task, image: Image) -> File:
         """One original, as a file wherever one can be kept.
@@ -150,10 +149,8 @@ class Originals:
 
     async def aclose(self) -> None:
         """Stop looking and fetching."""
-        running: list[asyncio.Task[Any]] = [*self._fetches.values(), *self._pictures.values()]
-        for one in running:
-            one.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await self._pictures.aclose()
+        await self._fetches.aclose()
 
     async def _kept(self, task: Task, image: Image, *, far: bool) -> Picture | None:
         if self._store is None:
@@ -197,27 +194,13 @@ class Originals:
 
     async def _fetch_again(self, task: Task) -> FetchResult:
         """One look for all the pictures of a task: their links die together."""
-        return await shared(self._fetches, task.submission_id, lambda: self._relinked(task))
+        return await self._fetches.run(task.submission_id, lambda: self._relinked(task))
 
     async def _relinked(self, task: Task) -> FetchResult:
         fetched = await self._proxy.fetch(task.task_id or "")
         if isinstance(fetched, Observation):
             await self.record(task, lambda known: merge(known, fetched, time.time()))
         return fetched
-
-
-async def shared(running: dict[K, asyncio.Task[T]], key: K, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """The work that runs under this key, or else begun now. It goes on when who waits for it is cancelled."""
-    if key not in running:
-
-        def ended(work: asyncio.Task[T]) -> None:
-            del running[key]
-            if not work.cancelled():
-                work.exception()  # known, also when nobody waits for it any more
-
-        running[key] = asyncio.create_task(begin())
-        running[key].add_done_callback(ended)
-    return await asyncio.shield(running[key])
 
 
 def image_of(task: Task, index: int) -> Image:

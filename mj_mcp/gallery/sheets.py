@@ -19,7 +19,8 @@ from cachetools import LRUCache
 from mj_mcp.archive.folder import SHEET
 from mj_mcp.archive.store import Store
 from mj_mcp.errors import ImageUnavailable, MjError
-from mj_mcp.gallery.originals import Originals, image_of, measured, shared, with_measured
+from mj_mcp.gallery.originals import Originals, image_of, measured, with_measured
+from mj_mcp.gallery.single_flight import SingleFlight
 from mj_mcp.pictures import EXTENSION_OF, PictureWorkers, Tile
 from mj_mcp.tasks import Image, Task
 
@@ -81,8 +82,8 @@ class Sheets:
         self._owed = owed
         self._try_again_seconds = try_again_seconds
         self._shown: LRUCache[str, Shown] = LRUCache(REMEMBERED_SHEETS)
-        self._jobs: dict[str, asyncio.Task[Shown]] = {}
-        self._tiles: dict[tuple[str, int, int], asyncio.Task[tuple[Tile, Image]]] = {}
+        self._jobs: SingleFlight[str, Shown] = SingleFlight()
+        self._tiles: SingleFlight[tuple[str, int, int], tuple[Tile, Image]] = SingleFlight()
         self._fetches = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
 
@@ -121,18 +122,12 @@ class Sheets:
 
     def develop(self, task: Task) -> asyncio.Task[Shown]:
         """Fetch, archive and measure every picture, and make the sheet. It is done once, however many ask."""
-        sid = task.submission_id
-        if sid not in self._jobs:
-            job = self._jobs[sid] = asyncio.create_task(self._develop(task))
-            job.add_done_callback(lambda _job: self._jobs.pop(sid, None))
-        return self._jobs[sid]
+        return self._jobs.begin(task.submission_id, lambda: self._develop(task))
 
     async def aclose(self) -> None:
         """Stop. What is half done is absent, not broken."""
-        running: list[asyncio.Task[Any]] = [*self._jobs.values(), *self._tiles.values()]
-        for one in running:
-            one.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await self._jobs.aclose()
+        await self._tiles.aclose()
 
     async def _develop(self, task: Task) -> Shown:
         archived = False
@@ -170,7 +165,7 @@ class Sheets:
                 picture = await self._originals.picture(task, image)
                 return await self._workers.tile(picture.data, share), measured(image, picture)
 
-        return await shared(self._tiles, (task.submission_id, image.index, share), made)
+        return await self._tiles.run((task.submission_id, image.index, share), made)
 
     async def _tile(self, item: Labelled, share: int) -> tuple[Tile | None, str]:
         """What stands under a label, and what is missing there."""

@@ -6,7 +6,6 @@ running is not disturbed.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mj_mcp.errors import StorageUnavailable
+from mj_mcp.files import new_file
 from mj_mcp.journal.engine import Db
 from mj_mcp.journal.rows import load
 from mj_mcp.journal.schema import any_of
@@ -57,18 +57,13 @@ def back_up(data_dir: Path, target: Path) -> int:
     source = sqlite_file(data_dir)
     with translated():
         try:
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            raise StorageUnavailable(f"{target} is there already; nothing is overwritten") from None
-        try:
-            with closing(_reading(source)) as db, closing(sqlite3.connect(target)) as copy:
+            with new_file(target) as draft, closing(_reading(source)) as db, closing(sqlite3.connect(draft)) as copy:
                 db.backup(copy)
                 # One file, with nothing beside it that could be forgotten.
                 copy.execute("PRAGMA journal_mode = DELETE")
                 (rows,) = copy.execute("SELECT count(*) FROM tasks").fetchone()
-        except BaseException:
-            target.unlink()
-            raise
+        except FileExistsError:
+            raise StorageUnavailable(f"{target} is there already; nothing is overwritten") from None
         return int(rows)
 
 

@@ -18,13 +18,16 @@ from psycopg.abc import PQGen
 from psycopg_pool import PoolTimeout
 
 from mj_mcp.errors import StorageUnavailable
+from mj_mcp.journal import migrations
 from mj_mcp.journal.engine import Rows
-from mj_mcp.journal.schema import MIGRATIONS, POSTGRES_TYPES, missing, typed
+from mj_mcp.journal.schema import MIGRATIONS, in_postgres
 
 T = TypeVar("T")
 
 MIGRATING = 0x6D6A5F6D6370
 """The advisory lock that lets one replica at a time make the tables."""
+
+FIND_TABLE = "SELECT to_regclass('migrations')"
 
 REASONS: dict[type[psycopg.Error], str] = {
     PoolTimeout: "the database does not answer",
@@ -109,20 +112,14 @@ def migrate(db: psycopg.Connection) -> None:
         raise StorageUnavailable(
             f"MJ_DATABASE_URL is PostgreSQL {db.info.server_version // 10000}; it must be 13 or newer"
         )
-    if not missing(MIGRATIONS, _applied(db)):
-        return
+    migrations.migrate(Session(db), MIGRATIONS, find_table=FIND_TABLE, alone=_alone(db), in_words=in_postgres)
+
+
+@contextmanager
+def _alone(db: psycopg.Connection) -> Iterator[None]:
     with db.transaction():
         db.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATING,))
-        db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)")
-        for name, script in missing(MIGRATIONS, _applied(db)):
-            for statement in filter(str.strip, typed(script, POSTGRES_TYPES).split(";")):
-                db.execute(statement.encode())
-            db.execute("INSERT INTO migrations (name) VALUES (%s)", (name,))
-
-
-def _applied(db: psycopg.Connection) -> list[str]:
-    (there,) = db.execute("SELECT to_regclass('migrations')").fetchone() or (None,)
-    return [name for (name,) in db.execute("SELECT name FROM migrations ORDER BY name")] if there else []
+        yield
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 
-from mj_mcp.errors import StorageUnavailable
 from mj_mcp.tasks import OPEN, Status
 
 
@@ -111,20 +110,6 @@ POSTGRES_TYPES = {
 """SQLite's words for a column, and PostgreSQL's for the same; the longest first."""
 
 
-def typed(script: str, types: dict[str, str]) -> str:
-    """A migration in another engine's words."""
-    return re.sub(rf"\b({'|'.join(types)})\b", lambda word: types[word[0]], script)
-
-
-def missing(migrations: list[tuple[str, str]], applied: list[str]) -> list[tuple[str, str]]:
-    """The migrations that are still to be applied, in order.
-
-    Raises:
-        StorageUnavailable: one was applied that is not known here.
-    """
-    known = [name for name, _ in migrations]
-    if newer := [name for name in applied if name not in known]:
-        raise StorageUnavailable(
-            f"the journal was written by a newer version of mj-mcp (it has {newer[0]}); upgrade mj-mcp"
-        )
-    return [(name, script) for name, script in migrations if name not in applied]
+def in_postgres(script: str) -> str:
+    """A migration in PostgreSQL's words."""
+    return re.sub(rf"\b({'|'.join(POSTGRES_TYPES)})\b", lambda word: POSTGRES_TYPES[word[0]], script)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from mj_mcp.journal.engine import READ_SECONDS, WRITE_SECONDS, Db, Dialect
+from mj_mcp.journal.migrations import Migrations
 from mj_mcp.journal.schema import MIGRATIONS
-from mj_mcp.journal.sqlite_files import ProcessLock, open_file, translated, wait_until
+from mj_mcp.journal.sqlite_files import ProcessLock, immediate, open_file, translated, wait_until
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ class Sqlite:
         self,
         data_dir: Path,
         *,
-        migrations: list[tuple[str, str]] = MIGRATIONS,
+        migrations: Migrations = MIGRATIONS,
         write_seconds: float = WRITE_SECONDS,
     ) -> None:
         """`write_seconds`: how long a write waits for another process."""
@@ -99,15 +100,8 @@ class Sqlite:
     def _transact(self, work: Callable[[Db], T], deadline: float) -> T:
         with translated():
             db = self._connection(self._writes, deadline)
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                outcome = work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-            return outcome
+            with immediate(db):
+                return work(db)
 
     def _read(self, work: Callable[[Db], T], deadline: float) -> T:
         with translated():

@@ -17,7 +17,8 @@ from itertools import count
 from pathlib import Path
 
 from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal.schema import missing
+from mj_mcp.files import make_folder
+from mj_mcp.journal.migrations import Migrations, migrate
 
 REASONS = {
     sqlite3.SQLITE_BUSY: "another program has kept it locked for too long",
@@ -27,10 +28,12 @@ REASONS = {
 }
 """What a person can do something about, in words for a person."""
 
+FIND_TABLE = "SELECT max(name) FROM sqlite_master WHERE name = 'migrations'"
+
 BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
-def open_file(path: Path, deadline: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
+def open_file(path: Path, deadline: float, migrations: Migrations) -> sqlite3.Connection:
     """A connection to the journal at `path`, made (mode 0600, its folder 0700) and migrated as needed.
 
     Other programs' locks are waited for until `deadline`, on the monotonic clock.
@@ -39,7 +42,7 @@ def open_file(path: Path, deadline: float, migrations: list[tuple[str, str]]) ->
         StorageUnavailable: the file was broken (it is kept aside), or was written by a newer version.
         sqlite3.Error, OSError: it cannot be opened.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     _make_file(path)
     while True:
         try:
@@ -60,7 +63,7 @@ def wait_until(db: sqlite3.Connection, deadline: float) -> None:
     db.execute(f"PRAGMA busy_timeout = {max(0, round((deadline - time.monotonic()) * 1000))}")
 
 
-def _open(path: Path, deadline: float, migrations: list[tuple[str, str]]) -> sqlite3.Connection:
+def _open(path: Path, deadline: float, migrations: Migrations) -> sqlite3.Connection:
     # Never made here: somebody may have set a broken file aside since we looked.
     where = f"{path.absolute().as_uri()}?mode=rw"
     db = sqlite3.connect(where, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
@@ -70,35 +73,23 @@ def _open(path: Path, deadline: float, migrations: list[tuple[str, str]]) -> sql
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
         wait_until(db, deadline)
-        _migrate(db, migrations)
+        migrate(db, migrations, find_table=FIND_TABLE, alone=immediate(db))
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _migrate(db: sqlite3.Connection, migrations: list[tuple[str, str]]) -> None:
-    if not missing(migrations, _applied(db)):
-        return
+@contextmanager
+def immediate(db: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that may write: one writer at a time is let in."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY)")
-        for name, script in missing(migrations, _applied(db)):
-            for statement in filter(str.strip, script.split(";")):
-                db.execute(statement)
-            db.execute("INSERT INTO migrations (name) VALUES (?)", (name,))
+        yield
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
-        raise
-
-
-def _applied(db: sqlite3.Connection) -> list[str]:
-    try:
-        return [name for (name,) in db.execute("SELECT name FROM migrations ORDER BY name")]
-    except sqlite3.OperationalError as failure:
-        if "no such table" in str(failure):
-            return []
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
 
 
@@ -158,9 +149,7 @@ class ProcessLock:
                 self._descriptor = self._locked_file()
 
     def _locked_file(self) -> int:
-        # One by one: `parents` would make the folder of the journal with the default mode.
-        for folder in (self._folder.parent, self._folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder)
         descriptor = os.open(self._folder / self.name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         if sys.platform != "win32":
             import fcntl  # noqa: PLC0415 - POSIX only; elsewhere the lease's time alone decides

@@ -8,20 +8,12 @@ beyond their ids, MCP, or the environment: what it may do is passed in.
     decode        what the bytes are, by decoding them
     sheet         labelled sheets, the numbered contact sheet, and one picture for viewing
     workers       the two above, off the event loop
-    files         whole or absent on disk, inside one folder, under names we make
+    saving        files for a person, inside one folder, under names we make
 """
 
 from mj_mcp.pictures.decode import EXTENSION_OF, PictureInfo, inspect, media_type_of
 from mj_mcp.pictures.fetch import MAX_BYTES, LinkExpired, PictureClient
-from mj_mcp.pictures.files import (
-    Original,
-    SavedFile,
-    check_name,
-    make_folder,
-    save_originals,
-    sweep_leftovers,
-    write_whole,
-)
+from mj_mcp.pictures.saving import Original, SavedFile, check_name, save_originals
 from mj_mcp.pictures.sheet import SHEET_BYTES, Format, Rendered, Tile, contact_sheet, labelled_sheet, single_view, tile
 from mj_mcp.pictures.workers import PictureWorkers
 
@@ -42,11 +34,8 @@ __all__ = [
     "contact_sheet",
     "inspect",
     "labelled_sheet",
-    "make_folder",
     "media_type_of",
     "save_originals",
     "single_view",
-    "sweep_leftovers",
     "tile",
-    "write_whole",
 ]

@@ -18,14 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import httpcore
 
-from mj_mcp.egress import authorities
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.pictures.guard import Connect, GuardedBackend, Resolve, dial, is_public_name, system_resolver
 from mj_mcp.pictures.link import Link, follow, host_matches, origin, parse_link
+from mj_mcp.urls import PORTS, UNUSABLE_TUNNEL, authorities, tunnel_parts
 
 MAX_BYTES: Final = 64 * 2**20
 MAX_REDIRECTS: Final = 3
@@ -167,11 +167,10 @@ class PictureClient:
     def _open_tunnel(self, proxy: str) -> httpcore.AsyncHTTPProxy:
         """The environment names this proxy, so it may be anywhere."""
         try:
-            parts = urlsplit(proxy)
-            usual = {"http": 80, "https": 443}[parts.scheme]
-            port = parts.port or usual
-        except (ValueError, KeyError):
-            raise ImageUnavailable("HTTPS_PROXY cannot be used: it must be like http://host:port") from None
+            parts = tunnel_parts(proxy)
+        except ValueError:
+            raise ImageUnavailable(UNUSABLE_TUNNEL) from None
+        port = parts.port or PORTS[parts.scheme]
         tls = self._tls or authorities()
         return httpcore.AsyncHTTPProxy(
             httpcore.URL(scheme=parts.scheme, host=parts.hostname or "", port=port, target="/"),

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
 from mj_mcp.errors import ImageUnavailable
+from mj_mcp.urls import PORTS, has_controls, link_parts
 
 MAX_LINK = 16_384
-_PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,254})(:[0-9]{1,5})?:?", re.ASCII | re.IGNORECASE)
 _LABEL = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}", re.ASCII)
 _NUMERIC_END = re.compile(r"(?:^|\.)(?:0x[0-9a-f]*|[0-9]+)\.?$")
 _PLAIN = "%/:;=@!$&'()*+,~-._[]"
 """What stays as it came; the rest is percent-encoded (RFC 3986, section 3.3; servers take brackets too)."""
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Link:
     def authority(self) -> str:
         """The Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __repr__(self) -> str:
         """Without the target: it may hold a signature."""
@@ -50,28 +49,24 @@ def parse_link(text: str) -> Link:
     Refused: anything but http and https, user names in a link, control characters and backslashes, hosts that are no
     plain ASCII name and no plain address (decimal, octal, hexadecimal, percent-encoded, zone ids), port 0.
     """
-    if len(text) > MAX_LINK or _CONTROLS.search(text):
+    if len(text) > MAX_LINK:
         raise ImageUnavailable("the picture's link is no usable URL")
     try:
-        parts = urlsplit(text.strip(" "))
-        host, port = (parts.hostname or "").lower(), parts.port
-    except ValueError:
-        raise ImageUnavailable("the picture's link is no usable URL") from None
-    if parts.scheme not in _PORTS:
-        raise ImageUnavailable("the picture's link is neither http nor https")
-    if "@" in parts.netloc:
-        raise ImageUnavailable("the picture's link carries a user name, which is refused")
-    if not _AUTHORITY.fullmatch(parts.netloc) or not _is_host(host) or port == 0:
+        parts = link_parts(text.strip(" "))
+    except ValueError as failure:
+        raise ImageUnavailable(f"the picture's link {failure}") from None
+    host = (parts.hostname or "").lower()
+    if not _AUTHORITY.fullmatch(parts.netloc) or not _is_host(host):
         raise ImageUnavailable("the picture's link names no usable host")
     target = quote(parts.path or "/", safe=_PLAIN)
     if parts.query:
         target += "?" + quote(parts.query, safe=_PLAIN + "?")
-    return Link(parts.scheme, host, port or _PORTS[parts.scheme], target)
+    return Link(parts.scheme, host, parts.port or PORTS[parts.scheme], target)
 
 
 def follow(link: Link, location: str) -> Link:
     """Where a redirect leads. From https to http is refused."""
-    if _CONTROLS.search(location):
+    if has_controls(location):
         raise ImageUnavailable(f"the picture's host {link.host} redirects to no usable URL")
     try:
         there = urljoin(f"{link.scheme}://{link.authority}{link.target}", location)
@@ -86,7 +81,7 @@ def follow(link: Link, location: str) -> Link:
 def origin(url: str) -> tuple[str, int]:
     """Host (lower case, no trailing dot) and port of a configured URL."""
     parts = urlsplit(url)
-    return (parts.hostname or "").lower().rstrip("."), parts.port or _PORTS.get(parts.scheme, 443)
+    return (parts.hostname or "").lower().rstrip("."), parts.port or PORTS.get(parts.scheme, 443)
 
 
 def host_matches(host: str, patterns: frozenset[str]) -> bool:

@@ -21,7 +21,7 @@ import structlog
 from opentelemetry.trace import Span, SpanKind, StatusCode, get_tracer
 
 from mj_mcp import __version__
-from mj_mcp.egress import authorities
+from mj_mcp.urls import UNUSABLE_TUNNEL, authorities, tunnel_parts
 
 log = structlog.get_logger("mj_mcp.proxy")
 tracer = get_tracer("mj_mcp")
@@ -232,12 +232,10 @@ _THROUGH = " (through the proxy of HTTPS_PROXY)"
 
 def _proxy(url: str) -> httpx.Proxy:
     try:
-        parts = httpx.URL(url)
-        if parts.scheme in {"http", "https"} and parts.host:
-            return httpx.Proxy(url, ssl_context=_trusted() if parts.scheme == "https" else None)
-    except httpx.InvalidURL:  # its words may show a password
-        pass
-    raise _CannotConnect("HTTPS_PROXY cannot be used: it must be like http://host:port")
+        encrypted = tunnel_parts(url).scheme == "https"
+        return httpx.Proxy(url, ssl_context=_trusted() if encrypted else None)
+    except (ValueError, httpx.InvalidURL):
+        raise _CannotConnect(UNUSABLE_TUNNEL) from None
 
 
 def _trusted() -> ssl.SSLContext:

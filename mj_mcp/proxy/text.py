@@ -6,11 +6,11 @@ Owns what of the proxy's words may reach a model, a person or a file. Knows no f
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
-from mj_mcp.errors import InvalidRequest
+from mj_mcp.errors import InvalidRequest, shortened
+from mj_mcp.urls import has_controls, link_parts
 
 Redact = Callable[[str], str]
 """Takes the key out of a text."""
@@ -20,8 +20,6 @@ MAX_URL = 4096
 
 _MARKUP = re.compile(r"<[^<>]*>")
 _BRACKETS = {ord("<"): " ", ord(">"): " "}
-_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode categories of control, format (bidi, zero-width, tag), surrogate, private and separator characters."""
 
 
 def clean(value: object, redact: Redact) -> str:
@@ -30,14 +28,12 @@ def clean(value: object, redact: Redact) -> str:
         return ""
     # What is left of an angle bracket after that was woven to become markup, or never ends.
     text = _MARKUP.sub(" ", redact(value)[: 4 * MAX_TEXT]).translate(_BRACKETS)
-    text = "".join(c if unicodedata.category(c) not in _UNSAFE else " " if c in "\t\r\n" else "" for c in text)
+    text = "".join(c if c.isprintable() else " " if c.isspace() else "" for c in text)
     # Sought again: what was woven into the key to hide it is gone by now.
     text = redact(" ".join(text.split()))
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
+    return shortened(text, MAX_TEXT)
 
 
-_SCHEME = re.compile(r"https?://", re.IGNORECASE)
-_NEVER_IN_LINKS = re.compile(r"[\x00-\x1f\x7f\\]")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLAIN_IN_LINKS = "!#$%&()*+,/:;=?@[]~"
 """Beside letters, digits and `-._`; the apostrophe is encoded, so that a link ends no quotation."""
@@ -50,25 +46,17 @@ def clean_url(value: object, redact: Redact) -> str | None:
     letter, since the query may be the signature. Control characters, backslashes and such letters in the host's name
     are refused.
     """
-    if not isinstance(value, str) or len(value) > MAX_URL or _NEVER_IN_LINKS.search(value.strip()):
+    if not isinstance(value, str) or len(value) > MAX_URL or has_controls(value.strip()):
         return None
     try:
         url = quote(_STRAY_PERCENT.sub("%25", value.strip()), safe=_PLAIN_IN_LINKS)
-    except UnicodeEncodeError:  # half a surrogate
+        parts = link_parts(url)
+    except ValueError:  # half a surrogate, too
         return None
-    if len(url) > MAX_URL or not _SCHEME.match(url) or not _names_a_host(url):
+    if len(url) > MAX_URL or "%" in parts.netloc:
         return None
     plain = unquote(url)
     return url if redact(plain) == plain and redact(url) == url else None
-
-
-def _names_a_host(url: str) -> bool:
-    """Whether the link leads to a host with a plain name, and shows no other one before an @."""
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and not set("@%") & set(parts.netloc) and parts.port != 0
-    except ValueError:
-        return False
 
 
 TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")

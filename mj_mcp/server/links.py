@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from mj_mcp.errors import MjError, StorageUnavailable
+from mj_mcp.files import write_new
 from mj_mcp.server.identity import caller
 from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.studio import Call, Studio
@@ -110,18 +111,6 @@ def signing_secret(settings: Settings) -> str:
             "MJ_SECRET_KEY is not set: servers that share a database must sign links with the same secret, of at least"
             " 32 characters"
         )
-    return _own_secret(settings.data_dir / "secret.key")
-
-
-def _own_secret(path: Path) -> str:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    fresh.touch(mode=0o600)
-    fresh.write_text(secrets.token_urlsafe(48))
-    try:
-        path.hardlink_to(fresh)  # whole or not at all, and never over one that is there
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink()
+    path = settings.data_dir / "secret.key"
+    write_new(path, secrets.token_urlsafe(48).encode())
     return path.read_text()

@@ -16,7 +16,8 @@ from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from mj_mcp.settings.pasted import parts_of, pasted_base_url, pasted_key
+from mj_mcp.settings.pasted import pasted_base_url, pasted_key
+from mj_mcp.urls import is_safe, parts_of
 
 _ROOTED = re.compile(r"(?i)file://(localhost)?/[^/].*")
 _FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
@@ -191,8 +192,7 @@ class Settings(BaseSettings):
     @classmethod
     def _safe_issuer(cls, url: str) -> str:
         parts = parts_of(url)
-        loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-        if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback))):
+        if url and not is_safe(url):
             raise ValueError("it must be an https:// URL (http:// only on this machine itself)")
         if parts.username or "?" in url or "#" in url:
             raise ValueError("it must not carry a user name, a query or a fragment")

@@ -6,7 +6,8 @@ Owns what may be taken off and what is refused. Knows nothing of where they are 
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, urlsplit
+
+from mj_mcp.urls import PORTS, parts_of
 
 _QUOTES = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019")
 _BEARER = re.compile(r"(?i)^(authorization:)?\s*bearer(\s+|$)")
@@ -36,27 +37,13 @@ def pasted_base_url(text: str) -> str:
     parts = parts_of(url)
     if not url.isprintable() or " " in url:
         raise ValueError("it must not hold white space")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in PORTS or not parts.hostname:
         raise ValueError("it must begin with http:// or https:// and name a host")
     if parts.username or parts.query or parts.fragment:
         raise ValueError("it must not carry a user name, a query or a fragment")
     path, _, _ = f"{parts.path}/".partition("/mj/")
     # The scheme stays to the letter: the account is named after the whole.
     return f"{url.partition('://')[0]}://{parts.netloc}{path.rstrip('/')}"
-
-
-def parts_of(url: str) -> SplitResult:
-    """The parts of a URL.
-
-    Raises:
-        ValueError: it is none. The standard library's own message would show the value.
-    """
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("it must be a URL") from None
-    return parts
 
 
 def _cleaned(text: str) -> str:

@@ -1,20 +1,17 @@
-"""Files that are whole or absent, inside one folder, under names we make.
+"""Full-size pictures saved for a person: inside one folder, under names we make, each with a sidecar.
 
-Owns how bytes reach the disk and which names and folders are allowed. Must not know HTTP, MCP, settings, or how a
-picture looks. Everything here blocks: call it through a thread.
+Owns which names and folders are allowed. Must not know HTTP, MCP, settings, or how a picture looks. Everything here
+blocks: call it through a thread.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
-import secrets
 import stat
-import time
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,21 +19,16 @@ from pathlib import Path
 from typing import Final
 
 from mj_mcp.errors import InvalidRequest, StorageUnavailable
+from mj_mcp.files import make_folder, safe_name, sweep_leftovers, write_new
 from mj_mcp.pictures.decode import EXTENSIONS
 
-TEMPORARY: Final = ".mj-part-"
-"""How the names of unfinished files begin."""
-LEFTOVER_SECONDS: Final = 3600.0
 MAX_NAMESAKES: Final = 1000
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
-_ODD = re.compile(r"[^A-Za-z0-9._-]")
 _FOLDER_ALLOWED = (
     "a folder inside the output folder: letters, digits, spaces and . _ - ( ), parts divided by /, no part that begins "
     "with a dot, dash or space, ends with a dot or space, or is a device name; no links that lead out"
 )
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,44 +57,6 @@ class SavedFile:
     bytes: int
     sha256: str
     media_type: str
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole or absent, also after kill -9 or on a full disk. Replaces what was there.
-
-    Folders are made with mode 0700, the file gets 0600. Raises OSError.
-    """
-    _publish(path, data, replace=True)
-
-
-def write_new(path: Path, data: bytes) -> bool:
-    """Like `write_whole`, but never replaces: False when the name is taken, by whatever. Raises OSError."""
-    return _publish(path, data, replace=False)
-
-
-def sweep_leftovers(folder: Path, older_than_seconds: float = LEFTOVER_SECONDS) -> int:
-    """Remove unfinished files of killed processes; younger ones may still be written by another. Never raises."""
-    removed = 0
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                old = entry.stat(follow_symlinks=False).st_mtime <= time.time() - older_than_seconds
-                if entry.name.startswith(TEMPORARY) and old and entry.is_file(follow_symlinks=False):
-                    Path(entry.path).unlink()
-                    removed += 1
-    return removed
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each with mode 0700. Raises OSError."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    for one in reversed(missing):
-        one.mkdir(mode=0o700, exist_ok=True)
-
-
-def safe_name(text: str) -> str:
-    """A task id as a part of a file name: on every system, never hidden, at most 128 characters."""
-    return re.sub(r"^[.-]", "_", _ODD.sub("_", text))[:128] or "_"
 
 
 def check_name(name: str | None) -> None:
@@ -218,69 +172,6 @@ def _story(original: Original, digest: str) -> bytes:
         "sha256": digest,
     }
     return (json.dumps(story, indent=2) + "\n").encode()
-
-
-def _publish(path: Path, data: bytes, *, replace: bool) -> bool:
-    make_folder(path.parent)
-    if not replace and os.path.lexists(path):
-        return False
-    part = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
-    try:
-        with os.fdopen(os.open(part, _NEW_FILE, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        published = _replace(part, path) if replace else _claim(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-    return published
-
-
-def _replace(part: Path, path: Path) -> bool:
-    part.replace(path)
-    return True
-
-
-def _claim(part: Path, path: Path) -> bool:
-    """Give the file its name unless the name is taken, in one step: a hard link."""
-    try:
-        os.link(part, path, follow_symlinks=False)
-    except FileExistsError:
-        return False
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_LINKS:
-            raise
-        return _claim_without_links(part, path)
-    return True
-
-
-def _claim_without_links(part: Path, path: Path) -> bool:
-    """For file systems without hard links (exFAT, some shares).
-
-    Windows refuses a taken name by itself; elsewhere another program could take it between the look and the rename.
-    """
-    if os.path.lexists(path):
-        return False
-    try:
-        part.rename(path)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the name last through a power cut. Windows opens no folders, and some shares sync none."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(handle)
 
 
 def _reason(error: OSError) -> str:

@@ -1,0 +1,107 @@
+"""What makes a URL usable and safe, and how this machine reaches it.
+
+Owns the rules that settings, logins, the proxy's answers and pictures share, and the environment's `HTTPS_PROXY`,
+`NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`. Knows nothing of who connects.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from functools import cache
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
+
+import httpx
+
+PORTS = {"http": 80, "https": 443}
+"""The schemes that are taken, each with its usual port."""
+
+UNUSABLE_TUNNEL = "HTTPS_PROXY cannot be used: it must be like http://host:port"
+"""It is not shown: it may hold a password."""
+
+_NEVER = re.compile(r"[\x00-\x1f\x7f\\]")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def parts_of(url: str) -> SplitResult:
+    """The parts of a URL.
+
+    Raises:
+        ValueError: it is none. The standard library's own message would show the value.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("it must be a URL") from None
+    return parts
+
+
+def link_parts(url: str) -> SplitResult:
+    """The parts of a link that leads to a host by http or https, and shows no other host before an @.
+
+    Raises:
+        ValueError: it is no such link; says why, in words that follow "the link ...".
+    """
+    try:
+        parts = parts_of(url)
+    except ValueError:
+        raise ValueError("is no usable URL") from None
+    if has_controls(url):
+        raise ValueError("is no usable URL")
+    if parts.scheme not in PORTS:
+        raise ValueError("is neither http nor https")
+    if "@" in parts.netloc:
+        raise ValueError("carries a user name, which is refused")
+    if not parts.hostname or parts.port == 0:
+        raise ValueError("names no usable host")
+    return parts
+
+
+def has_controls(url: str) -> bool:
+    """Whether it holds what `urlsplit` drops without a word, or a backslash, which browsers read as a slash."""
+    return _NEVER.search(url) is not None
+
+
+def is_safe(url: str) -> bool:
+    """Whether nobody on the way can read or change what is sent: https, or http on this machine itself."""
+    try:
+        parts = parts_of(url)
+    except ValueError:
+        return False
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    )
+
+
+def read_tunnel(url: str) -> str | None:
+    """The URL of the HTTP proxy through which `url` is reached; None where it is reached directly.
+
+    Plain http is always reached directly: a proxy would see all that is sent. https is only tunnelled.
+    """
+    parts = urlsplit(url)
+    proxy = getproxies_environment().get("https")
+    if parts.scheme != "https" or not proxy or proxy_bypass(parts.netloc):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def tunnel_parts(proxy: str) -> SplitResult:
+    """The parts of that HTTP proxy's URL. Raises ValueError: it is none."""
+    parts = parts_of(proxy)
+    if parts.scheme not in PORTS or not parts.hostname:
+        raise ValueError(UNUSABLE_TUNNEL)
+    return parts
+
+
+@cache
+def authorities() -> ssl.SSLContext:
+    """Those of `SSL_CERT_FILE` or `SSL_CERT_DIR`, else certifi's.
+
+    Reading them takes some 20 ms and a MiB or two, so every client of the process shares them.
+
+    Raises:
+        OSError: they cannot be read, or there are none.
+    """
+    return httpx.create_ssl_context()
