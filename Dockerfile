@@ -16,7 +16,9 @@ RUN groupadd --gid 10001 mj-mcp \
     && install -d -o mj-mcp -g mj-mcp -m 0700 /data
 COPY --from=build /opt/mj-mcp /opt/mj-mcp
 
-ENV PATH=/opt/mj-mcp/bin:$PATH PYTHONDONTWRITEBYTECODE=1 MJ_DATA_DIR=/data MJ_OUTPUT_DIR=/data/saved MJ_LOG_FORMAT=json
+# MJ_PUBLIC_URL is the address by which callers reach the container: set your own, as deploy/compose.yaml does.
+ENV PATH=/opt/mj-mcp/bin:$PATH PYTHONDONTWRITEBYTECODE=1 MJ_DATA_DIR=/data MJ_OUTPUT_DIR=/data/saved MJ_LOG_FORMAT=json \
+    MJ_PUBLIC_URL=http://localhost:8080
 USER 10001:10001
 VOLUME ["/data", "/tmp"]
 EXPOSE 8080

@@ -15,12 +15,16 @@ HOSTS := $(VENV)/hosts
 HOSTS_GATE := $(HOSTS)/npm/.done $(HOSTS)/mcp1/.done $(HOSTS)/mcp2/.done
 HOSTS_ALL := $(HOSTS_GATE) $(HOSTS)/npm/.done-all $(HOSTS)/mcp1-all/.done $(HOSTS)/mcp2-all/.done $(HOSTS)/adk/.done
 
+# Reverse proxies to test deploy/ with, as Debian packages them, in a folder of their own.
+PROXIES := $(abspath $(VENV)/proxies)
+APT := apt-get -qq -o Dir::State::Lists=$(PROXIES)/apt/lists -o Dir::Cache=$(PROXIES)/apt -o APT::Sandbox::User=root
+
 # The longest first: the gate runs several at once.
 BENCHES := money-postgres money processes journal scale cadence sheet overhead http_load live startup
 BRIEF_money := --processes 4
 BRIEF_money-postgres := --processes 3 --database postgres
 
-.PHONY: demo test lint types tests examples conformance hosts hosts-install hosts-all bench docs snapshots clean $(BENCHES:%=bench-%)
+.PHONY: demo test lint types tests examples conformance hosts hosts-install hosts-all proxies-install bench docs snapshots clean $(BENCHES:%=bench-%)
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
@@ -34,7 +38,7 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-tests: $(VENV)/.installed-dev ## with branch coverage, the servers that tests spawn included; skips are named
+tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## with branch coverage, the servers that tests spawn included; skips are named
 	$(BIN)/python -m pytest -rs -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 examples: $(VENV)/.installed-dev
@@ -49,6 +53,8 @@ hosts: $(VENV)/.installed-dev $(if $(CI)$(shell command -v npm),$(HOSTS_GATE)) #
 	else echo "hosts: skipped, since npm is missing"; fi
 
 hosts-install: $(HOSTS_GATE)
+
+proxies-install: $(PROXIES)/.done
 
 hosts-all: $(HOSTS_ALL) ## more of them, and the table in docs/hosts.md; installs 2.5 GB
 	$(BIN)/python tests/hosts/matrix.py $(HOSTS) --all --write docs/hosts.md
@@ -77,6 +83,13 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(PROXIES)/.done: | $(VENV)/.created
+	@command -v apt-get >/dev/null || { echo "proxies: caddy and nginx come from Debian, and apt-get is missing"; exit 1; }
+	@mkdir -p $(PROXIES)/apt/lists/partial $(PROXIES)/apt/archives/partial
+	@$(APT) update && cd $(PROXIES)/apt && $(APT) download caddy nginx
+	@for package in $(PROXIES)/apt/*.deb; do dpkg -x $$package $(PROXIES) || exit 1; done
+	@rm -r $(PROXIES)/apt && touch $@
 
 $(NPM_DIR)/.done: | $(VENV)/.created
 	@command -v npm >/dev/null || { echo "conformance: npm is missing"; exit 1; }

@@ -6,6 +6,7 @@ Owns the rules that settings, logins, the proxy's answers and pictures share, an
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import ssl
 from functools import cache
@@ -21,7 +22,6 @@ UNUSABLE_TUNNEL = "HTTPS_PROXY cannot be used: it must be like http://host:port"
 """It is not shown: it may hold a password."""
 
 _NEVER = re.compile(r"[\x00-\x1f\x7f\\]")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def parts_of(url: str) -> SplitResult:
@@ -64,15 +64,22 @@ def has_controls(url: str) -> bool:
     return _NEVER.search(url) is not None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether this host, a name or an address without a port, is the machine itself."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def is_safe(url: str) -> bool:
     """Whether nobody on the way can read or change what is sent: https, or http on this machine itself."""
     try:
         parts = parts_of(url)
     except ValueError:
         return False
-    return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    )
+    host = parts.hostname or ""
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
 
 
 def read_tunnel(url: str) -> str | None:

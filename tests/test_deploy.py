@@ -101,6 +101,12 @@ def test_the_guide_names_the_metrics_and_log_events_that_there_are() -> None:
     assert set(re.findall(r"`(mj_mcp\.[a-z.]+)`", alarms)) <= metrics
 
 
+@pytest.mark.parametrize("name", DEPLOYMENT)
+def test_each_way_to_deploy_says_where_the_public_url_is_set(name: str) -> None:
+    """Without it the server does not start where others can reach it, or its links are dead."""
+    assert "MJ_PUBLIC_URL=http" in (ROOT / name).read_text().replace(": ", "=")
+
+
 def test_a_stop_has_the_time_that_submits_in_flight_need() -> None:
     unit = (ROOT / "deploy/mj-mcp.service").read_text()
     needed = DEFAULT_TIMINGS.grace + STOP_SECONDS

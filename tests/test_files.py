@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import resource
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -71,6 +73,15 @@ async def test_a_caller_on_another_machine_gets_links_that_open(
         looks = len(sim.requests)
         assert (await browser.head(task["images"][0]["url"])).status_code == 200
         assert len(sim.requests) == looks, "it comes from the archive"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_links_begin_with_the_public_url(protocol: str, sim: Simulator, serve_http: Serve) -> None:
+    """Whatever the caller, or a proxy in between, calls this server."""
+    public = {"MJ_PUBLIC_URL": "https://mcp.example.com/pictures/", "MJ_HTTP_ALLOWED_HOSTS": "127.0.0.1"}
+    async with finished(sim, serve_http, protocol, **public) as task:
+        starts = {image["url"].rpartition("/")[0] for image in task["images"]}
+    assert starts == {"https://mcp.example.com/pictures/files"}
 
 
 async def test_a_browser_that_has_the_picture_is_not_sent_it_again(sim: Simulator, serve_http: Serve) -> None:
@@ -169,6 +180,33 @@ def test_servers_of_one_data_folder_sign_alike_with_a_secret_that_nobody_else_re
     assert len(signing_secret(settings)) >= 32
     (kept,) = (tmp_path / "data").glob("secret.key*")
     assert kept.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"\0" * 64, b"\xff" * 64])
+async def test_a_damaged_secret_is_named_at_the_start(damage: bytes, settings_for: SettingsFor, tmp_path: Path) -> None:
+    """Found later, it would fail a call that has been paid for."""
+    kept = tmp_path / "data" / "secret.key"
+    kept.parent.mkdir()
+    kept.write_bytes(damage)
+    with pytest.raises(SettingsError, match=rf"^{kept} holds no secret .* delete it"):
+        signing_secret(settings_for("http://127.0.0.1:9"))
+    assert kept.read_bytes() == damage
+
+
+def test_a_secret_is_written_whole(settings_for: SettingsFor, tmp_path: Path) -> None:
+    """On a full disk there is none, rather than half of one."""
+    settings = settings_for("http://127.0.0.1:9")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            signing_secret(settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert [*(tmp_path / "data").iterdir()] == []
+    assert len(signing_secret(settings)) >= 32
 
 
 def test_servers_that_share_a_database_need_a_secret_that_a_person_sets(settings_for: SettingsFor) -> None:

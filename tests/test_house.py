@@ -95,6 +95,7 @@ ROOMS: list[dict[str, set[str]]] = [
             "settings",
             "studio",
             "tasks",
+            "urls",
         },
     },
     {

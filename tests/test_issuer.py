@@ -5,39 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import anyio
 import pytest
+import trustme
 from authority import AUDIENCE, METADATA, Answer, Authority, forged
 from conftest import LOAD_SECONDS
+from tunnels import HOST, Tunnel, secured
 
-from mj_mcp.auth import issuer
-from mj_mcp.auth.issuer import (
-    FETCHES,
-    FRESH_SECONDS,
-    GOOD_SECONDS,
-    MAX_BYTES,
-    PER_SECONDS,
-    Issuer,
-    IssuerUnavailable,
-    NotAccepted,
-)
-from mj_mcp.urls import is_safe
+from mj_mcp.auth.issuer import MAX_BYTES, Issuer, IssuerUnavailable, NotAccepted
+from mj_mcp.urls import authorities, is_safe
 
 pytestmark = pytest.mark.anyio
 
 
-class Clock:
-    time = 1000.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+AT_ONCE = 1e-9
+"""So many seconds are over before anybody can ask again."""
 
 
 @pytest.fixture
@@ -47,17 +32,8 @@ def authority() -> Iterator[Authority]:
 
 
 @pytest.fixture
-async def checker(authority: Authority, clock: Clock) -> AsyncIterator[Issuer]:
-    found = Issuer(authority.url, AUDIENCE, now=clock)
-    yield found
-    await found.aclose()
-
-
-async def settled(checker: Issuer) -> None:
-    """Until the fetch in the background is over."""
-    fetch = checker._keys._fetch
-    assert fetch is not None
-    await asyncio.wait([fetch], timeout=10)
+def checker(authority: Authority) -> Issuer:
+    return Issuer(authority.url, AUDIENCE)
 
 
 def fetches(authority: Authority) -> int:
@@ -71,16 +47,25 @@ async def test_a_grant_says_who_what_and_until_when(authority: Authority, checke
     assert grant.scopes == {"mj:read", "other"}
 
 
-async def test_made_up_key_ids_cause_few_fetches(authority: Authority, checker: Issuer, clock: Clock) -> None:
-    for number in range(30):
-        with pytest.raises(NotAccepted):
-            await checker.check(authority.token("one", kid=f"made-up-{number}"))
-    assert fetches(authority) == FETCHES
+@pytest.mark.parametrize(("cooldown", "expected"), [(60.0, 1), (0.0, 6)])
+async def test_made_up_key_ids_cause_a_fetch_once_in_a_while(
+    cooldown: float, expected: int, authority: Authority
+) -> None:
+    checker = Issuer(authority.url, AUDIENCE, cooldown_seconds=cooldown)
     await checker.check(authority.token("one"))
-    clock.time += PER_SECONDS
-    with pytest.raises(NotAccepted):
-        await checker.check(authority.token("one", kid="made-up"))
-    assert fetches(authority) == FETCHES + 1
+    for number in range(5):
+        with pytest.raises(NotAccepted, match="none of the issuer's"):
+            await checker.check(authority.token("one", kid=f"made-up-{number}"))
+    assert fetches(authority) == expected
+
+
+async def test_a_new_key_of_the_issuer_is_found(authority: Authority) -> None:
+    checker = Issuer(authority.url, AUDIENCE, cooldown_seconds=0)
+    await checker.check(authority.token("one"))
+    authority.published = ["two"]
+    await checker.check(authority.token("two"))
+    with pytest.raises(NotAccepted, match="none of the issuer's"):
+        await checker.check(authority.token("one"))
 
 
 async def test_many_who_come_at_once_wait_for_one_fetch(authority: Authority, checker: Issuer) -> None:
@@ -89,39 +74,41 @@ async def test_many_who_come_at_once_wait_for_one_fetch(authority: Authority, ch
     assert fetches(authority) == 1
 
 
-async def test_a_key_that_the_issuer_gave_up_is_not_accepted_for_long(
-    authority: Authority, checker: Issuer, clock: Clock
-) -> None:
-    token = authority.token("one")
-    await checker.check(token)
+async def test_a_key_that_the_issuer_gave_up_is_not_accepted_for_long(authority: Authority) -> None:
+    checker = Issuer(authority.url, AUDIENCE, fresh_seconds=AT_ONCE)
+    await checker.check(authority.token("one"))
     authority.published = ["two"]
-    clock.time += FRESH_SECONDS
-    await checker.check(token)  # not kept waiting for the fetch that it causes
-    await settled(checker)
     with pytest.raises(NotAccepted, match="none of the issuer's"):
-        await checker.check(token)
+        await checker.check(authority.token("one"))
 
 
-async def test_keys_outlast_an_issuer_that_is_away_but_not_for_ever(
-    authority: Authority, checker: Issuer, clock: Clock
-) -> None:
-    token = authority.token("one")
-    await checker.check(token)
+@pytest.mark.parametrize("fresh", [60.0, AT_ONCE])
+async def test_keys_outlast_an_issuer_that_is_away_but_not_for_ever(fresh: float, authority: Authority) -> None:
+    checker = Issuer(authority.url, AUDIENCE, fresh_seconds=fresh)
+    await checker.check(authority.token("one"))
     authority.answers[METADATA] = lambda: (503, {}, b"")
-    clock.time += GOOD_SECONDS - 1
-    await checker.check(token)
-    await settled(checker)
-    await checker.check(token)
-    clock.time += 1
-    with pytest.raises(IssuerUnavailable):
-        await checker.check(token)
-    assert authority.seen.count(METADATA) > 1
+    if fresh == AT_ONCE:
+        await refused(checker, authority.token("one"))
+    else:
+        await checker.check(authority.token("one"))
 
 
-async def test_a_slow_issuer_holds_up_nobody_whose_key_is_known(
-    authority: Authority, checker: Issuer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("cooldown", "expected"), [(60.0, 1), (0.0, 5)])
+async def test_an_issuer_that_is_away_is_not_asked_by_everybody(
+    cooldown: float, expected: int, authority: Authority
 ) -> None:
-    monkeypatch.setattr(issuer, "FETCH_SECONDS", 60.0)
+    checker = Issuer(authority.url, AUDIENCE, cooldown_seconds=cooldown)
+    authority.answers[METADATA] = lambda: (503, {}, b"")
+    for _ in range(5):
+        await refused(checker, authority.token("one"))
+    assert authority.seen.count(METADATA) == expected
+    del authority.answers[METADATA]
+    if cooldown == 0:
+        await checker.check(authority.token("one"))
+
+
+async def test_a_slow_issuer_holds_up_nobody_whose_key_is_known(authority: Authority) -> None:
+    checker = Issuer(authority.url, AUDIENCE, cooldown_seconds=0)
     token = authority.token("one")
     await checker.check(token)
     asked, answer = threading.Event(), threading.Event()
@@ -178,10 +165,8 @@ async def test_metadata_that_cannot_be_trusted_is_not(
     assert authority.seen[-1] == METADATA, "nothing else was asked"
 
 
-async def test_an_answer_that_never_ends_is_given_up(
-    authority: Authority, checker: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(issuer, "FETCH_SECONDS", 0.2)
+async def test_an_answer_that_never_ends_is_given_up(authority: Authority) -> None:
+    checker = Issuer(authority.url, AUDIENCE, fetch_seconds=0.2)
     answer = threading.Event()
 
     def never() -> Answer:
@@ -195,6 +180,56 @@ async def test_an_answer_that_never_ends_is_given_up(
     finally:
         answer.set()
     assert fetches(authority) == 1
+
+
+async def test_an_answer_that_comes_byte_by_byte_is_given_up() -> None:
+    """Each byte comes in time, and all of them never do."""
+
+    ended = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b" ")
+            await asyncio.sleep(0.01)
+        ended.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    checker = Issuer(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", AUDIENCE, fetch_seconds=0.2)
+    async with server:
+        with anyio.fail_after(10):
+            await refused(checker, forged({"alg": "RS256", "kid": "rsa"}, {}, b"x"))
+            await ended.wait()
+
+
+async def test_keys_come_the_way_that_everything_else_goes(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """https through HTTPS_PROXY, trusting SSL_CERT_FILE."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    port = int(authority.url.rpartition(":")[2])
+    url = f"https://{HOST}"
+    for path in (METADATA, "/keys"):
+        authority.answers[path] = says(
+            {"issuer": url, "jwks_uri": f"{url}/keys"} if path == METADATA else {"keys": [authority.jwk("one")]}
+        )(authority)
+    authorities.cache_clear()
+    async with secured(port, ca, HOST) as tls, Tunnel({f"{HOST}:443": tls}) as tunnel:
+        monkeypatch.setenv("HTTPS_PROXY", tunnel.url)
+        await Issuer(url, AUDIENCE).check(authority.token("one", iss=url))
+    authorities.cache_clear()
+    assert len(tunnel.asked) >= 2
+
+
+async def test_an_issuer_on_this_machine_is_asked_past_every_proxy(
+    authority: Authority, checker: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    await checker.check(authority.token("one"))
 
 
 async def test_a_shared_secret_among_the_keys_signs_nothing(authority: Authority, checker: Issuer) -> None:
@@ -232,11 +267,11 @@ def test_keys_come_encrypted_or_from_this_machine(url: str, safe: bool) -> None:
     assert is_safe(url) is safe
 
 
-async def test_metadata_is_found_where_either_standard_keeps_it(clock: Clock) -> None:
+async def test_metadata_is_found_where_either_standard_keeps_it() -> None:
     with Authority("one") as authority:
         path = "/.well-known/oauth-authorization-server/tenant"
         url = f"{authority.url}/tenant"
         authority.answers[path] = says({"issuer": url, "jwks_uri": f"{authority.url}/keys"})(authority)
-        checker = Issuer(url, AUDIENCE, now=clock)
+        checker = Issuer(url, AUDIENCE)
         await checker.check(authority.token("one", iss=url))
         assert authority.seen == [path, "/keys"]

@@ -64,6 +64,7 @@ def test_the_defaults_are_the_published_ones() -> None:
         "resource_links": False,
         "inline_images": True,
         "image_format": "webp",
+        "public_url": "",
         "http_allowed_hosts": frozenset(),
         "http_allowed_origins": frozenset(),
         "http_max_body_bytes": 1024**2,
@@ -161,16 +162,52 @@ def test_the_password_of_a_database_is_a_secret_in_every_form(monkeypatch: pytes
     assert "ss-word" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
-@pytest.mark.parametrize("audience", [None, "", "  "])
-def test_an_issuer_needs_an_audience(audience: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its tokens for another service are no logins here."""
+@pytest.mark.parametrize("audience", [None, "", "  ", "pictures"])
+def test_an_issuer_needs_the_address_of_this_server(audience: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens for another service are no logins here, and clients are told the address."""
     monkeypatch.setenv("MJ_AUTH_ISSUER", "https://login.example.com")
     if audience is not None:
         monkeypatch.setenv("MJ_AUTH_AUDIENCE", audience)
     with pytest.raises(SettingsError, match=r"^MJ_AUTH_AUDIENCE is not usable: "):
         read_settings()
-    monkeypatch.setenv("MJ_AUTH_AUDIENCE", "https://mcp.example.com/mcp")
-    assert read_settings().auth_issuer == "https://login.example.com"
+    monkeypatch.setenv("MJ_PUBLIC_URL", "https://mcp.example.com")
+    assert read_settings().auth_audience == ("pictures" if audience == "pictures" else "https://mcp.example.com/mcp")
+    monkeypatch.delenv("MJ_PUBLIC_URL")
+    monkeypatch.setenv("MJ_AUTH_AUDIENCE", "https://other.example.com/mcp")
+    assert read_settings().auth_audience == "https://other.example.com/mcp"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://mcp.example.com", "https://mcp.example.com"),
+        ("https://MCP.example.com:8443/", "https://mcp.example.com:8443"),
+        ("https://mcp.example.com/mcp", "https://mcp.example.com"),
+        (" 'https://mcp.example.com/pictures/mcp/' ", "https://mcp.example.com/pictures"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_a_public_url_is_kept_without_the_endpoint(given: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_PUBLIC_URL", given)
+    assert read_settings().public_url == kept
+
+
+NO_PUBLIC_URLS = [
+    "mcp.example.com",
+    "ftp://mcp.example.com",
+    "https://",
+    "https://me@mcp.example.com",
+    "https://mcp.example.com?x=1",
+    "https://mcp.example.com:port",
+    "https://${HOST}",
+]
+
+
+@pytest.mark.parametrize("given", NO_PUBLIC_URLS)
+def test_what_is_no_public_url_is_refused_by_name(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_PUBLIC_URL", given)
+    with pytest.raises(SettingsError, match=r"^MJ_PUBLIC_URL is not usable: "):
+        read_settings()
 
 
 @pytest.mark.parametrize("key", [None, ""])

@@ -7,10 +7,7 @@ signatures that the issuer alone can make are accepted: what is signed with a sh
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +17,7 @@ import jwt
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from mj_mcp.urls import authorities, is_safe
+from mj_mcp.urls import authorities, is_safe, read_tunnel
 
 log = structlog.get_logger("mj_mcp.auth.issuer")
 
@@ -31,18 +28,15 @@ SKEW_SECONDS = 60
 
 FETCH_SECONDS = 5.0
 MAX_BYTES = 256 * 1024
-MAX_KEYS = 100
 MAX_SUBJECT = 255
 """Characters, by OpenID Connect Core 1.0 section 2."""
 
-FRESH_SECONDS = 600.0
-"""Older keys are fetched again, so that one that the issuer gave up is not accepted for long."""
+FRESH_SECONDS = 3600.0
+"""Older keys are fetched again before they are used, so that one that the issuer gave up is not accepted for long.
+For as long an issuer may be away without anybody noticing."""
 
-GOOD_SECONDS = 6 * 3600.0
-"""How long keys are good while the issuer cannot be reached."""
-
-FETCHES, PER_SECONDS = 5, 60.0
-"""At most so many fetches in so many seconds, whatever key ids strangers make up."""
+COOLDOWN_SECONDS = 5.0
+"""Between two fetches, whatever key ids strangers make up, and whether the issuer answers or not."""
 
 REASONS: dict[type[Exception], str] = {
     jwt.ExpiredSignatureError: "it has expired",
@@ -51,6 +45,7 @@ REASONS: dict[type[Exception], str] = {
     jwt.InvalidIssuerError: "it is of another issuer",
     jwt.InvalidSignatureError: "its signature is wrong",
     jwt.InvalidAlgorithmError: "its algorithm is not that of the key",
+    jwt.PyJWKClientError: "its key is none of the issuer's",
     jwt.MissingRequiredClaimError: "it lacks a claim (exp, iat, iss, aud and sub are needed)",
 }
 """What is said of a token, by what PyJWT raises: its own words may carry what the token says."""
@@ -86,11 +81,20 @@ class _KeySet(BaseModel):
 class Issuer:
     """One issuer, whose tokens for one audience are accepted."""
 
-    def __init__(self, url: str, audience: str, *, now: Callable[[], float] = time.monotonic) -> None:
-        """`now` gives seconds on a clock that never goes back."""
+    def __init__(
+        self,
+        url: str,
+        audience: str,
+        *,
+        fresh_seconds: float = FRESH_SECONDS,
+        cooldown_seconds: float = COOLDOWN_SECONDS,
+        fetch_seconds: float = FETCH_SECONDS,
+    ) -> None:
+        """Nothing is fetched yet."""
         self.url = url
         self._audience = audience
-        self._keys = _Keys(url, now)
+        self._keys = _Keys(url, fresh_seconds, cooldown_seconds, fetch_seconds)
+        self._fetching = asyncio.Lock()
 
     async def check(self, token: str) -> Grant:
         """What the token says, once it is sure that the issuer says it.
@@ -103,12 +107,9 @@ class Issuer:
             header = jwt.get_unverified_header(token)
             if header.get("alg") not in ALGORITHMS or not isinstance(header.get("kid"), str):
                 raise NotAccepted("its header names no key and algorithm that can be accepted")
-            key = await self._keys.find(header["kid"])
-            if key is None:
-                raise NotAccepted("its key is none of the issuer's")
             claims = jwt.decode(
                 token,
-                key,
+                await self._key(header["kid"]),
                 algorithms=ALGORITHMS,
                 audience=self._audience,
                 issuer=self.url,
@@ -119,9 +120,12 @@ class Issuer:
             raise NotAccepted(REASONS.get(type(failure), "it is malformed")) from None
         return _grant(claims)
 
-    async def aclose(self) -> None:
-        """Stop fetching."""
-        await self._keys.aclose()
+    async def _key(self, kid: str) -> jwt.PyJWK:
+        known = self._keys.match_kid(self._keys.fresh(), kid)
+        if known is not None:
+            return known
+        async with self._fetching:  # whoever waits for a fetch waits here, and takes no thread from others
+            return await asyncio.to_thread(self._keys.get_signing_key, kid)
 
 
 def _grant(claims: dict[str, Any]) -> Grant:
@@ -137,82 +141,59 @@ def _grant(claims: dict[str, Any]) -> Grant:
     )
 
 
-class _Keys:
-    """The issuer's keys by their id; one fetch at a time, off the way of those whose key is known."""
+class _Keys(jwt.PyJWKClient):
+    """PyJWT's cache of the issuer's keys. What it fetches is found by the issuer's metadata, by our rules of egress."""
 
-    def __init__(self, issuer: str, now: Callable[[], float]) -> None:
-        self._issuer = issuer
-        self._now = now
-        self._keys: dict[str, jwt.PyJWK] = {}
-        self._fetched_at = float("-inf")
-        self._failed = False
-        self._tries: deque[float] = deque(maxlen=FETCHES)
-        self._fetch: asyncio.Task[None] | None = None
-        self._tls = authorities()
+    def __init__(self, issuer: str, fresh_seconds: float, cooldown_seconds: float, fetch_seconds: float) -> None:
+        super().__init__(issuer, lifespan=fresh_seconds, cooldown_duration=cooldown_seconds, timeout=fetch_seconds)
+        self._quiet_until = float("-inf")
 
-    async def find(self, kid: str) -> jwt.PyJWK | None:
-        age = self._now() - self._fetched_at
-        key = self._keys.get(kid) if age < GOOD_SECONDS else None
-        if key is not None and age < FRESH_SECONDS:
-            return key
-        fetch = self._begin_fetch()
-        if key is not None:
-            return key
-        if fetch is not None:
-            await asyncio.shield(fetch)  # others wait for the same one
-        if self._failed:
-            raise IssuerUnavailable("the issuer's keys cannot be fetched")
-        return self._keys.get(kid)
+    def fresh(self) -> list[jwt.PyJWK]:
+        """The keys that can be used without a fetch."""
+        found = self.jwk_set_cache.get() if self.jwk_set_cache else None
+        return found.keys if found else []
 
-    def _begin_fetch(self) -> asyncio.Task[None] | None:
-        """The fetch that runs; a new one, unless there were too many."""
-        if self._fetch is not None and not self._fetch.done():
-            return self._fetch
-        now = self._now()
-        if len(self._tries) == FETCHES and now - self._tries[0] < PER_SECONDS:
-            return None
-        self._tries.append(now)
-        self._fetch = asyncio.create_task(self._fetch_keys())
-        return self._fetch
-
-    async def _fetch_keys(self) -> None:
+    def fetch_data(self) -> jwt.PyJWKSet:
+        """PyJWT asks again at once where a fetch failed, so that is held back here."""
+        now = time.monotonic()
+        if now < self._quiet_until:
+            raise IssuerUnavailable("the issuer's keys could not be fetched a moment ago")
         try:
-            self._keys = await published_keys(self._issuer, self._tls)
+            found = published_keys(self.uri, self.timeout)
         except IssuerUnavailable as failure:
-            self._failed = True
-            log.warning("issuer_keys_unavailable", issuer=self._issuer, reason=str(failure))
-            return
-        self._failed = False
-        self._fetched_at = self._now()
-        log.info("issuer_keys_fetched", issuer=self._issuer, keys=len(self._keys))
-
-    async def aclose(self) -> None:
-        if self._fetch is not None:
-            self._fetch.cancel()
-            await asyncio.gather(self._fetch, return_exceptions=True)
+            self._quiet_until = now + self.cooldown_duration
+            log.warning("issuer_keys_unavailable", issuer=self.uri, reason=str(failure))
+            raise
+        self._last_successful_fetch = now
+        log.info("issuer_keys_fetched", issuer=self.uri, keys=len(found.keys))
+        return found
 
 
-async def published_keys(issuer: str, tls: ssl.SSLContext | None = None) -> dict[str, jwt.PyJWK]:
-    """The keys that the issuer publishes now and that can check a signature that we accept, by their ids.
-
-    `tls` is kept by who asks again. It knows an organisation's own authority by SSL_CERT_FILE.
+def published_keys(issuer: str, seconds: float = FETCH_SECONDS) -> jwt.PyJWKSet:
+    """The keys that the issuer publishes now and that can check a signature that we accept. Blocks.
 
     Raises:
-        IssuerUnavailable: they cannot be had; says why.
+        IssuerUnavailable: they cannot be had, or there are none; says why.
     """
+    until = time.monotonic() + seconds
     try:
-        async with (
-            asyncio.timeout(FETCH_SECONDS),
-            httpx.AsyncClient(verify=tls or authorities(), trust_env=False, timeout=FETCH_SECONDS) as client,
-        ):
-            where = await _key_set_of(client, issuer)
-            found = _KeySet.model_validate_json(await _get(client, where))
-    except (httpx.HTTPError, httpx.InvalidURL, ValidationError, TimeoutError) as failure:
+        found = jwt.PyJWKSet(_KeySet.model_validate_json(_get(_key_set_of(issuer, until), until)).keys)
+    except jwt.PyJWKSetError:
+        raise IssuerUnavailable("none of its keys can be used") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValidationError, OSError) as failure:
         raise IssuerUnavailable(type(failure).__name__) from None
-    return dict(_usable(found.keys[:MAX_KEYS]))
+    found.keys = [key for key in found.keys if _is_usable(key)]
+    if not found.keys:
+        raise IssuerUnavailable("none of its keys can be used")
+    return found
 
 
-async def _key_set_of(client: httpx.AsyncClient, issuer: str) -> str:
+def _is_usable(key: jwt.PyJWK) -> bool:
+    """A set may hold keys for other uses, and for algorithms that prove nothing."""
+    return isinstance(key.key_id, str) and key.public_key_use in {"sig", None} and key.algorithm_name in ALGORITHMS
+
+
+def _key_set_of(issuer: str, until: float) -> str:
     """Where the issuer keeps its keys, by its own metadata (RFC 8414 section 3, or OpenID Connect Discovery 1.0)."""
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
@@ -221,7 +202,7 @@ async def _key_set_of(client: httpx.AsyncClient, issuer: str) -> str:
         f"{parts.scheme}://{parts.netloc}{path}/.well-known/openid-configuration",
     ):
         try:
-            metadata = _Metadata.model_validate_json(await _get(client, url))
+            metadata = _Metadata.model_validate_json(_get(url, until))
         except (ValidationError, IssuerUnavailable):
             continue
         if metadata.issuer != issuer:
@@ -230,34 +211,24 @@ async def _key_set_of(client: httpx.AsyncClient, issuer: str) -> str:
     raise IssuerUnavailable("it serves no metadata that names its keys")
 
 
-async def _get(client: httpx.AsyncClient, url: str) -> bytes:
-    """The body at this address: no redirects, no more than `MAX_BYTES`."""
+def _get(url: str, until: float) -> bytes:
+    """The body at this address: no redirects, no more than `MAX_BYTES`, and none of it after `until`."""
     if not is_safe(url):
         raise IssuerUnavailable("an address of it is neither https nor on this machine")
     body = b""
     # A compressed answer could unfold past the cap in one piece, so nothing is unpacked.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-    async with client.stream("GET", url, headers=headers, follow_redirects=False) as answer:
+    left = max(until - time.monotonic(), 0.001)
+    with (
+        httpx.Client(verify=authorities(), trust_env=False, proxy=read_tunnel(url), timeout=left) as client,
+        client.stream("GET", url, headers=headers, follow_redirects=False) as answer,
+    ):
         if answer.status_code != httpx.codes.OK:
             raise IssuerUnavailable(f"it answered HTTP {answer.status_code}")
-        async for chunk in answer.aiter_raw():
+        for chunk in answer.iter_raw():
             body += chunk
             if len(body) > MAX_BYTES:
                 raise IssuerUnavailable(f"it answered more than {MAX_BYTES} bytes")
+            if time.monotonic() > until:
+                raise IssuerUnavailable("it answers too slowly")
     return body
-
-
-def _usable(keys: list[dict[str, Any]]) -> list[tuple[str, jwt.PyJWK]]:
-    """The keys that can check a signature that we accept; a set may hold others, for other uses."""
-    found = []
-    for data in keys:
-        kid = data.get("kid")
-        if not isinstance(kid, str) or data.get("use", "sig") != "sig":
-            continue
-        try:
-            key = jwt.PyJWK(data)
-        except (jwt.PyJWTError, ValueError, TypeError):
-            continue
-        if key.algorithm_name in ALGORITHMS:
-            found.append((kid, key))
-    return found

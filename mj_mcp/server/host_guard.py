@@ -28,7 +28,8 @@ class Door:
     """An ASGI application that lets in what asks for this server, from nowhere or from a page that may."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._hosts = settings.http_allowed_hosts or LOOPBACK_NAMES
+        public = {_name(urlsplit(settings.public_url).netloc)} if settings.public_url else set()
+        self._hosts = settings.http_allowed_hosts | public or LOOPBACK_NAMES
         self._origins = settings.http_allowed_origins
         self._max_body_bytes = settings.http_max_body_bytes
         self._app = _with_cors(app, self._origins) if self._origins else app
@@ -41,7 +42,8 @@ class Door:
     def _refusal(self, headers: Headers) -> Response | None:
         hosts = [host.lower() for host in headers.getlist("host")]
         if len(hosts) != 1 or not (hosts[0] in self._hosts or _name(hosts[0]) in self._hosts):
-            return _refuse(421, "this server does not go by that Host (MJ_HTTP_ALLOWED_HOSTS)", host=", ".join(hosts))
+            why = "this server does not go by that Host (MJ_PUBLIC_URL, MJ_HTTP_ALLOWED_HOSTS)"
+            return _refuse(421, why, host=", ".join(hosts))
         for origin in headers.getlist("origin"):
             if origin not in self._origins and not _is_page_of(origin, hosts[0]):
                 return _refuse(403, "pages of that Origin may not use it (MJ_HTTP_ALLOWED_ORIGINS)", origin=origin)

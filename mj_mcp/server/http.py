@@ -7,17 +7,16 @@ another: whoever builds the application passes `protect`, which wraps everything
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
 from mcp.server.mcpserver import MCPServer
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import JSONRPCError
 from starlette.applications import Starlette
@@ -29,8 +28,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mj_mcp.server.bearer import ENDPOINT
 from mj_mcp.server.host_guard import Door
 from mj_mcp.server.jsonrpc import read, write
+from mj_mcp.server.sessions import Sessions
 from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.studio import Studio
+from mj_mcp.urls import is_loopback
 
 log = structlog.get_logger("mj_mcp.http")
 
@@ -39,14 +40,12 @@ ENDPOINTS = frozenset({ENDPOINT, ENDPOINT + "/"})
 ANSWER_SECONDS = 2.0
 """How long a stop lets the calls in flight answer. Posts to the proxy outlast it: the studio waits for those."""
 
+BACKLOG = 128
+"""Connections that may wait to be taken in, and are taken in one turn of the event loop: asyncio has one for both.
+With more, whoever is connected already waits for a crowd; with fewer, the crowd waits for the kernel's next try."""
+
 GRACE_SECONDS = 3
 """How long a stop lets connections close; what is open then is cut."""
-
-BACKLOG = 2048
-"""Connections that may wait to be taken in."""
-
-TAKEN_AT_ONCE = 8
-"""Connections taken in one turn of the event loop: more would hold up whoever is connected already."""
 
 
 def http_app(
@@ -56,7 +55,7 @@ def http_app(
     *,
     stateless: bool = False,
     protect: Callable[[ASGIApp], ASGIApp] | None = None,
-    files: Route | None = None,
+    beside: Sequence[Route] = (),
 ) -> ASGIApp:
     """The ASGI application over a server and a studio that are there already.
 
@@ -66,15 +65,15 @@ def http_app(
         studio: whether it is ready is told at `/readyz`.
         stateless: keep no sessions for clients of the older generation, as several replicas must.
         protect: wraps what needs a caller who is known. Requests that it sees have passed the door.
-        files: serves pictures to whoever has a link; behind the door, but beside `protect`.
+        beside: routes that need no login; behind the door, but beside `protect`.
     """
     manager = _sessions(server, settings, stateless=stateless)
     mcp = _endpoint(manager.handle_request, settings.http_max_body_bytes)
     mcp = protect(mcp) if protect else mcp
     door = Door(mcp, settings)
     rest = Starlette(
-        routes=[*_health(studio), Mount("/", Door(Router([files, Mount("/", mcp)]) if files else mcp, settings))],
-        lifespan=lambda _app: server.session_manager.run(),
+        routes=[*_health(studio), Mount("/", Door(Router([*beside, Mount("/", mcp)]), settings))],
+        lifespan=lambda _app: manager.run(),
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,17 +84,16 @@ def http_app(
     return app
 
 
-def _sessions(server: MCPServer[Any], settings: Settings, *, stateless: bool) -> StreamableHTTPSessionManager:
-    # Its application is not used: that would route each request once more.
-    server.streamable_http_app(
-        stateless_http=stateless,
+def _sessions(server: MCPServer[Any], settings: Settings, *, stateless: bool) -> Sessions:
+    return Sessions(
+        server._lowlevel_server,  # noqa: SLF001 - the SDK has no public way to bring sessions of one's own
+        stateless=stateless,
+        # The door has checked already, on every route.
+        security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        session_idle_timeout=settings.http_session_seconds,
         max_request_body_size=settings.http_max_body_bytes,
         max_sessions=settings.http_max_sessions,
-        session_idle_timeout=settings.http_session_seconds,
-        # The door has checked already, on every route.
-        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    return server.session_manager
 
 
 def _endpoint(app: ASGIApp, max_body_bytes: int) -> ASGIApp:
@@ -121,8 +119,10 @@ async def _checked(app: ASGIApp, receive: Receive, max_body_bytes: int) -> tuple
     while last.get("more_body", False) and len(body) <= max_body_bytes:
         last = await receive()
         body += last.get("body", b"")
+    if last["type"] == "http.disconnect":
+        return _nothing, receive
     come: list[Message] = [{**last, "body": bytes(body)}]  # what is too long is answered by the SDK, with 413
-    if last["type"] == "http.request" and len(body) <= max_body_bytes:
+    if len(body) <= max_body_bytes:
         found = read(bytes(body))
         if isinstance(found, JSONRPCError):
             return Response(write(found), status_code=400, media_type="application/json"), receive
@@ -132,6 +132,10 @@ async def _checked(app: ASGIApp, receive: Receive, max_body_bytes: int) -> tuple
         return come.pop() if come else await receive()
 
     return app, replay
+
+
+async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """For a client that went away before its request was whole: nobody is there to be answered."""
 
 
 def _health(studio: Studio) -> list[Route]:
@@ -152,42 +156,42 @@ def listen(host: str, port: int, settings: Settings, *, protected: bool) -> sock
     """A socket that listens at this address; port 0 takes a free one.
 
     Raises:
-        SettingsError: others can reach the address, and it is not said who may or by which name.
+        SettingsError: others can reach the server, and it is not said who may or at which URL.
         OSError: the address cannot be had.
     """
     found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)  # noqa: S104 - named, then refused
     family, *_, address = found[0]
-    if not ipaddress.ip_address(address[0]).is_loopback:
-        _refuse_unless_closed(host, settings, protected=protected)
-    listener = socket.create_server((address[0], port), family=family, backlog=BACKLOG)
+    _refuse_unless_closed(host, settings, reachable=not is_loopback(str(address[0])), protected=protected)
+    if settings.public_url.startswith("http://") and not is_loopback(_host_of(settings.public_url)):
+        log.warning("public_url_unencrypted", url=settings.public_url)
+    listener = socket.create_server((address[0], port), family=family)
     # asyncio sets this only where a socket names its protocol, which this one does not; without it the end of every
     # answer waits 40 ms for an acknowledgement. What is accepted takes it over.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-def _refuse_unless_closed(host: str, settings: Settings, *, protected: bool) -> None:
-    missing = [
-        what
-        for what, there in (("authentication", protected), ("MJ_HTTP_ALLOWED_HOSTS", settings.http_allowed_hosts))
-        if not there
-    ]
+def _refuse_unless_closed(host: str, settings: Settings, *, reachable: bool, protected: bool) -> None:
+    names = [name for name in sorted(settings.http_allowed_hosts) if not is_loopback(_host_of(f"//{name}"))]
+    if not (reachable or names):
+        return
+    missing = ["a login (`mj-mcp tokens add NAME`, or MJ_AUTH_ISSUER)"] if reachable and not protected else []
+    line = ""
+    if not settings.public_url:
+        missing.append("the address by which they reach it")
+        line = f" Add this line:\nMJ_PUBLIC_URL=https://{names[0] if names else 'mcp.example.com'}"
     if missing:
-        raise SettingsError(
-            f"--host {host!r} can be reached from other machines, so it needs {' and '.join(missing)}; "
-            "127.0.0.1 needs neither"
-        )
+        why = f"--host {host!r}" if reachable else f"MJ_HTTP_ALLOWED_HOSTS ({names[0]})"
+        needs = " and ".join(missing)
+        raise SettingsError(f"by {why} other machines can reach this server, so it needs {needs}.{line}")
+
+
+def _host_of(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn, with signals left to who runs the event loop, and a crowd at the door let in a few at a time."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        # asyncio has one number for how many may wait and how many are taken in one turn. It has been told the small
-        # one; the kernel is told the large one again.
-        for listener in sockets or ():
-            listener.listen(BACKLOG)
+    """Uvicorn, with signals left to who runs the event loop."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -208,8 +212,8 @@ async def serve_http(app: ASGIApp, listener: socket.socket, *, on_stop: Callable
             server_header=False,
             ws="none",
             lifespan="on",
+            backlog=BACKLOG,
             timeout_graceful_shutdown=GRACE_SECONDS,
-            backlog=TAKEN_AT_ONCE,
         )
     )
     serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from mj_mcp.errors import MjError, StorageUnavailable
 from mj_mcp.files import write_new
 from mj_mcp.server.identity import caller
-from mj_mcp.settings import Settings, SettingsError
+from mj_mcp.settings import MIN_SECRET_CHARACTERS, Settings, SettingsError
 from mj_mcp.studio import Call, Studio
 from mj_mcp.tasks import Image, Task
 
@@ -44,9 +44,13 @@ HEADERS = {
 class Links:
     """Makes the links of this server and answers them."""
 
-    def __init__(self, secret: str, studio: Studio) -> None:
-        """`secret` signs; servers that share it answer each other's links."""
+    def __init__(self, secret: str, studio: Studio, public_url: str) -> None:
+        """Servers that share the `secret` answer each other's links.
+
+        Without a `public_url` a link goes to the address by which the caller asked for it.
+        """
         self._secret = secret
+        self._public_url = public_url
         self._studio = studio
         self.route = Route("/files/{signed}", self._serve)
 
@@ -59,7 +63,8 @@ class Links:
             "task": task.submission_id,
             "index": image.index,
         }
-        return f"{caller().origin}files/{jwt.encode(good_for, self._secret, _ALGORITHM)}"
+        here = f"{self._public_url}/" if self._public_url else caller().origin
+        return f"{here}files/{jwt.encode(good_for, self._secret, _ALGORITHM)}"
 
     async def _serve(self, request: Request) -> Response:
         try:
@@ -99,18 +104,28 @@ def _plain(status: int, line: str) -> Response:
 
 
 def signing_secret(settings: Settings) -> str:
-    """The secret that signs: as set, or one of this data folder's own, made at the first start (mode 0600).
+    """The secret that signs: as set, or one of this data folder's own, made at the first start.
 
     Raises:
-        SettingsError: replicas share the journal, so they must share a secret that a person sets.
+        SettingsError: replicas share the journal, so they must share a secret that a person sets; the file is damaged.
+        OSError: the file cannot be written or read.
     """
     if settings.secret_key is not None:
         return settings.secret_key.get_secret_value()
     if settings.database_url.get_secret_value():
         raise SettingsError(
             "MJ_SECRET_KEY is not set: servers that share a database must sign links with the same secret, of at least"
-            " 32 characters"
+            f" {MIN_SECRET_CHARACTERS} characters"
         )
-    path = settings.data_dir / "secret.key"
-    write_new(path, secrets.token_urlsafe(48).encode())
-    return path.read_text()
+    return _own_secret(settings.data_dir / "secret.key")
+
+
+def _own_secret(path: Path) -> str:
+    write_new(path, secrets.token_urlsafe(48).encode())  # of servers that start together, one writes it
+    secret = path.read_bytes().strip()
+    if len(secret) < MIN_SECRET_CHARACTERS or not (secret.isascii() and secret.decode().isprintable()):
+        raise SettingsError(
+            f"{path} holds no secret of {MIN_SECRET_CHARACTERS} or more printable characters: restore it, or delete it."
+            " With a new secret, links that were handed out end"
+        )
+    return secret.decode()

@@ -16,12 +16,20 @@ from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from mj_mcp.settings.pasted import pasted_base_url, pasted_key
+from mj_mcp.settings.pasted import (
+    check_archive_url,
+    check_database_url,
+    pasted_base_url,
+    pasted_key,
+    pasted_public_url,
+)
 from mj_mcp.urls import is_safe, parts_of
 
-_ROOTED = re.compile(r"(?i)file://(localhost)?/[^/].*")
 _FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
-_BUCKET = re.compile(r"(?i:s3)://[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](/([^/\s]+/)*[^/\s]*)?")
+
+
+MIN_SECRET_CHARACTERS = 32
+"""Of what signs links."""
 
 
 class SettingsError(Exception):
@@ -110,10 +118,16 @@ class Settings(BaseSettings):
         True, description="0 leaves pictures out of all results but `view_image`'s, where a framework prints base64."
     )
     image_format: Literal["webp", "jpeg", "png"] = Field("webp", description="Of sheets and views: webp, jpeg or png.")
+    public_url: str = Field(
+        "",
+        description="The address by which callers reach `serve --http`, like `https://mcp.example.com`: used for links "
+        "to pictures, for OAuth metadata, and as an allowed `Host`. Required where others can reach the server. "
+        "Default: what each request calls it.",
+    )
     http_allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
-        description="The names by which `serve --http` is called (the `Host` of a request), separated by commas; one "
-        "without a port stands for any port. Default: `127.0.0.1, localhost, [::1]`.",
+        description="More names by which `serve --http` is called (the `Host` of a request), separated by commas; one "
+        "without a port stands for any port. Default: that of `MJ_PUBLIC_URL`, or `127.0.0.1, localhost, [::1]`.",
     )
     http_allowed_origins: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
@@ -127,7 +141,11 @@ class Settings(BaseSettings):
     )
     http_max_body_bytes: int = Field(1024**2, ge=1024, description="The ceiling of one HTTP request, in bytes.")
     http_max_sessions: int = Field(
-        1000, ge=1, le=100_000, description="Sessions of older HTTP clients at once; the next one is refused."
+        1000,
+        ge=1,
+        le=100_000,
+        description="Sessions of older HTTP clients at once. For the next one, the longest idle session of the login "
+        "that has the most ends.",
     )
     http_session_seconds: float = Field(
         1800, ge=1, le=86_400, description="How long such a session may be idle before it ends."
@@ -143,8 +161,7 @@ class Settings(BaseSettings):
     auth_audience: str = Field(
         "",
         validate_default=True,
-        description="What those JWTs must be for (`aud`): best this server's public URL, like "
-        "`https://mcp.example.com/mcp`. Needed with `MJ_AUTH_ISSUER`.",
+        description="What those JWTs must be for (`aud`). Default: `MJ_PUBLIC_URL` followed by `/mcp`.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["json", "console", "auto"] = Field(
@@ -162,30 +179,21 @@ class Settings(BaseSettings):
     def _plain_url(cls, url: str) -> str:
         return pasted_base_url(url)
 
+    @field_validator("public_url")
+    @classmethod
+    def _callers_url(cls, url: str) -> str:
+        return pasted_public_url(url) if url else url
+
     @field_validator("database_url")
     @classmethod
     def _postgresql_url(cls, url: SecretStr) -> SecretStr:
-        parts = parts_of(url.get_secret_value())
-        if not url.get_secret_value():
-            return url
-        if parts.scheme not in {"postgresql", "postgres"} or not (parts.hostname or "host=" in parts.query):
-            raise ValueError("it must begin with postgresql:// and name a host, or be left unset for SQLite")
-        if parts.fragment:
-            raise ValueError("a # in the password must be written as %23")
+        check_database_url(url.get_secret_value())
         return url
 
     @field_validator("archive_url")
     @classmethod
     def _folder_or_bucket(cls, url: str) -> str:
-        parts = parts_of(url)
-        if not url:
-            return url
-        if parts.username is not None or parts.password is not None or "?" in url or "#" in url:
-            raise ValueError("it must not carry a user name, a password, a query or a fragment")
-        named = {"file": _ROOTED, "s3": _BUCKET}.get(parts.scheme)
-        if not named or not named.fullmatch(url) or ".." in unquote(parts.path).split("/"):
-            given = f"; it begins with {parts.scheme}://" if f"{parts.scheme}://" in url.lower() else ""
-            raise ValueError(f"it must be like file:///shared/folder or s3://bucket/prefix{given}")
+        check_archive_url(url)
         return url
 
     @field_validator("auth_issuer")
@@ -201,8 +209,10 @@ class Settings(BaseSettings):
     @field_validator("auth_audience")
     @classmethod
     def _audience_of_issuer(cls, audience: str, info: ValidationInfo) -> str:
-        if info.data.get("auth_issuer") and not audience.strip():
-            raise ValueError("it must say what the tokens of MJ_AUTH_ISSUER are for")
+        public_url = info.data.get("public_url")
+        audience = audience.strip() or (f"{public_url}/mcp" if public_url else "")
+        if info.data.get("auth_issuer") and not public_url and parts_of(audience).scheme not in {"http", "https"}:
+            raise ValueError("with MJ_AUTH_ISSUER, set MJ_PUBLIC_URL, or give the URL of this server's /mcp here")
         return audience
 
     @field_validator("data_dir", "output_dir", "http_tokens")
@@ -235,8 +245,8 @@ class Settings(BaseSettings):
     @field_validator("secret_key")
     @classmethod
     def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and len(key.get_secret_value()) < 32:
-            raise ValueError("it must have at least 32 characters")
+        if key is not None and len(key.get_secret_value()) < MIN_SECRET_CHARACTERS:
+            raise ValueError(f"it must have at least {MIN_SECRET_CHARACTERS} characters")
         return key
 
     @field_validator("http_allowed_hosts")
