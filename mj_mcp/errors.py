@@ -162,7 +162,7 @@ class UpstreamUnreachable(PassingError):
 
 
 class UpstreamError(PassingError):
-    """Looks at a task keep failing; the task stays open."""
+    """Polls of a task keep failing; the task stays open."""
 
     code = "upstream_error"
 

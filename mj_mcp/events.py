@@ -38,7 +38,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A look of this process saw the end of `task`."""
+    """A poll of this process saw the end of `task`."""
 
     task: Task
 
@@ -64,7 +64,7 @@ def ignore(_event: Event) -> None:
 
 
 class OnProgress(Protocol):
-    """Told about once a second of the task as last seen, and of its place in the queue while it waits in one."""
+    """Told about once a second of the task as last seen, and of its slot in the queue while it waits in one."""
 
     def __call__(self, task: Task, position: int = 0, /) -> Awaitable[None]: ...  # noqa: D102 - said above
 

@@ -104,7 +104,7 @@ def _claim(draft: Path, path: Path) -> None:
         if isinstance(error, OSError) and error.errno not in _NO_LINKS:
             raise
         # File systems without hard links (exFAT, some shares). Windows refuses a taken name by itself; elsewhere
-        # another program could take it between the look and the rename.
+        # another program could take it between the check and the rename.
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         draft.rename(path)

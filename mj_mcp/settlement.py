@@ -43,7 +43,7 @@ class Settlement:
         """Resolve a doubt: the person found in the proxy's records that this submit became that task.
 
         Raises:
-            InvalidRequest: it is not in doubt, or the task is another submission's (a row that only a look has made
+            InvalidRequest: it is not in doubt, or the task is another submission's (a row that only a poll has made
                 gives way: both rows then speak of the same task).
             TaskNotFound, UpstreamError: there is no such submission, or the proxy knows no such task.
         """

@@ -39,7 +39,7 @@ QUEUE_AGAIN_SECONDS = 5.0
 """When to call again after the queue: soon, while the slot is kept."""
 
 PAUSE_SECONDS = 60.0
-"""How long submits pause after the proxy refused the key or the account; looks go on."""
+"""How long submits pause after the proxy refused the key or the account; polls go on."""
 
 ACCOUNT_STATUSES = frozenset({401, 402})
 """The key is wrong, or nothing is left to pay with. A 403 may also be about one request: the proxy is asked."""
@@ -83,7 +83,7 @@ class Submits:
         queue: bool,
         on_progress: OnProgress | None = None,
     ) -> tuple[Claim, Task, int]:
-        """Claim the request, post it, and wait for the answer; the claim, its task as it is then, and the looks made.
+        """Claim the request, post it, and wait for the answer; the claim, its task as it is then, and the polls made.
 
         The claim is made by the event loop's time `until`, the answer awaited until `answer_by`. Where all places are
         taken, a caller who will `queue` waits for one, and `tick` is told its place. One who is told `Busy` keeps that

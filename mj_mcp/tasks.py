@@ -91,7 +91,7 @@ OPEN = frozenset({_S.SUBMITTING, _S.UNCONFIRMED, _S.QUEUED, _S.PROCESSING, _S.ST
 """Not settled: holds the claim on its request, so an identical one finds it."""
 
 WATCHED = frozenset({_S.QUEUED, _S.PROCESSING, _S.STALLED})
-"""Worth a look at the proxy."""
+"""Worth a poll."""
 
 RUNNING = frozenset({_S.SUBMITTING, _S.QUEUED, _S.PROCESSING})
 """Counts against the limit of open tasks."""
@@ -171,7 +171,7 @@ class Task:
 
     @property
     def is_polled(self) -> bool:
-        """Whether a look at the proxy can tell more."""
+        """Whether a poll can tell more."""
         return self.status in WATCHED
 
     @property
@@ -187,7 +187,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What one look at the proxy showed, in our words. `status` is one of the four a proxy can report."""
+    """What one poll showed, in our words. `status` is one of the four a proxy can report."""
 
     status: Status
     upstream_status: str | None = None
@@ -265,9 +265,9 @@ UNLISTED_SECONDS = 20.0
 
 
 def merge(task: Task, seen: Observation, now: float) -> Task:
-    """What is known after a look: `seen` joined with what was known, never less than before.
+    """What is known after a poll: `seen` joined with what was known, never less than before.
 
-    A status that goes backwards, a progress that shrinks and a look that comes after the end change
+    A status that goes backwards, a progress that shrinks and a poll that comes after the end change
     nothing; `updated_at` moves only when something did.
     """
     if task.status is _S.SUCCEEDED and seen.status is _S.SUCCEEDED and seen.images:
@@ -300,7 +300,7 @@ def _is_late(task: Task, seen: Observation) -> bool:
 
 
 def _is_unlisted(task: Task, seen: Observation, now: float) -> bool:
-    """Whether it is a success that may list its pictures yet. The row has not changed since the first such look."""
+    """Whether it is a success that may list its pictures yet. The row has not changed since the first such poll."""
     is_first = seen.upstream_status != task.upstream_status
     return seen.status is _S.SUCCEEDED and not seen.images and (is_first or now - task.updated_at < UNLISTED_SECONDS)
 

@@ -91,7 +91,7 @@ def unsent(folder: Path) -> list[str]:
 def opened(
     request: pytest.FixtureRequest, tmp_path: Path, bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], AbstractAsyncContextManager[Store]]:
-    """`opened("a")`: the vault of replica a. All share a folder, or have one each and share a bucket."""
+    """`opened("a")`: the store of replica a. All share a folder, or have one each and share a bucket."""
     if request.param == "folder":
         return lambda _replica: store(tmp_path / "shared")
     for name, value in bucket_server.environment().items():

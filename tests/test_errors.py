@@ -714,7 +714,7 @@ async def test_a_parent_that_has_just_finished_is_looked_at_before_it_is_refused
     sim: Simulator, connect: Connect
 ) -> None:
     async with connect(sim, MJ_POLL_SECONDS="60") as caller:
-        # After a second without a look, the next wish for one is granted at once.
+        # After a second without a poll, the next wish for one is granted at once.
         parent = (await caller.task("generate_image", prompt="a mug", wait_seconds=1.2))["task_id"]
         sim.finish(parent)
         assert sim.polls() == []

@@ -324,7 +324,7 @@ async def test_an_expired_link_is_looked_up_once_more(connect: Connect) -> None:
         result = await seen(caller, task_id)
         assert max(opened(sheet_of(result)).size) == 768
         assert task_of(result)["warnings"] == []
-        assert (pictures_asked(sim), len(sim.polls()) - looks) == (8, 1)  # four expired, one look, four fresh
+        assert (pictures_asked(sim), len(sim.polls()) - looks) == (8, 1)  # four expired, one poll, four fresh
 
 
 async def test_an_expired_link_that_has_no_successor_is_said_to_be_expired(connect: Connect) -> None:

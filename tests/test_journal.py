@@ -160,7 +160,7 @@ async def claim(
 
 
 async def queued(journal: Journal, task: Task, limits: Limits) -> int:
-    """The place in the queue of a request that is ready to wait; 0 when it was claimed."""
+    """The slot in the queue of a request that is ready to wait; 0 when it was claimed."""
     made = await journal.claim(task, task.submission_id, allow_duplicate=False, limits=limits)
     return made.position if isinstance(made, QueueSlot) else 0
 
@@ -526,7 +526,7 @@ async def test_a_kept_place_is_taken_up_by_the_same_request_of_another_call(jour
     assert await ask("bob", "a jug") == 2
     await let_pass(journal, KEPT_SECONDS - 0.1)
     await journal.update(running.submission_id, done)
-    assert await ask("bob", "a jug") == 2, "the free place is ann's"
+    assert await ask("bob", "a jug") == 2, "the free slot is ann's"
     assert await ask("ann", "a mug") == 0
 
 

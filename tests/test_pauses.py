@@ -1,4 +1,4 @@
-"""Submits pause when the proxy refuses the key or the account, and for nothing else; looks go on."""
+"""Submits pause when the proxy refuses the key or the account, and for nothing else; polls go on."""
 
 from __future__ import annotations
 

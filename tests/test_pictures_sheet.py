@@ -585,7 +585,7 @@ def test_a_view_of_noise_stays_under_650_kib_in_every_format(form: Format) -> No
     assert max(shown(rendered).size) >= 768
 
 
-# ---------------------------------------------------------------- the darkroom
+# ---------------------------------------------------------------- the picture workers
 
 
 async def test_the_darkroom_gives_the_same_answers_off_the_event_loop() -> None:

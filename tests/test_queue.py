@@ -1,4 +1,4 @@
-"""The queue for a free place: who waits gets one in turn, in the time of the call, and is told where it stands."""
+"""The queue for a free slot: who waits gets one in turn, in the time of the call, and is told where it stands."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ async def test_a_caller_who_does_not_wait_has_its_turn_while_another_login_queue
         assert (
             await studio.recall(Call(owner="ann", wait_seconds=PATIENCE), first.submission_id)
         ).task.status is Status.SUCCEEDED
-        # The others ask for the free place in vain.
+        # The others ask for the free slot in vain.
         heard = told.copy()
         await until(lambda: all(told[prompt] > heard[prompt] + 1 for prompt in heard))
         assert (await buy(studio, "bob", "bob 1", 0)).task.status is Status.QUEUED
@@ -241,6 +241,6 @@ async def test_a_task_that_nobody_here_bought_is_adopted_for_the_person_at_the_m
             await studio.recall(Call(owner="bob"), bought)
         with pytest.raises(TaskNotFound) as nobodys:
             await studio.recall(Call(owner="bob"), "9" * len(bought))
-        # The same words, and no look that would tell by its time.
+        # The same words, and no poll that would tell by its time.
         assert str(theirs.value).replace(bought, "ID") == str(nobodys.value).replace("9" * len(bought), "ID")
         assert len(sim.requests) == looks

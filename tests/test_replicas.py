@@ -186,7 +186,7 @@ async def one_dies(team: Team, sim: Simulator) -> list[str]:
         assert orphans
         assert others
         assert not orphans & others
-        # Every orphan is looked at again, by the one who is left.
+        # Every orphan is polled again, by the one who is left.
         await sim.until(lambda: all(sim.polls(one)[-1].at > died for one in orphans), TAKEOVER_SECONDS)
         finished = time.time()
         for one in ids:
@@ -226,7 +226,7 @@ async def the_database_restarts(team: Team, sim: Simulator, database: Database) 
 
 
 def most_looks(sim: Simulator, task_id: str, *, orphan: bool) -> float:
-    """What one watch makes of it: a look at the submit's pace at most, and one for each wish that somebody has.
+    """What one watch makes of it: a poll at the submit's pace at most, and one for each wish that somebody has.
 
     Wishes: the call that waits, the same call asked again, and who takes the task over and knows nothing of it yet.
     """
@@ -307,7 +307,7 @@ async def test_who_listens_at_one_replica_hears_what_the_other_saw_and_hears_on_
                 sim.process(task_id, progress=40)
                 await listener.until(uri)
                 assert (await listener.read(uri))["progress"] == 40
-                assert not looks_of(hearing), "it heard of a look that the other one made"
+                assert not looks_of(hearing), "it heard of a poll that the other one made"
                 heard = listener.heard.count(uri)
                 await both.lose(watching)
                 sim.finish(task_id)

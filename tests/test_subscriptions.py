@@ -81,7 +81,7 @@ async def test_a_new_task_is_news_of_the_list_and_a_look_that_shows_nothing_is_n
         await listener.until("mj://tasks")
         task_id = task["task_id"]
         async with listener.listen(f"mj://tasks/{task_id}"):
-            await listener.task("get_task", task_id=task_id, wait_seconds=1.5)  # what its first look shows is news, too
+            await listener.task("get_task", task_id=task_id, wait_seconds=1.5)  # what its first poll shows is news, too
             heard, looks = len(listener.heard), len(sim.polls(task_id))
             await sim.until(lambda: len(sim.polls(task_id)) >= looks + 3, timeout=PATIENCE)
             assert len(listener.heard) == heard

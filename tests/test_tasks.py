@@ -102,7 +102,7 @@ def begun(status: Status) -> Task:
 
 @st.composite
 def tasks(draw: st.DrawFn) -> Task:
-    """Any task that looks, verbs and time can have led to."""
+    """Any task that polls, verbs and time can have led to."""
     task = begun(Status.QUEUED)
     for seen in draw(st.lists(sightings(), max_size=3)):
         task = merge(task, seen, THEN)

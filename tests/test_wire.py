@@ -1,4 +1,4 @@
-"""What is sent, and what a look shows: every form of an answer, and every hostile text in it."""
+"""What is sent, and what a poll shows: every form of an answer, and every hostile text in it."""
 
 from __future__ import annotations
 

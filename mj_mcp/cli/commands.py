@@ -166,7 +166,7 @@ def show(task_id: str, as_json: bool) -> None:
 @click.argument("submission_id")
 @click.argument("task_id")
 def attach(submission_id: str, task_id: str) -> None:
-    """Say which task an unconfirmed submission became, as the proxy's records show; checked by a look."""
+    """Say which task an unconfirmed submission became, as the proxy's records show; checked by a poll."""
     task = _with_records(lambda records: records.attach(submission_id, task_id))
     print(f"{submission_id} is task {task.task_id}, and it is {task.status}.")
 

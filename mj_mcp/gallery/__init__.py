@@ -26,7 +26,7 @@ __all__ = ["Gallery", "Labelled", "Shown"]
 
 
 class Gallery:
-    """The pictures of every finished task of this process. `vault` is None where originals are not kept."""
+    """The pictures of every finished task of this process. `store` is None where originals are not kept."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""One original at a time: from what is kept, or from its link, or from the link that a fresh look gives.
+"""One original at a time: from what is kept, or from its link, or from the link that a fresh fetch gives.
 
 Owns where the bytes of a picture come from, and that what was fetched is archived. Knows nothing of sheets, of
 views, or of who asks.
@@ -47,7 +47,7 @@ class File:
 
 
 class Originals:
-    """The full-size pictures of finished tasks. `vault` is None where they are not kept."""
+    """The full-size pictures of finished tasks. `store` is None where they are not kept."""
 
     def __init__(
         self,

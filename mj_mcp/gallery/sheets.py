@@ -64,7 +64,7 @@ class Shown:
 
 
 class Sheets:
-    """The sheets of this process. `vault` is None where nothing is kept."""
+    """The sheets of this process. `store` is None where nothing is kept."""
 
     def __init__(
         self,

@@ -4,8 +4,8 @@ Owns the connections, what is tried again when they are lost, and how replicas h
 in `sql.py`. Needs PostgreSQL 13 or newer, and sessions of its own: no pooler that shares them out by transaction.
 
 Nothing that another replica wrote is missed, in whatever order transactions commit: a row's `seq` is the id of the
-transaction that wrote it, and a look for changes takes every row that the snapshot of the look before did not show.
-Notifications only make the look come soon; a lost one loses nothing.
+transaction that wrote it, and a search for changes takes every row that the snapshot of the one before did not show.
+Notifications only make the search come soon; a lost one loses nothing.
 """
 
 from __future__ import annotations

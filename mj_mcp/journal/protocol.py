@@ -117,7 +117,7 @@ class Journal(Protocol):
         ...
 
     async def leave(self, request_key: str) -> None:
-        """Give up its place in the queue."""
+        """Give up its slot in the queue."""
         ...
 
     async def adopt(self, task: Task) -> Task:
@@ -175,7 +175,7 @@ class Journal(Protocol):
     async def listen(self, heard: Callable[[], None]) -> None:
         """Call `heard` soon after other processes have changed something, until cancelled.
 
-        It only makes a look at `changes` come sooner. Ends at once where the storage tells of nothing.
+        It only makes a call of `changes` come sooner. Ends at once where the storage tells of nothing.
         """
         ...
 

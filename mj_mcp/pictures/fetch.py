@@ -43,7 +43,7 @@ _FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError,
 
 
 class LinkExpired(ImageUnavailable):
-    """The host refuses this link (HTTP 401, 403, 404, 410): a fresh look at the task may give one that works."""
+    """The host refuses this link (HTTP 401, 403, 404, 410): a fresh fetch of the task may give one that works."""
 
 
 class PictureClient:

@@ -1,4 +1,4 @@
-"""The upstream client: submit and look.
+"""The upstream client: submit and poll.
 
 Owns the conversation with the Midjourney Proxy. Knows nothing of the journal, of waiting or of MCP.
 """

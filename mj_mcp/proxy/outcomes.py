@@ -55,7 +55,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """The look failed; the task is as it was. `code` is one of our error codes."""
+    """The poll failed; the task is as it was. `code` is one of our error codes."""
 
     code: str
     message: str

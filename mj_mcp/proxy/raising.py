@@ -24,11 +24,11 @@ FAILED_POLLS_TOLERATED = 3
 
 
 def seen(task_id: str, fetched: FetchResult) -> Observation:
-    """A look that has to see something.
+    """A poll that has to see something.
 
     Raises:
         TaskNotFound: the proxy knows no such task.
-        MjError: the look failed; the class says why.
+        MjError: the poll failed; the class says why.
     """
     match fetched:
         case Observation():
@@ -37,7 +37,7 @@ def seen(task_id: str, fetched: FetchResult) -> Observation:
             raise TaskNotFound(f"neither this server nor the proxy knows a task {task_id}")
         case Trouble():
             raise ERRORS[fetched.code](
-                f"the look at task {task_id} failed: {fetched.message}", retry_after_seconds=fetched.retry_after
+                f"the fetch of task {task_id} failed: {fetched.message}", retry_after_seconds=fetched.retry_after
             )
 
 
@@ -56,7 +56,7 @@ def raise_unless_accepted(task: Task) -> None:
 
 
 def raise_when_polls_fail(task: Task, trouble: tuple[int, Trouble] | None) -> None:
-    """An open task that cannot be seen: `trouble` is how many looks have failed in a row, and how the last one did.
+    """An open task that cannot be seen: `trouble` is how many polls have failed in a row, and how the last one did.
 
     Raises:
         UpstreamError, UpstreamUnreachable, Unauthorized: too many; the task stays open.
@@ -67,7 +67,7 @@ def raise_when_polls_fail(task: Task, trouble: tuple[int, Trouble] | None) -> No
     kind = ERRORS.get(last.code, UpstreamError)
     if count >= FAILED_POLLS_TOLERATED or kind is Unauthorized:
         raise kind(
-            f"the last {count} looks at task {task.handle} failed ({last.message}); the task stays open",
+            f"the last {count} polls of task {task.handle} failed ({last.message}); the task stays open",
             retry_after_seconds=last.retry_after,
             submission_id=task.submission_id,
         )

@@ -48,9 +48,9 @@ def progress_reporter(ctx: Context[Any]) -> OnProgress | None:
 
 
 def progress_message(task: Task, remaining: float | None, position: int = 0) -> str:
-    """What a person reads beside a progress bar: what it is based on. `place`: in the queue for a free place here."""
+    """What a person reads beside a progress bar: what it is based on. `position`: in the queue for a free slot here."""
     if position:
-        return f"waiting for a free place here: number {position} in the queue"
+        return f"waiting for a free slot here: number {position} in the queue"
     if task.status is Status.SUBMITTING:
         return "submitting"
     if task.progress is not None and task.is_open:

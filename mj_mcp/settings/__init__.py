@@ -16,17 +16,10 @@ from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from mj_mcp.settings.pasted import (
-    check_archive_url,
-    check_database_url,
-    pasted_base_url,
-    pasted_key,
-    pasted_public_url,
-)
+from mj_mcp.settings.pasted import check_archive_url, check_database_url, pasted_base_url, pasted_key, pasted_public_url
 from mj_mcp.urls import is_safe, parts_of
 
 _FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
-
 
 MIN_SECRET_CHARACTERS = 32
 """Of what signs links."""

@@ -1,4 +1,4 @@
-"""The proxy behind the API: its tasks, how they move, and what each submit and look is told.
+"""The proxy behind the API: its tasks, how they move, and what each submit and fetch is told.
 
 Owns: jobs and their clock, the codes of an answer, the shape of a fetch.
 Must not know: HTTP, faults, how a picture is drawn or served.
@@ -153,7 +153,7 @@ class Proxy:
         return Drawing(job.prompt, caption, job.prompt, _shape(job, index), size_for(job.prompt, edge))
 
     def answer(self, job: Job, link: Callable[[Job, int], str], ttl: str) -> dict[str, Any]:
-        """Return the answer to a look, in exactly the shape of the specification."""
+        """Return the answer to a fetch, in exactly the shape of the specification."""
         standing = self._shown(job)
         count = job.images if standing.status == SUCCEED else 0
         return {

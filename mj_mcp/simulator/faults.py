@@ -47,7 +47,7 @@ class Fault:
         reply: Replaces the answer.
         edit: Changes the JSON object of the answer; None when this answer offers nothing to change.
         http_status: Replaces the status of the answer.
-        effect: What happens to the task before the look is answered; `task_id` when it is another than the one asked.
+        effect: What happens to the task before the poll is answered; `task_id` when it is another than the one asked.
     """
 
     name: str
@@ -217,7 +217,7 @@ def _accepted(answer: dict[str, Any]) -> bool:
 
 
 def empty() -> Fault:
-    """Answer a look with 200 and no body, for once."""
+    """Answer a fetch with 200 and no body, for once."""
     return Fault(name="empty", reply=Reply(200, b"", JSON))
 
 
@@ -227,7 +227,7 @@ def forget(task_id: str | None = None) -> Fault:
 
 
 def stuck(task_id: str | None = None) -> Fault:
-    """From this look on the task that is looked at (or another) never moves."""
+    """From this poll on the task that is looked at (or another) never moves."""
     return Fault(name="stuck", effect="stuck", task_id=task_id)
 
 

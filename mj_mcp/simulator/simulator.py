@@ -43,7 +43,7 @@ class Simulator:
         ledger_path: Where charges are also appended as JSON lines.
         deterministic_ids: Whether ids repeat from run to run.
         repeat_upscale: Whether the same upscale is charged again, or answered by code 21 with the existing task.
-        unknown_look: How a look at an unknown task is answered.
+        unknown_look: How a fetch of an unknown task is answered.
         on_charge: Called with every charge before its submit is answered; what it raises is raised on leaving.
         now: The clock, in epoch seconds.
 
@@ -137,7 +137,7 @@ class Simulator:
 
     @property
     def unknown_look(self) -> Unknown:
-        """How a look at an unknown task is answered; may be set."""
+        """How a fetch of an unknown task is answered; may be set."""
         return self._site.unknown_look
 
     @unknown_look.setter
@@ -163,7 +163,7 @@ class Simulator:
         return [seen for seen in self.requests if seen.path.startswith(f"{self._prefix}/mj/submit/")]
 
     def polls(self, task_id: str | None = None) -> list[Seen]:
-        """Return the looks among the requests, at all tasks or at one."""
+        """Return the fetches among the requests, of all tasks or of one."""
         of_one = rf"{re.escape(self._prefix)}/mj/task/([^/]+)/fetch"
         found = ((seen, re.fullmatch(of_one, seen.path)) for seen in self.requests)
         return [seen for seen, match in found if match and task_id in (None, unquote(match[1]))]

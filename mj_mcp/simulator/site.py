@@ -22,7 +22,7 @@ from mj_mcp.simulator.listener import JSON, Reply, Request
 from mj_mcp.simulator.orders import Order, Refusal, read_order
 
 Unknown = Literal["empty", "null", "{}", "204", "404"]
-"""How a look at an unknown task is answered."""
+"""How a fetch of an unknown task is answered."""
 
 _UNKNOWN: Final[dict[Unknown, Reply]] = {
     "empty": Reply(200, b"", JSON),

@@ -35,13 +35,13 @@ class Meters:
         self._jobs = meter.create_histogram(
             "mj_mcp.job.duration",
             "s",
-            "From the submit to the look that saw the end.",
+            "From the submit to the poll that saw the end.",
             explicit_bucket_boundaries_advisory=JOB_BUCKETS,
         )
         self._delays = meter.create_histogram(
             "mj_mcp.notice.delay",
             "s",
-            "Upper bound of the time from the end of a job to its notice: since the last look that saw it open.",
+            "Upper bound of the time from the end of a job to its notice: since the last poll that saw it open.",
             explicit_bucket_boundaries_advisory=DELAY_BUCKETS,
         )
         self._calls = meter.create_histogram(

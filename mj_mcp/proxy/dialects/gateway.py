@@ -76,7 +76,7 @@ class _FetchAnswer(BaseModel):
 
 
 def read_fetch(answer: Answer | NoAnswer, redact: Redact) -> FetchResult:
-    """What one look showed."""
+    """What one poll showed."""
     if isinstance(answer, NoAnswer):
         return Trouble(UpstreamError.code if answer.sent else "upstream_unreachable", answer.reason)
     fields = read_fields(answer) or {}

@@ -15,7 +15,7 @@ from mj_mcp.studio.several import Awaited
 from mj_mcp.tasks import Kind, Status, Task
 
 ROW_CHARACTERS = 195
-"""Of one row as JSON, on average: 20 rows stay under 4,000 characters, since they are paid for at every look."""
+"""Of one row as JSON, on average: 20 rows stay under 4,000 characters, since they are paid for at every poll."""
 
 LEAST_PROMPT_CHARACTERS = 16
 
