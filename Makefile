@@ -65,10 +65,10 @@ $(BENCHES:%=bench-%): bench-%: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/$(firstword $(subst -, ,$*)).py --quick $(BRIEF_$*)
 
 docs: $(VENV)/.installed-dev ## writes the README's tables anew from the code
-	$(BIN)/python tests/readme.py
+	$(BIN)/python tests/support/readme.py
 
 snapshots: $(VENV)/.installed-dev ## writes the tools' committed definitions anew
-	MJ_WRITE_SNAPSHOTS=1 $(BIN)/python -m pytest tests/test_surface.py
+	MJ_WRITE_SNAPSHOTS=1 $(BIN)/python -m pytest tests/server/test_surface.py
 
 $(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "mj-mcp needs Python 3.11 or newer"; exit 1; }

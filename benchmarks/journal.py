@@ -29,7 +29,7 @@ import psycopg
 from mj_mcp.journal import Claim, Journal, Limits, open_journal
 from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept, merge
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "outside"))
 
 from databases import Database, database
 

@@ -34,7 +34,7 @@ from mj_mcp.errors import MjError
 from mj_mcp.settings import read_settings
 from mj_mcp.simulator import Charge, Fault, Simulator, faults
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "outside"))
 
 from databases import database
 

@@ -24,7 +24,7 @@ import web
 from pipe import OURS, percentile
 from scale import Home, Proxy, finished_task
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "outside"))
 
 from databases import Database, database
 

@@ -417,7 +417,7 @@ def taken_by_chance(tree: ast.AST) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(TESTS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: f"{path.relative_to(TESTS)}")
 def test_no_test_is_judged_by_chance(path: Path) -> None:
     assert taken_by_chance(ast.parse(path.read_text(encoding="utf-8"))) == []
 

@@ -1,6 +1,7 @@
 """The deployment files: read by the linters of their kind, held to the settings that exist, and what they run is run.
 
-No engine is needed. `tests/image.py` goes further, by hand: it carries out the whole Dockerfile in a folder of its own.
+No engine is needed. `tests/support/image.py` goes further, by hand: it carries out the whole Dockerfile in
+a folder of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mj_mcp.app import DEFAULT_TIMINGS
 from mj_mcp.archive.store import STOP_SECONDS
 from mj_mcp.settings import Settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PATIENCE = 30.0
 

@@ -17,7 +17,7 @@ import httpx
 import jwt
 import pytest
 from conftest import PROTOCOLS, Served
-from test_http import journal
+from lives import journal_file
 
 from mj_mcp.server.links import AWAY_SECONDS, LIFETIME_SECONDS, signing_secret
 from mj_mcp.settings import Settings, SettingsError
@@ -157,7 +157,7 @@ async def test_while_the_journal_is_away_what_is_known_opens_and_the_rest_says_w
         link = task["images"][0]["url"]
         unknown = f"{link.rpartition('/')[0]}/{signed()}"
         assert (await browser.get(unknown)).status_code == 404
-        with journal(tmp_path) as db:
+        with journal_file(tmp_path) as db:
             db.execute("ALTER TABLE tasks RENAME TO away")
         assert (await browser.get(link)).status_code == 200
         away = await browser.get(unknown)

@@ -35,7 +35,7 @@ from mj_mcp.simulator import Simulator
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 INSTALLED = Path(sys.prefix) / "proxies"
 PATIENCE = 60.0
 

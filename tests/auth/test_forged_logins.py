@@ -1,6 +1,6 @@
 """Ways to come in without a good login: how a token is shown, how a JWT is forged, and which path is asked for.
 
-By hand, since no client would send such requests; what clients of both generations meet is in test_auth.py.
+By hand, since no client would send such requests; what clients of both generations meet is in test_logins.py.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ async def send(
 
 
 def jwts(issuer: Authority, foreign: Authority) -> list[tuple[str, str, int]]:
-    """Each token, and what it gets; the plain cases are in test_auth.py."""
+    """Each token, and what it gets; the plain cases are in test_logins.py."""
     rsa, published = key_pair("rsa"), issuer.jwk("rsa")
     good, other = issuer.token("rsa"), issuer.token("rsa", sub="bob")
     head, claims, signature = good.split(".")

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from test_cli import run
+from commands import run
 
 from mj_mcp.auth import tokens
 from mj_mcp.auth.tokens import PREFIX, READ, SCOPES, TokenFile, TokensError, add_token, read_tokens, revoke_token

@@ -14,6 +14,7 @@ import anyio
 import httpx
 import pytest
 from authority import AUDIENCE, METADATA, Authority, forged
+from commands import run
 from conftest import INITIALIZE, KEY, Caller, Served
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -295,8 +296,6 @@ async def test_a_broken_token_file_lets_nobody_in_and_says_so(
 
 
 async def test_a_server_that_others_reach_needs_a_login(sim: Simulator, tmp_path: Path) -> None:
-    from test_cli import run  # noqa: PLC0415 - the one test here of a command
-
     env = {"MJ_API_KEY": KEY, "MJ_DATA_DIR": str(tmp_path / "data")}
     arguments = ("serve", "--http", "--host", "0.0.0.0", "--port", "0")
     done = await run(tmp_path, *arguments, env=env | {"MJ_PUBLIC_URL": "https://mcp.example.com"})

@@ -1154,7 +1154,7 @@ async def test_a_caller_that_is_cancelled_never_leaves_a_transaction_half_done(o
     assert await journal.find(behind.submission_id, "local") is None
 
 
-OLD_JOURNAL = (Path(__file__).parent / "old_journal.sql").read_text()
+OLD_JOURNAL = (Path(__file__).parents[1] / "support" / "old_journal.sql").read_text()
 """Written by the version before migration 0005, with a row of every status and warnings that are sentences."""
 
 

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 import stamina
 import trustme
+from commands import run
 from conftest import KEY, Caller, environment
 from structlog.testing import capture_logs
-from test_cli import run
 from tunnels import HOST, Tunnel, Way, secured
 
 from mj_mcp.errors import ImageUnavailable

@@ -13,8 +13,8 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +137,10 @@ def told(result: CallToolResult) -> str:
         return str(error_of(result)["code"])
     assert isinstance(result.structured_content, dict)
     return str(result.structured_content["status"])
+
+
+@contextmanager
+def journal_file(home: Path) -> Iterator[sqlite3.Connection]:
+    """The journal's file, to be changed past the server."""
+    with closing(sqlite3.connect(home / "data" / "journal.db", timeout=PATIENCE)) as db, db:
+        yield db

@@ -1,4 +1,4 @@
-"""The Dockerfile without an engine: `python tests/image.py` carries out its steps in a folder of their own.
+"""The Dockerfile without an engine: `python tests/support/image.py` carries out its steps in a folder of their own.
 
 Needs root, `unshare`, and the package index that pip uses; the base image is stood in for by this machine's own
 /usr, read-only. Builds, then starts the command as the image's user with everything but its volumes read-only, on
@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHARED = [
     name for name in ("usr", "lib", "lib64", "bin", "sbin", sys.base_prefix.lstrip("/")) if Path(f"/{name}").exists()
 ]

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,7 +20,7 @@ import anyio
 import httpx
 import pytest
 from conftest import HOST, INITIALIZE, KEY, Caller, Served, environment
-from lives import rows
+from lives import journal_file, rows
 from mcp import Client
 from mcp_types import CallToolResult, Implementation
 from structlog.testing import capture_logs
@@ -517,12 +516,12 @@ async def test_readiness_tells_the_truth_about_the_journal(sim: Simulator, serve
         assert (await client.get("/healthz")).json() == {"live": True}
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"ready": True, "journal": "ok"})
-        with journal(tmp_path) as db:
+        with journal_file(tmp_path) as db:
             db.execute("ALTER TABLE tasks RENAME TO away")
         broken = await client.get("/readyz")
         assert (broken.status_code, broken.json()) == (503, {"ready": False, "journal": "unavailable"})
         assert (await client.get("/healthz")).status_code == 200
-        with journal(tmp_path) as db:
+        with journal_file(tmp_path) as db:
             db.execute("ALTER TABLE away RENAME TO tasks")
         assert (await client.get("/readyz")).status_code == 200
 
@@ -567,12 +566,6 @@ async def test_readiness_tells_when_the_task_that_polls_has_died_and_it_is_start
     ended = [line for line in logs if line["event"] == "background_task_ended"]
     assert {line["task"] for line in ended} == {"polling"}
     assert all("cannot be read" in str(line["exc_info"].exceptions) for line in ended)
-
-
-@contextlib.contextmanager
-def journal(home: Path) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(home / "data" / "journal.db", timeout=PATIENCE)) as db, db:
-        yield db
 
 
 async def test_a_refused_key_does_not_take_a_replica_out(sim: Simulator, serve_http: Serve) -> None:

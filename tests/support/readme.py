@@ -20,7 +20,7 @@ from mj_mcp.server.render import NEXT_STEPS
 from mj_mcp.server.tools import build_tools
 from mj_mcp.settings import Settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 SERVER_JSON = ROOT / "server.json"
 
