@@ -33,6 +33,9 @@ from mj_mcp.server.shapes import ImageView, TaskView
 from mj_mcp.settings import Settings, read_settings
 from mj_mcp.simulator import Simulator
 
+pytest_plugins = ["archives", "journals", "over_http", "simulators"]
+"""Modules of `support/` with fixtures: one conftest.py, so that `from conftest import ...` always means this file."""
+
 settings.register_profile(
     "steady", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )

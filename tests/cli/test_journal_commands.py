@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from conftest import Caller, environment
 from databases import Database
+from journals import OLD_JOURNAL
 from lives import PATIENCE, live, rows
 
 from mj_mcp.simulator import Simulator, faults
@@ -167,7 +168,7 @@ async def test_a_journal_of_an_older_version_is_checked_backed_up_and_copied(
 ) -> None:
     (tmp_path / "data").mkdir()
     with contextlib.closing(sqlite3.connect(tmp_path / "data" / "journal.db")) as db:
-        db.executescript((Path(__file__).parents[1] / "support" / "old_journal.sql").read_text())
+        db.executescript(OLD_JOURNAL)
     for command, said in (
         (["check"], "12 rows, all sound\n"),
         (["backup", str(tmp_path / "b.db")], f"{tmp_path / 'b.db'}: 12 rows\n"),

@@ -1,6 +1,6 @@
 """What is PostgreSQL's alone: replicas that begin at once, hear of each other, and outlive the database's restarts.
 
-The contract that every engine keeps is in `test_journal.py`.
+The contract that every engine keeps is in the other files of this folder, but for `test_sqlite.py`.
 """
 
 from __future__ import annotations
