@@ -1,6 +1,6 @@
-"""The doors that tests use: a simulator over real HTTP, and the server through a real MCP client.
+"""How tests reach the server: a simulator over real HTTP, and the server through a real MCP client.
 
-`spawn` is the highest door: the server as a process, over real pipes, in either protocol generation.
+`spawn` is the nearest to real use: the server as a process, over real pipes, in either protocol generation.
 `connect` is the same server in this process (for many cases, quickly).
 """
 

@@ -78,7 +78,7 @@ def pictures(prefix: str) -> st.SearchStrategy[tuple[Image, ...]]:
 
 
 @st.composite
-def sightings(draw: st.DrawFn) -> Observation:
+def observations(draw: st.DrawFn) -> Observation:
     """What `read_look` can give: pictures only with success, a failure only with failure."""
     status = draw(st.sampled_from(list(WORDS)))
     return Observation(
@@ -104,7 +104,7 @@ def begun(status: Status) -> Task:
 def tasks(draw: st.DrawFn) -> Task:
     """Any task that polls, verbs and time can have led to."""
     task = begun(Status.QUEUED)
-    for seen in draw(st.lists(sightings(), max_size=3)):
+    for seen in draw(st.lists(observations(), max_size=3)):
         task = merge(task, seen, THEN)
     if Status.STALLED in MOVES[task.status] and draw(st.booleans()):
         task = stall(task, "nothing moves", THEN)
@@ -318,15 +318,15 @@ def test_a_fresh_link_keeps_what_we_measured_and_saved() -> None:
     )
 
 
-@given(tasks(), sightings())
-def test_a_look_moves_a_task_by_the_table_only(task: Task, seen: Observation) -> None:
+@given(tasks(), observations())
+def test_an_observation_moves_a_task_by_the_table_only(task: Task, seen: Observation) -> None:
     after = merge(task, seen, LATER)
     assert after.status in {task.status, *MOVES[task.status]}
     assert after.status in {task.status, seen.status, Status.PROCESSING if is_unlisted(seen) else seen.status}
 
 
-@given(tasks(), sightings())
-def test_a_look_never_leaves_the_end(task: Task, seen: Observation) -> None:
+@given(tasks(), observations())
+def test_an_observation_never_leaves_the_end(task: Task, seen: Observation) -> None:
     after = merge(task, seen, LATER)
     if not task.is_polled:
         assert replace(after, images=task.images, updated_at=task.updated_at) == task
@@ -334,8 +334,8 @@ def test_a_look_never_leaves_the_end(task: Task, seen: Observation) -> None:
         assert after == task
 
 
-@given(tasks(), sightings())
-def test_nothing_known_is_lost_in_a_look(task: Task, seen: Observation) -> None:
+@given(tasks(), observations())
+def test_nothing_known_is_lost_in_an_observation(task: Task, seen: Observation) -> None:
     after = merge(task, seen, LATER)
     assert (after.progress or 0) >= (task.progress or 0)
     assert {image.index for image in after.images} >= {image.index for image in task.images}
@@ -346,13 +346,13 @@ def test_nothing_known_is_lost_in_a_look(task: Task, seen: Observation) -> None:
         assert getattr(after, ours) == getattr(task, ours)
 
 
-@given(tasks(), sightings())
-def test_the_same_look_twice_is_one_look(task: Task, seen: Observation) -> None:
+@given(tasks(), observations())
+def test_the_same_observation_twice_is_one(task: Task, seen: Observation) -> None:
     once = merge(task, seen, LATER)
     assert merge(once, seen, LATER + 1) == once
 
 
-@given(tasks(), sightings())
+@given(tasks(), observations())
 def test_updated_at_moves_when_something_did_and_only_then(task: Task, seen: Observation) -> None:
     after = merge(task, seen, LATER)
     if replace(after, updated_at=task.updated_at) == task:
@@ -362,15 +362,15 @@ def test_updated_at_moves_when_something_did_and_only_then(task: Task, seen: Obs
         assert after.updated_at == LATER
 
 
-@given(tasks(), sightings())
+@given(tasks(), observations())
 def test_a_task_is_finished_exactly_when_it_has_ended(task: Task, seen: Observation) -> None:
     after = merge(task, seen, LATER)
     assert (after.finished_at is not None) == (after.status in TERMINAL)
     assert after.failure is None or after.status in {Status.FAILED, Status.UNCONFIRMED, Status.REFUSED}
 
 
-@given(st.lists(sightings(), max_size=8).flatmap(lambda seen: st.tuples(st.just(seen), st.permutations(seen))))
-def test_looks_in_any_order_end_where_one_of_them_saw_the_end(
+@given(st.lists(observations(), max_size=8).flatmap(lambda seen: st.tuples(st.just(seen), st.permutations(seen))))
+def test_observations_in_any_order_end_where_one_of_them_saw_the_end(
     drawn: tuple[list[Observation], list[Observation]],
 ) -> None:
     for order in drawn:

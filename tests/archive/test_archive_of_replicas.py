@@ -176,7 +176,7 @@ async def test_a_damaged_object_is_fetched_anew_and_mended(
         await until(lambda: bucket_server.objects(bucket) == whole)
 
 
-async def test_a_picture_of_which_the_journal_was_not_told_is_found_when_its_link_is_dead(
+async def test_a_picture_that_the_journal_does_not_know_is_found_when_its_link_is_dead(
     replica: Connect, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
     bucket = bucket_server.new()

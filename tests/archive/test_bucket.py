@@ -24,17 +24,17 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_objects_lie_below_the_prefix_and_say_what_they_are(
-    place: str, bucket_server: BucketServer, tmp_path: Path
+    bucket_name: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
-    async with store(tmp_path, at(place)) as ours:
+    async with store(tmp_path, at(bucket_name)) as ours:
         await ours.put("sub", 1, png(1), "png")
-        await until(lambda: bucket_server.objects(place) == {"some/where/sub+1": png(1)})
+        await until(lambda: bucket_server.objects(bucket_name) == {"some/where/sub+1": png(1)})
         await until(lambda: unsent(tmp_path) == [])
-    assert bucket_server.media_type(place, "some/where/sub+1") == "image/png"
+    assert bucket_server.media_type(bucket_name, "some/where/sub+1") == "image/png"
 
 
-async def test_what_the_folder_had_no_room_for_comes_back_from_the_bucket(place: str, tmp_path: Path) -> None:
-    async with store(tmp_path, at(place), room=1) as ours:
+async def test_what_the_folder_had_no_room_for_comes_back_from_the_bucket(bucket_name: str, tmp_path: Path) -> None:
+    async with store(tmp_path, at(bucket_name), room=1) as ours:
         first = await ours.put("one", 1, png(1), "png")
         await until(lambda: unsent(tmp_path) == [])
         await ours.put("two", 1, png(2), "png")
@@ -47,9 +47,9 @@ async def test_what_the_folder_had_no_room_for_comes_back_from_the_bucket(place:
 
 
 async def test_no_ceiling_drops_what_the_bucket_does_not_have(
-    place: str, bucket_server: BucketServer, tmp_path: Path
+    bucket_name: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
-    async with store(tmp_path, at(place), room=1, retry_seconds=0.1) as ours:
+    async with store(tmp_path, at(bucket_name), room=1, retry_seconds=0.1) as ours:
         with bucket_server.away():
             with capture_logs() as logs:
                 for number in range(5):
@@ -61,11 +61,11 @@ async def test_no_ceiling_drops_what_the_bucket_does_not_have(
                 assert found is not None
                 assert found.data == png(number)
         await until(lambda: unsent(tmp_path) == [])
-    assert bucket_server.objects(place) == {f"some/where/sub+{number}": png(number) for number in range(5)}
+    assert bucket_server.objects(bucket_name) == {f"some/where/sub+{number}": png(number) for number in range(5)}
 
 
 async def test_one_object_that_is_refused_for_ever_does_not_hold_up_the_others(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "unsent"
     folder.mkdir()
@@ -75,7 +75,7 @@ async def test_one_object_that_is_refused_for_ever_does_not_hold_up_the_others(
     async with scripted_server(refusing("bad")) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         with capture_logs() as logs:
-            async with store(tmp_path, at(place), retry_seconds=0.1):
+            async with store(tmp_path, at(bucket_name), retry_seconds=0.1):
                 await until(lambda: unsent(tmp_path) == ["bad+1.png"])
     assert "bad" in server.asked[0]
     assert logs[0] == {
@@ -92,37 +92,39 @@ async def test_one_object_that_is_refused_for_ever_does_not_hold_up_the_others(
     ("what", "size"), [(1, MAX_BYTES + 1), (SHEET, SHEET_BYTES + 1)], ids=["an original", "a sheet"]
 )
 async def test_an_object_that_is_too_large_is_none_of_ours(
-    what: Any, size: int, place: str, bucket_server: BucketServer, tmp_path: Path
+    what: Any, size: int, bucket_name: str, bucket_server: BucketServer, tmp_path: Path
 ) -> None:
     whole = png(1)
-    bucket_server.write(place, f"some/where/sub+{what}", whole + bytes(size - len(whole)))
+    bucket_server.write(bucket_name, f"some/where/sub+{what}", whole + bytes(size - len(whole)))
     with capture_logs() as logs:
-        async with store(tmp_path, at(place)) as ours:
+        async with store(tmp_path, at(bucket_name)) as ours:
             assert await ours.get("sub", what) is None
     assert [line["event"] for line in logs] == ["bucket_object_refused"]
     assert list(tmp_path.iterdir()) == []
-    bucket_server.write(place, f"some/where/sub+{what}", whole)
-    async with store(tmp_path, at(place)) as ours:
+    bucket_server.write(bucket_name, f"some/where/sub+{what}", whole)
+    async with store(tmp_path, at(bucket_name)) as ours:
         assert await ours.get("sub", what) is not None
 
 
 async def test_a_bucket_without_a_key_it_knows_and_one_that_is_not_there_say_what_to_do(
-    place: str, bucket_server: BucketServer
+    bucket_name: str, bucket_server: BucketServer
 ) -> None:
     with bucket_server.locked():
         with pytest.raises(BucketUnavailable, match=r"check AWS_ACCESS_KEY_ID \(InvalidAccessKeyId\)$"):
-            await at(place).put("x", b"x", "text/plain")
+            await at(bucket_name).put("x", b"x", "text/plain")
         with pytest.raises(BucketUnavailable, match="AWS_ACCESS_KEY_ID"):
-            await at(place).get("x", 1)
+            await at(bucket_name).get("x", 1)
     for ask in (at("not-there").put("x", b"x", "text/plain"), at("not-there").get("x", 1)):
         with pytest.raises(BucketUnavailable, match=r"no such bucket; check MJ_ARCHIVE_URL.*\(NoSuchBucket\)$"):
             await ask
 
 
-async def test_a_bucket_that_never_answers_is_given_up_in_time(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bucket_that_never_answers_is_given_up_in_time(
+    bucket_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with scripted_server(silent) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        bucket = at(place, read_seconds=0.2, write_seconds=0.3)
+        bucket = at(bucket_name, read_seconds=0.2, write_seconds=0.3)
         asks = [bucket.get("x", 1), bucket.put("x", b"x", "text/plain"), bucket.delete("x")]
         with anyio.fail_after(PATIENCE / 2):
             for ask, seconds in zip(asks, (0.2, 0.3, 0.2), strict=True):
@@ -132,17 +134,17 @@ async def test_a_bucket_that_never_answers_is_given_up_in_time(place: str, monke
         assert [line.split()[0] for line in server.asked] == ["GET", "PUT", "DELETE"]
 
 
-async def test_an_endpoint_without_tls_is_for_the_operator_to_name(place: str) -> None:
-    refused = open_bucket(f"s3://{place}", over_http=False)
+async def test_an_endpoint_without_tls_is_for_the_operator_to_name(bucket_name: str) -> None:
+    refused = open_bucket(f"s3://{bucket_name}", over_http=False)
     with pytest.raises(BucketUnavailable):
         await refused.put("x", b"x", "text/plain")
     with pytest.raises(BucketUnavailable):
         await refused.get("x", 1)
-    assert await open_bucket(f"s3://{place}", over_http=True).get("x", 1) is None
+    assert await open_bucket(f"s3://{bucket_name}", over_http=True).get("x", 1) is None
 
 
-async def test_more_bytes_than_allowed_are_never_read(place: str, bucket_server: BucketServer) -> None:
-    bucket_server.write(place, "some/where/x", bytes(11))
-    assert await at(place).get("x", 11) == bytes(11)
+async def test_more_bytes_than_allowed_are_never_read(bucket_name: str, bucket_server: BucketServer) -> None:
+    bucket_server.write(bucket_name, "some/where/x", bytes(11))
+    assert await at(bucket_name).get("x", 11) == bytes(11)
     with pytest.raises(ImageUnavailable):
-        await at(place).get("x", 10)
+        await at(bucket_name).get("x", 10)

@@ -72,7 +72,7 @@ def test_files_that_vanish_are_missing_and_no_error(tmp_path: Path) -> None:
     assert archive.put("a", 1, b"x", "png").exists()
 
 
-def test_ids_that_look_alike_on_disk_do_not_share_a_place(tmp_path: Path) -> None:
+def test_ids_that_are_alike_on_disk_do_not_share_a_file(tmp_path: Path) -> None:
     archive = Archive(tmp_path, 10**6)
     ids = ["a:b", "a_b", "a/b", "../a", "x" * 300, "x" * 301]
     for number, one in enumerate(ids):

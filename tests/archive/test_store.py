@@ -27,8 +27,8 @@ def opened(
         return lambda _replica: store(tmp_path / "shared")
     for name, value in bucket_server.environment().items():
         monkeypatch.setenv(name, value)
-    place = bucket_server.new()
-    return lambda replica: store(tmp_path / replica, at(place))
+    bucket_name = bucket_server.new()
+    return lambda replica: store(tmp_path / replica, at(bucket_name))
 
 
 Opened = Callable[[str], AbstractAsyncContextManager[Store]]
@@ -54,7 +54,7 @@ async def test_what_one_replica_keeps_another_finds(opened: Opened) -> None:
         assert await theirs.get("su", 1) is None
 
 
-async def test_a_later_picture_replaces_an_earlier_one_of_its_place(opened: Opened) -> None:
+async def test_a_later_picture_replaces_an_earlier_one_of_its_id(opened: Opened) -> None:
     gif = io.BytesIO()
     Image.new("L", (8, 8)).save(gif, "GIF")
     for data, extension in ((png(1), "png"), (gif.getvalue(), "gif")):

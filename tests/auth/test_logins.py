@@ -211,7 +211,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def test_who_may_not_buy_is_not_told_to(sim: Simulator, serve_http: Serve, tmp_path: Path) -> None:
+async def test_who_may_not_buy_is_not_asked_to(sim: Simulator, serve_http: Serve, tmp_path: Path) -> None:
     token = make(tmp_path, "anna")
     async with serve_http(sim) as served:
         async with holder(served, token) as caller:
@@ -256,7 +256,7 @@ async def test_a_revoked_token_ends_with_its_next_request(
     assert {call["owner"] for call in calls} == {"token:anna"}
 
 
-async def test_the_first_token_closes_a_door_that_was_open(sim: Simulator, serve_http: Serve, tmp_path: Path) -> None:
+async def test_the_first_token_closes_a_server_that_was_open(sim: Simulator, serve_http: Serve, tmp_path: Path) -> None:
     async with serve_http(sim) as served:
         assert len(await Visit(served, None, "2026-07-28").tools() or ()) == 11
         async with Visit(served, None, "2026-07-28").open() as caller:
@@ -339,9 +339,7 @@ async def test_the_metadata_is_about_the_public_url_whatever_the_audience(
         assert await Visit(served, f"Bearer {authority.token(aud=['x', 'pictures'])}", "2026-07-28").tools()
 
 
-async def test_without_an_issuer_no_client_is_sent_to_look_for_one(
-    sim: Simulator, serve_http: Serve, tmp_path: Path
-) -> None:
+async def test_without_an_issuer_no_client_is_sent_to_one(sim: Simulator, serve_http: Serve, tmp_path: Path) -> None:
     make(tmp_path, "anna")
     async with serve_http(sim) as served, by_hand(served) as client:
         assert (await client.get(PROTECTED_RESOURCE)).status_code == 404
@@ -506,8 +504,8 @@ async def test_no_token_and_no_key_shows_up_where_it_does_not_belong(
         wrong,
         *(part for t in (jwt, expired) for part in t.split(".")),
     ):
-        for place in (log, *shown, *upstream, *files, *authority.seen):
-            assert canary not in place
-    for place in (log, *shown, *files, *authority.seen):
-        assert KEY not in place
+        for text in (log, *shown, *upstream, *files, *authority.seen):
+            assert canary not in text
+    for text in (log, *shown, *files, *authority.seen):
+        assert KEY not in text
     assert all(KEY in seen.headers["authorization"] for seen in sim.requests if seen.path.startswith("/mj/"))

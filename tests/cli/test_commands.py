@@ -49,7 +49,7 @@ async def test_a_host_that_closes_stdin_ends_the_server_in_good_order(tmp_path: 
     assert "Traceback" not in done.stderr
 
 
-async def test_the_version_is_told(tmp_path: Path) -> None:
+async def test_the_version_is_printed(tmp_path: Path) -> None:
     done = await run(tmp_path, "--version")
     assert (done.returncode, done.stdout.strip()) == (0, f"mj-mcp, version {__version__}")
 
@@ -135,7 +135,7 @@ async def test_the_doctor_sees_a_page_of_html_instead_of_the_proxy(tmp_path: Pat
 
 
 async def test_the_doctor_sees_a_wrong_path_that_answers_in_json(sim: Simulator, tmp_path: Path) -> None:
-    """Such a 404 looks like that of a task which is not known, and the proxy says so with 404 as well."""
+    """Such a 404 is like that of a task which is not known, and the proxy says so with 404 as well."""
     sim.unknown_look = "404"
     assert marks(await examine(sim, tmp_path)) == WELL
     done = await examine(sim, tmp_path, MJ_BASE_URL=f"{sim.url}/wrong")
@@ -237,7 +237,7 @@ async def test_the_doctor_leaves_nothing_in_the_output_folder(sim: Simulator, tm
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_simulate_serves_until_it_is_told_to_stop(number: signal.Signals, tmp_path: Path) -> None:
+async def test_simulate_serves_until_it_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mj_mcp", "simulate", "--port", "0", "--speed", "50", "--key", "k"]
     async with await anyio.open_process(command, env=bare(tmp_path), stdin=subprocess.DEVNULL) as simulator:
         assert simulator.stderr is not None

@@ -274,7 +274,7 @@ async def test_a_check_finds_a_broken_file_and_leaves_it_where_it_is(
     assert path.exists()
 
 
-async def test_a_check_looks_at_a_journal_in_postgresql_too(
+async def test_a_check_reads_a_journal_in_postgresql_too(
     connect: Connect, sim: Simulator, tmp_path: Path, database: Database, database_url: str
 ) -> None:
     await some_tasks(connect, sim, MJ_DATABASE_URL=database_url)

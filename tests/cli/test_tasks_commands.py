@@ -1,4 +1,4 @@
-"""`mj-mcp tasks`: a person looks at what was bought, and settles what is in doubt."""
+"""`mj-mcp tasks`: a person sees what was bought, and settles what is in doubt."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_tasks_are_listed_newest_first_and_filtered_and_shown(
         lost = await lose(caller, sim)
         sim.inject("submit", faults.code(24))
         await caller.error("generate_image", prompt="a bad word", wait_seconds=0)
-    looks = len(sim.polls())
+    before = len(sim.polls())
     done = await tasks(sim, tmp_path)
     first, second = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (0, "")
@@ -84,7 +84,7 @@ async def test_tasks_are_listed_newest_first_and_filtered_and_shown(
         assert (shown["task_id"], shown["status"]) == (queued["task_id"], "queued")
     done = await tasks(sim, tmp_path, "show", lost)
     assert f"submission_id    {lost}\n" in done.stdout
-    assert len(sim.polls()) == looks, "listing and showing ask the proxy nothing"
+    assert len(sim.polls()) == before, "listing and showing ask the proxy nothing"
 
 
 async def test_an_unknown_id_cannot_be_shown_and_a_wrong_status_is_a_usage_error(
@@ -96,7 +96,7 @@ async def test_an_unknown_id_cannot_be_shown_and_a_wrong_status_is_a_usage_error
     assert "unconfirmed" in done.stderr.lower()
 
 
-async def test_an_attached_task_is_checked_by_a_look_and_a_running_server_goes_on_with_it(
+async def test_an_attached_task_is_checked_by_a_fetch_and_a_running_server_goes_on_with_it(
     connect: Connect, sim: Simulator, tmp_path: Path
 ) -> None:
     async with connect(sim) as caller:
@@ -164,7 +164,7 @@ async def test_an_abandoned_submission_frees_its_claim_in_a_running_server(
         assert shown["status"] == "abandoned"
 
 
-async def test_an_abandoned_submission_that_turns_up_after_all_is_attached_beside_its_successor(
+async def test_an_abandoned_submission_that_is_found_after_all_is_attached_beside_its_successor(
     connect: Connect, sim: Simulator, tmp_path: Path
 ) -> None:
     async with connect(sim) as caller:

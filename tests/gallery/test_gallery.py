@@ -48,8 +48,8 @@ async def sim() -> AsyncIterator[Simulator]:
 async def finished(sim: Simulator, caller: Caller, prompt: str = "a mug", **kinds: str) -> str:
     """A grid that has just finished at the proxy; `p2="html"` makes its second picture hostile."""
     task = await caller.task("generate_image", prompt=prompt, wait_seconds=0)
-    for place, kind in kinds.items():
-        sim.picture(task["task_id"], int(place[1:]), kind)
+    for name, kind in kinds.items():
+        sim.picture(task["task_id"], int(name[1:]), kind)
     sim.finish(task["task_id"])
     return str(task["task_id"])
 
@@ -231,8 +231,8 @@ async def test_what_a_picture_is_comes_from_its_bytes(sim: Simulator, connect: C
     """Every link ends in .png, and one host says image/png of a JPEG."""
     kinds = [*KINDS.values()]
     async with connect(sim) as caller:
-        places = dict(zip(("p1", "p2", "p3", "p4"), KINDS, strict=True))
-        task = task_of(await seen(caller, await finished(sim, caller, "a mug --ar 16:9", **places)))
+        pictures = dict(zip(("p1", "p2", "p3", "p4"), KINDS, strict=True))
+        task = task_of(await seen(caller, await finished(sim, caller, "a mug --ar 16:9", **pictures)))
         for image, (media_type, extension) in zip(task["images"], kinds, strict=True):
             path = Path(image["path"])
             assert (image["media_type"], path.suffix) == (media_type, f".{extension}")
@@ -311,7 +311,7 @@ class Clock:
         return self.now
 
 
-async def test_an_expired_link_is_looked_up_once_more(connect: Connect) -> None:
+async def test_an_expired_link_is_fetched_anew_once(connect: Connect) -> None:
     clock = Clock()
     async with (
         simulator(link_seconds=60, now=clock) as sim,
@@ -320,11 +320,11 @@ async def test_an_expired_link_is_looked_up_once_more(connect: Connect) -> None:
         task_id = await finished(sim, caller)
         await seen(caller, task_id, include_image=False)
         clock.now += 61
-        looks = len(sim.polls())
+        before = len(sim.polls())
         result = await seen(caller, task_id)
         assert max(opened(sheet_of(result)).size) == 768
         assert task_of(result)["warnings"] == []
-        assert (pictures_asked(sim), len(sim.polls()) - looks) == (8, 1)  # four expired, one poll, four fresh
+        assert (pictures_asked(sim), len(sim.polls()) - before) == (8, 1)  # four expired, one poll, four fresh
 
 
 async def test_an_expired_link_that_has_no_successor_is_said_to_be_expired(connect: Connect) -> None:

@@ -70,8 +70,8 @@ IMPATIENT = Timings(stalled_picture=5.0)
 async def finished(sim: Simulator, caller: Caller, prompt: str = "a mug", **kinds: str) -> str:
     """A grid that has just finished at the proxy; `p2="html"` makes its second picture hostile."""
     task = await caller.task("generate_image", prompt=prompt, wait_seconds=0)
-    for place, kind in kinds.items():
-        sim.picture(task["task_id"], int(place[1:]), kind)
+    for name, kind in kinds.items():
+        sim.picture(task["task_id"], int(name[1:]), kind)
     sim.finish(task["task_id"])
     return str(task["task_id"])
 
@@ -92,10 +92,10 @@ def sheet_of(result: CallToolResult) -> Image.Image:
     return image
 
 
-def tile_is_empty(sheet: Image.Image, place: int) -> bool:
+def tile_is_empty(sheet: Image.Image, index: int) -> bool:
     """Whether a tile of a two by two sheet is of one flat grey, away from its number and its words."""
     width, height = sheet.size
-    left, top = (place - 1) % 2 * (width // 2 + 3), (place - 1) // 2 * (height // 2 + 3)
+    left, top = (index - 1) % 2 * (width // 2 + 3), (index - 1) // 2 * (height // 2 + 3)
     part = sheet.crop((left + 20, top + height // 3, left + width // 2 - 20, top + height // 2 - 20)).convert("RGB")
     spread = [high - low for low, high in part.getextrema()]  # type: ignore[misc]  # three bands
     return max(spread) <= 12
@@ -113,7 +113,7 @@ async def test_the_others_are_shown_beside_an_empty_tile_and_the_reason_is_said(
         result = await shown(caller, task_id)
         assert [type(block) for block in result.content] == [TextContent, ImageContent]
         sheet = sheet_of(result)
-        assert [tile_is_empty(sheet, place) for place in (1, 2, 3, 4)] == [False, True, False, False]
+        assert [tile_is_empty(sheet, index) for index in (1, 2, 3, 4)] == [False, True, False, False]
         task = task_of(result)
         (warning,) = task["warnings"]
         assert warning.startswith("picture 2: ")
@@ -130,7 +130,7 @@ async def test_the_others_are_shown_beside_an_empty_tile_and_the_reason_is_said(
 
 
 @pytest.mark.parametrize("kind", HARMLESS)
-async def test_what_only_looks_odd_is_shown(kind: str, sim: Simulator, connect: Connect) -> None:
+async def test_what_only_seems_odd_is_shown(kind: str, sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
         task = task_of(await shown(caller, await finished(sim, caller, p2=kind)))
         assert task["warnings"] == []
@@ -168,7 +168,7 @@ async def test_a_call_ends_in_its_time_while_pictures_hang(wait_seconds: int, si
         assert task_of(result)["warnings"] == [STILL_FETCHING]
 
 
-async def test_a_slow_look_and_hanging_pictures_share_the_time_of_one_call(sim: Simulator, connect: Connect) -> None:
+async def test_a_slow_poll_and_hanging_pictures_share_the_time_of_one_call(sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
         sim.inject("picture", faults.hang(), times=4)
         task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
@@ -292,7 +292,7 @@ async def test_a_full_archive_disk_costs_the_archive_only(sim: Simulator, connec
     with small_disk(archive, 200):
         async with connect(sim) as caller:
             result = await shown(caller, await finished(sim, caller))
-            assert [tile_is_empty(sheet_of(result), place) for place in (1, 2, 3, 4)] == [False] * 4
+            assert [tile_is_empty(sheet_of(result), index) for index in (1, 2, 3, 4)] == [False] * 4
             task = task_of(result)
             paths = [image["path"] for image in task["images"]]
             assert None in paths

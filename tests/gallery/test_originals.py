@@ -1,4 +1,4 @@
-"""What is kept is checked by its digest, held in memory a few at a time, and looked for off the event loop."""
+"""What is kept is checked by its digest, held in memory a few at a time, and read off the event loop."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_an_original_of_an_older_version_is_decoded_once_and_known_from_th
         assert len(host.asked) == 1
 
 
-async def test_another_whole_picture_in_its_place_is_taken_for_it_and_its_digest_noted(tmp_path: Path) -> None:
+async def test_another_whole_picture_of_its_name_is_taken_for_it_and_its_digest_noted(tmp_path: Path) -> None:
     """Two processes may have fetched different bytes of one picture: what was paid for is never thrown away."""
     host = Host()
     async with opened(tmp_path, host, Clock()) as at:
@@ -138,7 +138,7 @@ async def test_which_files_are_gone_is_never_asked_on_the_event_loop_and_seldom_
         assert not any(asked)
 
 
-async def test_the_path_of_a_file_that_is_gone_is_not_told(tmp_path: Path) -> None:
+async def test_the_path_of_a_file_that_is_gone_is_not_shown(tmp_path: Path) -> None:
     async with opened(tmp_path, Host(), Clock()) as at:
         done = await kept(at)
         Path(done.images[0].path or "").unlink()

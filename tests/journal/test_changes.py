@@ -41,7 +41,7 @@ async def test_a_damaged_row_hides_no_other_from_those_who_read_many(open_journa
         await second.find(damaged.submission_id, "local")
 
 
-async def test_a_look_that_showed_nothing_new_is_no_change(open_journal: Open) -> None:
+async def test_a_poll_that_showed_nothing_new_is_no_change(open_journal: Open) -> None:
     first, second = open_journal(), open_journal()
     task = await bought(first, new())
     assert await second.changes() == []

@@ -79,9 +79,9 @@ async def test_a_submit_under_way_is_left_to_the_process_that_makes_it(open_jour
 
 async def settled_by(journal: Journal, task: Task) -> Task:
     """The row after `journal` has tended to it; it tells its caller of what it settles."""
-    (told,) = await journal.tend(NOON)
-    assert await journal.find(task.submission_id, "local") == told
-    return told
+    (changed,) = await journal.tend(NOON)
+    assert await journal.find(task.submission_id, "local") == changed
+    return changed
 
 
 async def test_a_submit_of_a_process_that_left_is_in_doubt(open_journal: Open) -> None:

@@ -21,13 +21,13 @@ pytestmark = pytest.mark.anyio
 async def test_the_limit_of_open_tasks_is_exact_over_two_processes(open_journal: Open) -> None:
     journals = [open_journal(), open_journal()]
     limits = Limits(max_open=7)
-    places = await asyncio.gather(*(queued(journals[at % 2], new(), limits) for at in range(50)))
-    assert sorted(places) == [0] * 7 + list(range(1, 44))
+    positions = await asyncio.gather(*(queued(journals[at % 2], new(), limits) for at in range(50)))
+    assert sorted(positions) == [0] * 7 + list(range(1, 44))
     assert len((await journals[0].page("local", None, 100, None)).tasks) == 7
 
 
 @pytest.mark.parametrize("settle", [no, lambda task: done(accept(task, "77", NOON))])
-async def test_a_settled_task_gives_its_place_back(journal: Journal, settle: Callable[[Task], Task]) -> None:
+async def test_a_settled_task_gives_its_slot_back(journal: Journal, settle: Callable[[Task], Task]) -> None:
     limits = Limits(max_open=1)
     first, second = new(), new()
     await claim(journal, first, limits=limits)
@@ -36,7 +36,7 @@ async def test_a_settled_task_gives_its_place_back(journal: Journal, settle: Cal
     assert await queued(journal, second, limits) == 0
 
 
-async def test_a_stalled_task_gives_its_place_back(journal: Journal) -> None:
+async def test_a_stalled_task_gives_its_slot_back(journal: Journal) -> None:
     task = await bought(journal, new())
     await journal.update(task.submission_id, lambda known: move(known, Status.STALLED, NOON))
     assert (await claim(journal, new(), limits=Limits(max_open=1))).is_new
@@ -97,7 +97,7 @@ async def test_a_day_without_submits_refuses_them_all(journal: Journal) -> None:
     assert await journal.page("local", None, 10, None) == Page((), None)
 
 
-async def test_owners_take_turns_in_the_queue_however_many_requests_one_of_them_has(journal: Journal) -> None:
+async def test_owners_alternate_in_the_queue_however_many_requests_one_of_them_has(journal: Journal) -> None:
     limits = Limits(max_open=1)
     running = await bought(journal, new(owner="ann"))
     ann, bob, eve = [new(owner="ann") for _ in range(3)], [new(owner="bob") for _ in range(2)], [new(owner="eve")]
@@ -109,8 +109,8 @@ async def test_owners_take_turns_in_the_queue_however_many_requests_one_of_them_
     served = []
     for _ in range(6):
         await journal.update(running.submission_id, done)
-        places = {task.submission_id: await queued(journal, task, limits) for task in waiting}
-        (next_one,) = [task for task in waiting if places[task.submission_id] == 0]
+        positions = {task.submission_id: await queued(journal, task, limits) for task in waiting}
+        (next_one,) = [task for task in waiting if positions[task.submission_id] == 0]
         waiting.remove(next_one)
         served.append(next_one.owner)
         running = await journal.update(next_one.submission_id, lambda known: accept(known, "up_" + served[-1], NOON))
@@ -127,7 +127,7 @@ async def test_who_comes_later_never_jumps_the_queue(journal: Journal) -> None:
     assert await queued(journal, patient, limits) == 0
 
 
-async def test_a_place_is_kept_for_a_while_and_then_given_up(journal: SqlJournal) -> None:
+async def test_a_queue_slot_is_kept_for_a_while_and_then_given_up(journal: SqlJournal) -> None:
     limits = Limits(max_open=1)
     await bought(journal, new())
     gone, here = new(owner="ann"), new(owner="bob")
@@ -139,7 +139,7 @@ async def test_a_place_is_kept_for_a_while_and_then_given_up(journal: SqlJournal
     assert await queued(journal, here, limits) == 1
 
 
-async def test_a_kept_place_is_taken_up_by_the_same_request_of_another_call(journal: SqlJournal) -> None:
+async def test_a_kept_queue_slot_is_taken_up_by_the_same_request_of_another_call(journal: SqlJournal) -> None:
     limits = Limits(max_open=1)
     running = await bought(journal, new())
 
@@ -155,8 +155,8 @@ async def test_a_kept_place_is_taken_up_by_the_same_request_of_another_call(jour
     assert await ask("ann", "a mug") == 0
 
 
-async def test_a_turn_is_the_owners_whichever_of_their_requests_asks(journal: SqlJournal) -> None:
-    """A caller that changes its request each time it is told to wait must not hold the place back from everybody."""
+async def test_a_queue_slot_is_the_owners_whichever_of_their_requests_asks(journal: SqlJournal) -> None:
+    """A caller that changes its request each time it has to wait must not hold the slot back from everybody."""
     limits = Limits(max_open=1)
     running = await bought(journal, new())
     first, other, second = new(owner="ann"), new(owner="bob"), new(owner="ann")
@@ -179,7 +179,7 @@ async def test_two_accounts_that_want_the_same_queue_apart(open_journal: Open) -
     assert await queued(other, replace(new(), submission_id="the next"), limits) == 2
 
 
-async def test_a_place_can_be_left(journal: Journal) -> None:
+async def test_a_queue_slot_can_be_left(journal: Journal) -> None:
     limits = Limits(max_open=1)
     await bought(journal, new())
     first, second = new(), new()

@@ -72,7 +72,7 @@ def one_more(known: Task) -> Task:
 
 @asynccontextmanager
 async def journals(url: str, number: int = 1) -> AsyncIterator[list[SqlJournal]]:
-    """So many replicas' doors to one database."""
+    """So many replicas' journals in one database."""
     async with AsyncExitStack() as stack:
         opened = [SqlJournal(Postgres(url), "account", lambda: NOON) for _ in range(number)]
         for journal in opened:
@@ -82,7 +82,7 @@ async def journals(url: str, number: int = 1) -> AsyncIterator[list[SqlJournal]]
 
 @asynccontextmanager
 async def listening(journal: SqlJournal) -> AsyncIterator[asyncio.Event]:
-    """Set whenever the journal is told of a change; it listens already."""
+    """Set whenever the journal hears of a change; it listens already."""
     heard = asyncio.Event()
     ears = asyncio.create_task(journal.listen(heard.set))
     try:
@@ -113,10 +113,10 @@ async def main():
     print("there", flush=True)
     sys.stdin.readline()
     journal = SqlJournal(Postgres(sys.argv[1]), "account")
-    for turn in range(5):
-        task = Task(submission_id=f"sub_{os.getpid()}_{turn}", status=Status.SUBMITTING, updated_at=1.0)
-        claim = await journal.claim(task, f"key {turn}", allow_duplicate=False, limits=Limits(10))
-        print(turn, claim.is_new, claim.task.submission_id, flush=True)
+    for attempt in range(5):
+        task = Task(submission_id=f"sub_{os.getpid()}_{attempt}", status=Status.SUBMITTING, updated_at=1.0)
+        claim = await journal.claim(task, f"key {attempt}", allow_duplicate=False, limits=Limits(10))
+        print(attempt, claim.is_new, claim.task.submission_id, flush=True)
     sys.stdin.readline()
     await journal.aclose()
 
@@ -148,11 +148,11 @@ async def test_eight_processes_make_the_tables_at_once_and_one_of_them_wins_each
         for one in crowd:
             one.kill()
             one.communicate()
-    for turn in range(5):
-        told = [(is_new, sid) for number, is_new, sid in claims if number == str(turn)]
-        assert len(told) == 8
-        assert [is_new for is_new, _ in told].count("True") == 1
-        assert len({sid for _, sid in told}) == 1
+    for attempt in range(5):
+        results = [(is_new, sid) for number, is_new, sid in claims if number == str(attempt)]
+        assert len(results) == 8
+        assert [is_new for is_new, _ in results].count("True") == 1
+        assert len({sid for _, sid in results}) == 1
 
 
 async def test_while_one_replica_makes_the_tables_the_others_wait_for_it(database: Database, database_url: str) -> None:
@@ -196,7 +196,7 @@ async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
         assert (await bought(journal)).is_polled
 
 
-async def test_a_claim_looks_up_its_answer_by_index(database_url: str) -> None:
+async def test_a_claim_finds_its_answer_by_index(database_url: str) -> None:
     async with journals(database_url) as [journal]:
         task = await bought(journal)
     with psycopg.connect(database_url) as db:
@@ -332,7 +332,7 @@ async def test_what_a_dead_replica_left_is_shared_out_and_nobody_gets_what_anoth
 
 
 async def counting(journal: SqlJournal, task: Task, stop: asyncio.Event) -> int:
-    """Count up in the row until told to stop; how often that was said to have worked."""
+    """Count up in the row until stopped; how often that was said to have worked."""
     counted = 0
     while not stop.is_set():
         try:
@@ -382,9 +382,9 @@ async def test_sessions_that_were_cut_are_made_anew_and_no_caller_notices(
 ) -> None:
     async with journals(database_url) as [journal]:
         task = await bought(journal)
-        for turn in range(1, 4):
+        for attempt in range(1, 4):
             assert database.terminate("application_name = 'mj-mcp'") >= 1
-            assert (await journal.update(task.submission_id, one_more)).progress == turn
+            assert (await journal.update(task.submission_id, one_more)).progress == attempt
         assert database.terminate("application_name = 'mj-mcp'") >= 1
         assert await journal.find(task.submission_id, None) == replace(task, progress=3)
 
@@ -398,7 +398,7 @@ async def progress(journal: SqlJournal, task: Task) -> int:
         await asyncio.sleep(0.05)
 
 
-async def test_while_the_database_is_away_nothing_is_bought_and_what_is_known_is_told(
+async def test_while_the_database_is_away_nothing_is_bought_and_what_is_known_is_shown(
     database: Database, database_url: str
 ) -> None:
     async with journals(database_url, 2) as [journal, stranger]:
@@ -512,17 +512,19 @@ async def test_a_caller_of_one_server_hears_what_another_one_saw_although_the_da
         live(sim, homes[1], MJ_DATABASE_URL=database_url) as waiter,
     ):
         task_id = content(await buyer.call("generate_image", prompt="a mug", wait_seconds=0))["task_id"]
-        told: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
 
         async def wait() -> None:
-            told.append(content(await waiter.call("get_task", task_id=task_id, wait_seconds=60, include_image=False)))
+            results.append(
+                content(await waiter.call("get_task", task_id=task_id, wait_seconds=60, include_image=False))
+            )
 
         with anyio.fail_after(2 * PATIENCE):
             async with anyio.create_task_group() as group:
                 group.start_soon(wait)
                 await anyio.to_thread.run_sync(database.restart)
                 sim.finish(task_id)
-        assert told[0]["status"] == "succeeded"
+        assert results[0]["status"] == "succeeded"
         assert len(sim.submits()) == 1
 
 

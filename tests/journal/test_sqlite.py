@@ -244,7 +244,7 @@ async def test_calls_that_find_the_journal_locked_wait_together_and_none_longer_
         assert await journal.page("local", None, 10, None) == Page((), None)
 
 
-async def test_a_claim_looks_up_its_answer_by_index(data_dir: Path) -> None:
+async def test_a_claim_finds_its_answer_by_index(data_dir: Path) -> None:
     async with sqlite(data_dir) as journal:
         statement = ANSWERING.format(now=journal._dialect.now)
         plan = await journal._write(
@@ -257,8 +257,8 @@ async def test_a_claim_looks_up_its_answer_by_index(data_dir: Path) -> None:
     ]
 
 
-async def test_no_change_is_lost_between_two_statements_of_a_look_for_changes(data_dir: Path) -> None:
-    """Another process writes in the middle of `changes()`: before every statement of it, in turn."""
+async def test_no_change_is_lost_between_two_statements_of_one_reading(data_dir: Path) -> None:
+    """Another process writes in the middle of `changes()`: before each statement of it."""
     async with sqlite(data_dir) as ours, sqlite(data_dir) as theirs:
         assert await ours.changes() == []
         written = []
@@ -270,7 +270,7 @@ async def test_no_change_is_lost_between_two_statements_of_a_look_for_changes(da
             )
             written.append(task)
 
-        intrude("the first, so that there is something to look for")
+        intrude("the first, so that there is something to find")
         reader = storage(ours)._connections[storage(ours)._reads]
         reader.set_trace_callback(intrude)
         seen = await ours.changes()
@@ -346,8 +346,8 @@ async def test_a_killed_process_loses_its_tasks_at_once_and_its_submit_is_in_dou
 
                 holder.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(holder.wait, 10)
-                told = {task.submission_id: task.status for task in await journal.tend(NOON)}
-                assert told == {"sub_queued": Status.QUEUED, "sub_open": Status.UNCONFIRMED}
+                changed = {task.submission_id: task.status for task in await journal.tend(NOON)}
+                assert changed == {"sub_queued": Status.QUEUED, "sub_open": Status.UNCONFIRMED}
                 doubtful = await journal.find("sub_open", "local")
                 assert doubtful is not None
                 assert doubtful.status is Status.UNCONFIRMED

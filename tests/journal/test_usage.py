@@ -76,7 +76,7 @@ async def test_usage_counts_as_the_limits_count_each_kind_and_day_and_owner_apar
         (Limits(max_open=2, per_day=1), (0, 0)),
     ],
 )
-async def test_what_is_left_is_the_least_of_the_owners_and_all_told(
+async def test_what_is_left_is_the_least_of_the_owners_limits_and_the_servers(
     journal: Journal, limits: Limits, left: tuple[int, int | None]
 ) -> None:
     for owner in ("me", "me", "you"):
@@ -85,7 +85,7 @@ async def test_what_is_left_is_the_least_of_the_owners_and_all_told(
     assert (usage.open_left, usage.today_left) == left
 
 
-async def test_who_waits_in_the_queue_is_counted_while_the_place_is_kept(journal: SqlJournal) -> None:
+async def test_who_waits_in_the_queue_is_counted_while_the_slot_is_kept(journal: SqlJournal) -> None:
     limits = Limits(max_open=1)
     await bought(journal, new(owner="me"))
     for owner in ("me", "me", "you"):

@@ -35,7 +35,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class Authority:
-    """Signs with the keys that it knows by name, and publishes those it is told to."""
+    """Signs with the keys that it knows by name, and publishes those that a test names."""
 
     def __init__(self, *published: str) -> None:
         self.published = list(published or ("rsa", "one"))

@@ -110,7 +110,7 @@ def aws(endpoint: str) -> dict[str, str]:
 
 
 class Scripted:
-    """A server that a test makes up: it answers as it is told, or never."""
+    """A server that a test makes up: it answers as the test says, or never."""
 
     def __init__(self, url: str) -> None:
         self.url = url

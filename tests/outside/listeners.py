@@ -24,7 +24,7 @@ MODERN, OLDER = PROTOCOLS
 
 
 class Listener(Caller):
-    """A real client, and the URIs of which it has been told, in order."""
+    """A real client, and the URIs of which it was notified, in order."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
@@ -36,7 +36,7 @@ class Listener(Caller):
         self._listeners.set()
 
     async def until(self, uri: str, times: int = 1) -> None:
-        """Wait until it has been told of `uri` so often."""
+        """Wait until it was notified of `uri` so often."""
         with anyio.fail_after(PATIENCE):
             while self.heard.count(uri) < times:
                 self._listeners = anyio.Event()
@@ -90,7 +90,7 @@ async def over_stdio(sim: Simulator, home: Path, protocol: str, **extra: str) ->
 
 @asynccontextmanager
 async def over_http(served: Served, protocol: str, token: str | None = None) -> AsyncIterator[Listener]:
-    """Once it is there, an older client also reads what its session is told: its stream has been opened."""
+    """Once it is there, an older client also reads what its session is sent: its stream has been opened."""
     opened = anyio.Event()
 
     async def note(answer: Any) -> None:

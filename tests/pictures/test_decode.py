@@ -72,8 +72,8 @@ def test_a_picture_that_is_cut_off_anywhere_is_refused(form: str, data: st.DataO
 @given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=20))
 def test_damaged_bytes_are_a_picture_or_unavailable_and_nothing_else(form: str, changes: list[tuple[int, int]]) -> None:
     broken = bytearray(WHOLE[form])
-    for place, value in changes:
-        broken[place % len(broken)] = value
+    for at, value in changes:
+        broken[at % len(broken)] = value
     try:
         inspect(bytes(broken))
         contact_sheet([bytes(broken)])

@@ -53,7 +53,7 @@ def test_a_different_picture_never_overwrites(tmp_path: Path) -> None:
     assert (tmp_path / paths[0]).read_bytes() == b"a"
 
 
-def test_two_ids_that_look_alike_on_disk_keep_their_own_files(tmp_path: Path) -> None:
+def test_two_ids_that_are_alike_on_disk_keep_their_own_files(tmp_path: Path) -> None:
     saved = save_originals(tmp_path, None, [original("a:b"), original("a_b"), original("a:b")])
     assert [one.path.name for one in saved] == ["a_b-1.png", "a_b-1-2.png", "a_b-1.png"]
     assert json.loads((tmp_path / "a_b-1-2.png.json").read_bytes())["task_id"] == "a_b"
@@ -185,7 +185,7 @@ def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
     assert save_originals(tmp_path / "out", "a", [original()])[0].path.parent == (tmp_path / "disk" / "a").resolve()
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_has_the_folders_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").write_bytes(b"x")
     with pytest.raises(InvalidRequest):
         save_originals(tmp_path, "taken", [original()])

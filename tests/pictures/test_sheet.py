@@ -94,8 +94,8 @@ def test_quality_and_size_step_down_until_it_fits() -> None:
 def test_the_tiles_stand_in_reading_order() -> None:
     colours = [(220, 20, 20), (20, 160, 20), (20, 20, 220), (220, 220, 20)]
     sheet = shown(contact_sheet([encoded(flat(500, 500, colour)) for colour in colours]))
-    places = [(250, 250), (650, 250), (250, 650), (650, 650)]
-    assert all(near(sheet.getpixel(place), colour) for place, colour in zip(places, colours, strict=True))
+    points = [(250, 250), (650, 250), (250, 650), (650, 650)]
+    assert all(near(sheet.getpixel(point), colour) for point, colour in zip(points, colours, strict=True))
 
 
 BACKGROUNDS = {
@@ -128,7 +128,7 @@ def test_numbers_stand_out_on_any_background(name: str) -> None:
 def test_a_single_picture_is_shown_as_itself_without_a_number() -> None:
     sheet = shown(contact_sheet([encoded(flat(300, 200))]))
     assert sheet.size == (300, 200)
-    assert all(near(sheet.getpixel(place), RED) for place in ((0, 0), (10, 10), (30, 30), (299, 199)))
+    assert all(near(sheet.getpixel(point), RED) for point in ((0, 0), (10, 10), (30, 30), (299, 199)))
 
 
 def test_a_picture_that_cannot_be_had_is_an_empty_numbered_tile() -> None:

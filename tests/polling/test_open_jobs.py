@@ -52,11 +52,11 @@ def taught(seconds: float, **fields: float | None) -> OpenJobs:
     return jobs
 
 
-def poll(jobs: OpenJobs, job: OpenJob, age: float, look: Observation | Trouble | Unknown, task: Task = OPEN) -> Task:
+def poll(jobs: OpenJobs, job: OpenJob, age: float, seen: Observation | Trouble | Unknown, task: Task = OPEN) -> Task:
     """One poll at that age, as the poller makes it; the task as it is then."""
     jobs.count(task, job, age)
     job.asked = False
-    change = jobs.saw(task, job, look, age=age, now=300.0 + age)
+    change = jobs.saw(task, job, seen, age=age, now=300.0 + age)
     return change(task) if change else task
 
 

@@ -1,4 +1,4 @@
-"""The poller as a whole: what it survives, its ceiling, what it knows after a restart, and what is told meanwhile."""
+"""The poller as a whole: what it survives, its ceiling, what it knows after a restart, and what callers hear."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def change(home: Path, task_id: str, what: str, *values: str) -> str:
 
 
 def queue(home: Path) -> int:
-    """How many requests wait for a place."""
+    """How many requests wait for a slot."""
     with closing(sqlite3.connect(home / "data" / "journal.db", timeout=PATIENCE)) as db:
         return int(db.execute("SELECT count(*) FROM waiting").fetchone()[0])
 
@@ -57,7 +57,7 @@ async def test_a_damaged_row_hides_no_other_and_is_watched_again_once_it_is_mend
         refused = await caller.error("get_task", task_id=damaged, wait_seconds=0)
         assert refused["code"] == "storage_unavailable"
         assert "`mj-mcp journal check`" in refused["message"]
-        # Whether it was paid for cannot be told, so it is not paid for again.
+        # Whether it was paid for cannot be known, so it is not paid for again.
         again = await caller.error("generate_image", prompt="a mug", wait_seconds=0)
         assert again["code"] == "storage_unavailable"
         assert len(sim.submits()) == 2
@@ -68,7 +68,7 @@ async def test_a_damaged_row_hides_no_other_and_is_watched_again_once_it_is_mend
             sim.finish(task_id)
         done = await caller.task("get_task", task_id=sound, wait_seconds=PATIENCE, include_image=False)
         assert done["status"] == "succeeded"
-        assert len(caller.logged("row_damaged")) == 1, "told once, not at every sweep"
+        assert len(caller.logged("row_damaged")) == 1, "logged once, not at every sweep"
         change(tmp_path, damaged, "body = ?", body)
         done = await caller.task("get_task", task_id=damaged, wait_seconds=PATIENCE, include_image=False)
         assert done["status"] == "succeeded"
@@ -115,10 +115,10 @@ async def test_however_many_ask_at_once_polls_keep_to_their_ceiling(sim: Simulat
         async with anyio.create_task_group() as group:
             for task_id in ids:
                 group.start_soon(caller.client.call_tool, "get_task", {"task_id": task_id, "wait_seconds": 4})
-        at = [look.at for look in sim.polls()[began:]]
+        at = [poll.at for poll in sim.polls()[began:]]
     assert len(at) >= 60
     assert len(at) <= 20 * (at[-1] - at[0] + 2)
-    polled = [sum(look.at >= at[0] for look in sim.polls(task_id)) for task_id in ids]
+    polled = [sum(poll.at >= at[0] for poll in sim.polls(task_id)) for task_id in ids]
     assert max(polled) - min(polled) <= 1, "whoever was not seen for longest goes first"
 
 
@@ -213,17 +213,17 @@ async def test_a_task_that_has_stood_still_for_a_day_is_left_alone_until_somebod
         assert len(sim.polls(task_id)) > polls
 
 
-async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_polled(
+async def test_progress_is_sent_at_most_once_a_second_however_often_a_task_is_polled(
     sim: Simulator, spawn: Spawn
 ) -> None:
-    told: list[str | None] = []
+    messages: list[str | None] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
-        told.append(message)
+        messages.append(message)
 
     async with spawn(sim) as caller:
         task_id = await imagine(caller)
-        looks, began = len(sim.polls(task_id)), time.monotonic()
+        before, began = len(sim.polls(task_id)), time.monotonic()
         async with anyio.create_task_group() as group:
 
             async def hurry() -> None:
@@ -237,9 +237,9 @@ async def test_progress_is_told_at_most_once_a_second_however_often_a_task_is_po
             )
             group.cancel_scope.cancel()
         passed = time.monotonic() - began
-        polls = len(sim.polls(task_id)) - looks
-    assert 2 <= len(told) <= passed + 1
-    assert len(told) < polls, "it was polled more often than it was told of"
+        polls = len(sim.polls(task_id)) - before
+    assert 2 <= len(messages) <= passed + 1
+    assert len(messages) < polls, "it was polled more often than messages were sent"
 
 
 async def test_a_server_has_set_its_start_aside_before_it_serves(sim: Simulator, spawn: Spawn) -> None:

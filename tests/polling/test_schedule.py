@@ -55,7 +55,7 @@ def test_after_the_first_poll_no_gap_is_longer_than_p(history: list[Job], p: flo
     assert all(later - earlier >= min(1.0, p) * (1 - SLACK) for earlier, later in pairwise(ages))
 
 
-def test_jobs_that_ended_by_p_are_told_and_move_the_first_poll_of_the_others_no_sooner() -> None:
+def test_jobs_that_ended_by_p_are_reported_and_move_the_first_poll_of_the_others_no_sooner() -> None:
     steady = watched(lognormal(45, 0.25, 36))
     failing = steady + [Job(0.0, P)] * 4
     assert (plan(steady, P).early, plan(failing, P).early) == (False, True)

@@ -19,7 +19,7 @@ def test_everything_at_once() -> None:
     assert compile_prompt("x", Options(draft=True, version="7")) == compiled("x --v 7 --draft")
 
 
-def test_all_problems_of_a_call_are_told_at_once() -> None:
+def test_all_problems_of_a_call_are_named_at_once() -> None:
     with pytest.raises(InvalidRequest) as caught:
         compile_prompt("--chaos 500 --foo --ar 1:1 --s 1 --r 4", Options(weird=9999, stylize=2, no=("a,b", "c--d")))
     assert [problem.split("`")[1] for problem in caught.value.problems] == [
@@ -98,5 +98,5 @@ def test_quotes_around_the_whole_are_removed_with_a_warning(quotes: str) -> None
     "prompt",
     ['"a" and "b"', '"a cat" --tile', "'it's a cat'", '"a cat', 'a sign "open"', "/imagined cats", "/imagine/x", "'"],
 )
-def test_words_that_only_look_like_a_command_or_quotes_stay(prompt: str) -> None:
+def test_words_that_only_resemble_a_command_or_quotes_stay(prompt: str) -> None:
     assert compile_prompt(prompt) == compiled(prompt)

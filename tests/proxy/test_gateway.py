@@ -31,7 +31,7 @@ def answer(body: object, status: int = 200, retry_after: float | None = None) ->
     return Answer(status, body if isinstance(body, bytes) else json.dumps(body).encode(), retry_after)
 
 
-def looked(body: object, status: int = 200, retry_after: float | None = None) -> FetchResult:
+def observed(body: object, status: int = 200, retry_after: float | None = None) -> FetchResult:
     return read_fetch(answer(body, status, retry_after), redact)
 
 
@@ -63,7 +63,7 @@ def test_a_submit_holds_exactly_the_documented_fields(request_: Submit, path: st
         ("..x", "/mj/task/..x/fetch"),
     ],
 )
-def test_a_look_asks_for_the_quoted_id(task_id: str, path: str) -> None:
+def test_a_fetch_asks_for_the_quoted_id(task_id: str, path: str) -> None:
     assert fetch_path(task_id) == path
 
 
@@ -90,7 +90,7 @@ ANY_JSON = st.recursive(
 STATUSES = st.sampled_from([200, 204, 302, 400, 401, 404, 408, 429, 500, 502])
 
 
-# --- looks
+# --- fetches
 
 
 def fetched(status: object = "TASK_STATUS_PROCESSING", images: object = (), **task: object) -> dict[str, Any]:
@@ -134,14 +134,14 @@ LINK = "https://cdn.example/attachments/1.png?ex=68&is=67&hm=ab%2Fcd==&exp=0"
     ],
 )
 def test_a_word_that_is_no_end_means_still_open(word: object, status: Status) -> None:
-    told = word if isinstance(word, str) and word else None
-    assert looked(fetched(word, [picture(LINK)])) == Observation(status=status, upstream_status=told)
+    shown = word if isinstance(word, str) and word else None
+    assert observed(fetched(word, [picture(LINK)])) == Observation(status=status, upstream_status=shown)
 
 
 @pytest.mark.parametrize("prefix", ["TASK_STATUS_", ""])
 @pytest.mark.parametrize("word", ["SUCCEED", "SUCCEEDED", "SUCCESS", "COMPLETED", "FINISHED", "DONE", "Success"])
 def test_success_has_several_names(prefix: str, word: str) -> None:
-    assert looked(fetched(prefix + word, [picture(LINK)])) == Observation(
+    assert observed(fetched(prefix + word, [picture(LINK)])) == Observation(
         status=Status.SUCCEEDED, upstream_status=prefix + word, images=(Image(1, LINK),)
     )
 
@@ -155,7 +155,7 @@ def test_success_has_several_names(prefix: str, word: str) -> None:
     ],
 )
 def test_failure_has_several_names(prefix: str, word: str, code: str) -> None:
-    assert looked(fetched(prefix + word, reason="x")) == Observation(
+    assert observed(fetched(prefix + word, reason="x")) == Observation(
         status=Status.FAILED, upstream_status=prefix + word, failure=Failure(code, "x")
     )
 
@@ -179,19 +179,19 @@ def test_a_failed_task_says_why_under_several_names(words: dict[str, object]) ->
         upstream_status="TASK_STATUS_FAILED",
         failure=Failure("generation_failed", "too dark"),
     )
-    assert looked({"task": {"status": "TASK_STATUS_FAILED", **words}}) == failed
-    assert looked({"task": {"status": "TASK_STATUS_FAILED"}, **words}) == failed
+    assert observed({"task": {"status": "TASK_STATUS_FAILED", **words}}) == failed
+    assert observed({"task": {"status": "TASK_STATUS_FAILED"}, **words}) == failed
 
 
 def test_a_byte_order_mark_before_a_task_does_not_matter() -> None:
     body = json.dumps(fetched("TASK_STATUS_QUEUED")).encode("utf-8-sig")
-    assert looked(body) == Observation(status=Status.QUEUED, upstream_status="TASK_STATUS_QUEUED")
-    assert looked("\ufeff".encode()) == looked("\ufeffnull".encode()) == Unknown()
+    assert observed(body) == Observation(status=Status.QUEUED, upstream_status="TASK_STATUS_QUEUED")
+    assert observed("\ufeff".encode()) == observed("\ufeffnull".encode()) == Unknown()
 
 
 def test_success_shows_the_pictures_in_their_order() -> None:
     images = [picture(LINK), picture("http://127.0.0.1:8080/2.webp"), picture("HTTPS://x.example/3")]
-    assert looked(fetched("TASK_STATUS_SUCCEED", images, progress_percent=100)) == Observation(
+    assert observed(fetched("TASK_STATUS_SUCCEED", images, progress_percent=100)) == Observation(
         status=Status.SUCCEEDED,
         upstream_status="TASK_STATUS_SUCCEED",
         images=(Image(1, LINK), Image(2, "http://127.0.0.1:8080/2.webp"), Image(3, "HTTPS://x.example/3")),
@@ -200,7 +200,7 @@ def test_success_shows_the_pictures_in_their_order() -> None:
 
 @pytest.mark.parametrize("ttl", ["0", 0, "3600", 3600, None, "soon", [], {"x": 1}, 1e300])
 def test_the_life_of_a_link_may_be_of_any_type(ttl: object) -> None:
-    seen = looked(fetched("TASK_STATUS_SUCCEED", [picture(LINK, image_url_ttl=ttl)]))
+    seen = observed(fetched("TASK_STATUS_SUCCEED", [picture(LINK, image_url_ttl=ttl)]))
     assert isinstance(seen, Observation)
     assert seen.images == (Image(1, LINK),)
 
@@ -210,7 +210,7 @@ def test_success_without_pictures_says_so(images: object) -> None:
     body = fetched("TASK_STATUS_SUCCEED", images)
     if images == "missing":
         body = {"task": body["task"]}
-    assert looked(body) == Observation(
+    assert observed(body) == Observation(
         status=Status.SUCCEEDED,
         upstream_status="TASK_STATUS_SUCCEED",
         warnings=("no_pictures",),
@@ -219,7 +219,7 @@ def test_success_without_pictures_says_so(images: object) -> None:
 
 def test_unusable_entries_are_passed_over_and_counted() -> None:
     images = [None, picture("javascript:alert(1)"), picture(LINK), "x", {}]
-    assert looked(fetched("TASK_STATUS_SUCCEED", images)) == Observation(
+    assert observed(fetched("TASK_STATUS_SUCCEED", images)) == Observation(
         status=Status.SUCCEEDED,
         upstream_status="TASK_STATUS_SUCCEED",
         images=(Image(3, LINK),),
@@ -228,7 +228,7 @@ def test_unusable_entries_are_passed_over_and_counted() -> None:
 
 
 def test_the_number_of_pictures_is_capped() -> None:
-    seen = looked(fetched("TASK_STATUS_SUCCEED", [picture(LINK)] * 10_000))
+    seen = observed(fetched("TASK_STATUS_SUCCEED", [picture(LINK)] * 10_000))
     assert isinstance(seen, Observation)
     assert len(seen.images) == MAX_IMAGES
 
@@ -246,7 +246,7 @@ def test_the_number_of_pictures_is_capped() -> None:
     ],
 )
 def test_failure_shows_its_reason_and_no_pictures(word: str, reason: object, failure: Failure) -> None:
-    assert looked(fetched(word, [picture(LINK)], reason=reason)) == Observation(
+    assert observed(fetched(word, [picture(LINK)], reason=reason)) == Observation(
         status=Status.FAILED, upstream_status=word, failure=failure
     )
 
@@ -276,18 +276,18 @@ def test_failure_shows_its_reason_and_no_pictures(word: str, reason: object, fai
     ],
 )
 def test_progress_is_shown_when_it_says_something(given_: object, progress: int | None) -> None:
-    seen = looked(fetched(progress_percent=given_))
+    seen = observed(fetched(progress_percent=given_))
     assert isinstance(seen, Observation)
     assert seen.progress == progress
-    hurry = looked(fetched(eta=given_))
+    hurry = observed(fetched(eta=given_))
     assert isinstance(hurry, Observation)
     assert hurry.eta_seconds is None or (hurry.eta_seconds > 0 and math.isfinite(hurry.eta_seconds))
 
 
 @pytest.mark.parametrize("raw", [b"NaN", b"Infinity", b"9" * 400, b"9" * 5000])
-def test_numbers_that_are_none_do_not_break_a_look(raw: bytes) -> None:
+def test_numbers_that_are_none_do_not_break_a_fetch(raw: bytes) -> None:
     body = b'{"task": {"status": "TASK_STATUS_QUEUED", "eta": %s, "progress_percent": %s}}' % (raw, raw)
-    assert looked(body) in {
+    assert observed(body) in {
         Observation(status=Status.QUEUED, upstream_status="TASK_STATUS_QUEUED"),
         Trouble("upstream_error", "HTTP 200 with an unreadable body"),
     }
@@ -315,15 +315,15 @@ def test_numbers_that_are_none_do_not_break_a_look(raw: bytes) -> None:
     ],
 )
 def test_a_proxy_that_does_not_know_the_task_is_understood(body: object, status: int) -> None:
-    assert looked(body, status) == Unknown()
+    assert observed(body, status) == Unknown()
 
 
 @pytest.mark.parametrize(
     ("status", "ours"), [(401, "unauthorized"), (402, "unauthorized"), (403, "unauthorized"), (429, "busy")]
 )
 @pytest.mark.parametrize("body", [b"", PAGE, b'{"code": 4, "description": "no"}', b'{"error": {"message": "no"}}'])
-def test_a_look_that_is_not_allowed_says_so_and_for_how_long(body: bytes, status: int, ours: str) -> None:
-    trouble = looked(body, status, 30.0)
+def test_a_fetch_that_is_not_allowed_says_so_and_for_how_long(body: bytes, status: int, ours: str) -> None:
+    trouble = observed(body, status, 30.0)
     assert isinstance(trouble, Trouble)
     assert (trouble.code, trouble.retry_after) == (ours, 30.0)
     assert trouble.message.startswith(f"HTTP {status}")
@@ -355,8 +355,8 @@ def test_a_look_that_is_not_allowed_says_so_and_for_how_long(body: bytes, status
         (b"NaN", 200),
     ],
 )
-def test_a_look_that_shows_no_task_is_trouble_and_no_verdict(body: object, status: int) -> None:
-    trouble = looked(body, status, 5.0)
+def test_a_fetch_that_shows_no_task_is_trouble_and_no_outcome(body: object, status: int) -> None:
+    trouble = observed(body, status, 5.0)
     assert isinstance(trouble, Trouble), trouble
     assert trouble.code == "upstream_error"
     assert trouble.message.startswith(f"HTTP {status}")
@@ -377,15 +377,15 @@ def test_a_look_that_shows_no_task_is_trouble_and_no_verdict(body: object, statu
     ],
     ids=json.dumps,
 )
-def test_a_look_reads_the_vendors_errors(body: dict[str, Any], status: int, ours: str) -> None:
-    trouble = looked(body, status)
+def test_a_fetch_reads_the_vendors_errors(body: dict[str, Any], status: int, ours: str) -> None:
+    trouble = observed(body, status)
     assert isinstance(trouble, Trouble)
     assert trouble.code == ours
     assert "the words" in trouble.message
     assert ("MJ_BASE_URL" in trouble.message) == ("_NOT_FOUND" in str(body.get("reason")))
 
 
-def test_a_look_that_is_redirected_says_where_to() -> None:
+def test_a_fetch_that_is_redirected_says_where_to() -> None:
     redirect = Answer(301, b"", location="https://www.example.com/mj/task/77/fetch")
     assert read_fetch(redirect, redact) == Trouble(
         "upstream_error", "HTTP 301 redirects to https://www.example.com: set MJ_BASE_URL to that address"
@@ -393,7 +393,7 @@ def test_a_look_that_is_redirected_says_where_to() -> None:
 
 
 @pytest.mark.parametrize(("sent", "ours"), [(True, "upstream_error"), (False, "upstream_unreachable")])
-def test_a_look_without_an_answer_is_trouble(sent: bool, ours: str) -> None:
+def test_a_fetch_without_an_answer_is_trouble(sent: bool, ours: str) -> None:
     assert read_fetch(NoAnswer(sent=sent, reason="gone"), redact) == Trouble(ours, "gone")
 
 
@@ -412,8 +412,8 @@ def test_a_look_without_an_answer_is_trouble(sent: bool, ours: str) -> None:
         optional={"images": ANY_JSON | st.lists(st.fixed_dictionaries({"image_url": ANY_JSON}), max_size=3)},
     ),
 )
-def test_nothing_that_a_proxy_can_answer_to_a_look_raises(status: int, body: object) -> None:
-    seen = looked(body, status)
+def test_nothing_that_a_proxy_can_answer_to_a_fetch_raises(status: int, body: object) -> None:
+    seen = observed(body, status)
     if isinstance(seen, Observation):
         assert seen.progress is None or 1 <= seen.progress <= 99
         assert seen.status in {Status.QUEUED, Status.PROCESSING, Status.SUCCEEDED, Status.FAILED}

@@ -97,7 +97,7 @@ def test_a_banned_word_is_named() -> None:
         ("x", ()),
     ],
 )
-def test_the_place_in_the_queue_is_told_when_it_is_one(properties: object, warnings: tuple[str, ...]) -> None:
+def test_the_position_in_the_queue_is_a_warning_when_it_is_one(properties: object, warnings: tuple[str, ...]) -> None:
     assert submitted({"code": 22, "result": ID, "properties": properties}) == Accepted(ID, warnings)
 
 

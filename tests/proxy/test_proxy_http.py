@@ -108,7 +108,7 @@ def test_only_what_comes_before_the_first_byte_counts_as_never_left() -> None:
 async def test_each_row_decides_whether_a_request_is_sent_again(
     kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one place where httpx is replaced: half of these failures cannot be provoked over a loopback socket."""
+    """Only here is httpx replaced: half of these failures cannot be provoked over a loopback socket."""
     tries = []
 
     @asynccontextmanager
@@ -197,7 +197,7 @@ async def test_a_submit_whose_answer_is_lost_is_sent_once_and_in_doubt(
     assert (len(sim.requests), len(sim.ledger)) == (1, charged)
 
 
-@pytest.mark.parametrize("call", [post(0.4), get(0.4)], ids=["submit", "look"])
+@pytest.mark.parametrize("call", [post(0.4), get(0.4)], ids=["submit", "fetch"])
 @pytest.mark.parametrize(
     "fault", [faults.drip_body(0.3), faults.hang(), faults.delay(60.0)], ids=lambda fault: fault.name
 )
@@ -258,7 +258,7 @@ async def test_a_lie_about_the_encoding_is_no_answer(sim: Simulator, http: Http)
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("call", [post(), get()], ids=["submit", "look"])
+@pytest.mark.parametrize("call", [post(), get()], ids=["submit", "fetch"])
 async def test_a_redirect_is_not_followed_and_the_key_stays(
     sim: Simulator, http: Http, call: HttpRequest, code: int
 ) -> None:
@@ -344,7 +344,7 @@ async def test_the_api_is_joined_below_the_path_of_the_base_url() -> None:
         assert [request.path for request in sim.requests] == ["/deep/proxy/mj/submit/imagine"]
 
 
-async def test_every_submit_has_a_connection_of_its_own_and_looks_share_one() -> None:
+async def test_every_submit_has_a_connection_of_its_own_and_fetches_share_one() -> None:
     """Counted by a server that keeps every connection open for ever: only the client can close one."""
     peers: dict[str, list[int]] = {"POST": [], "GET": []}
     closed: asyncio.Queue[int] = asyncio.Queue()

@@ -65,15 +65,17 @@ def post(seconds: float = 20.0) -> HttpRequest:
 
 
 @pytest.mark.usefixtures("certificates")
-async def test_a_tunnel_carries_submits_and_looks_and_never_sees_the_key(sim: Simulator, authority: trustme.CA) -> None:
+async def test_a_tunnel_carries_submits_and_fetches_and_never_sees_the_key(
+    sim: Simulator, authority: trustme.CA
+) -> None:
     tunnel = Tunnel({})
     async with reached(sim, authority, tunnel) as http:
         assert isinstance(await http.request(post()), Answer)
         for _ in range(2):
-            look = HttpRequest(method="GET", path="/mj/task/77/fetch", seconds=20.0)
-            assert isinstance(await http.request(look), Answer)
+            fetch = HttpRequest(method="GET", path="/mj/task/77/fetch", seconds=20.0)
+            assert isinstance(await http.request(fetch), Answer)
     connect = f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\nAccept: */*\r\n\r\n".encode()
-    assert tunnel.asked == [connect] * 2, "looks share a connection, submits have one each"
+    assert tunnel.asked == [connect] * 2, "fetches share a connection, submits have one each"
     assert len(tunnel.passed) > 1000
     assert KEY.encode() not in tunnel.passed
     assert [seen.headers["authorization"] for seen in sim.requests] == [f"Bearer {KEY}"] * 3

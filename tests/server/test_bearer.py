@@ -78,7 +78,7 @@ async def test_nobody_comes_in_by_websocket(tmp_path: Path) -> None:
     assert said == ["websocket.close"] * 2
 
 
-async def test_a_door_once_closed_stays_closed(tmp_path: Path) -> None:
+async def test_a_server_once_closed_stays_closed(tmp_path: Path) -> None:
     file = tmp_path / "tokens.json"
     token = add_token(file, "anna", SCOPES, now=0.0)
     revoke_token(file, "anna")

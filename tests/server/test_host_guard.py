@@ -32,7 +32,7 @@ def chunks(size: int) -> Iterator[bytes]:
         yield b" " * 1024
 
 
-DOOR: list[tuple[str, dict[str, str], bytes | int, int]] = [
+CASES: list[tuple[str, dict[str, str], bytes | int, int]] = [
     ("our name", {"Host": OURS}, b"", 200),
     ("our name in capitals", {"Host": OURS.upper()}, b"", 200),
     ("our name with a port", {"Host": f"{OURS}:8443"}, b"", 200),
@@ -67,7 +67,9 @@ DOOR: list[tuple[str, dict[str, str], bytes | int, int]] = [
 ]
 
 
-async def test_the_door_lets_in_what_it_should_and_nothing_else(sim: Simulator, serve_http: Serve) -> None:
+async def test_requests_for_our_names_from_our_pages_are_let_in_and_no_others(
+    sim: Simulator, serve_http: Serve
+) -> None:
     names = {
         "MJ_PUBLIC_URL": f"https://{OURS.title()}",
         "MJ_HTTP_ALLOWED_HOSTS": " also.Example.com, 10.1.2.3:8000",
@@ -75,7 +77,7 @@ async def test_the_door_lets_in_what_it_should_and_nothing_else(sim: Simulator, 
     }
     async with serve_http(sim, MJ_HTTP_MAX_BODY_BYTES=str(LIMIT), **names) as served, by_hand(served) as client:
         answered = {}
-        for case, headers, body, _ in DOOR:
+        for case, headers, body, _ in CASES:
             content: Any = body or LIST_TOOLS
             if isinstance(body, int):
                 content = async_chunks(body)
@@ -83,14 +85,14 @@ async def test_the_door_lets_in_what_it_should_and_nothing_else(sim: Simulator, 
             answered[case] = answer.status_code
             for secret in (KEY, sim.url):
                 assert secret not in answer.text
-        assert answered == {case: status for case, _, _, status in DOOR}
+        assert answered == {case: status for case, _, _, status in CASES}
         for path in ("/files/x", "/", "/.well-known/oauth-protected-resource", "/nowhere"):
             assert (await client.get(path, headers={"Host": "evil.example"})).status_code == 421, path
             assert (await client.get(path, headers={"Host": OURS, "Origin": "null"})).status_code == 403, path
             long = await client.post(path, headers={"Host": OURS}, content=b" " * (LIMIT + 1))
             assert long.status_code == 413, path
         at_mcp = await client.post("/mcp/", headers=ASKING | MODERN | {"Host": OURS}, content=LIST_TOOLS)
-        assert at_mcp.status_code == 200, "a slash at the end is no other place"
+        assert at_mcp.status_code == 200, "a slash at the end is no other path"
         assert (await client.get("/nowhere", headers={"Host": OURS})).status_code == 404
         assert (await client.get("/healthz")).status_code == 200, "a supervisor knows an address, and no name"
     assert "Traceback" not in served.log.read_text()
@@ -113,7 +115,7 @@ async def test_two_hosts_are_none(sim: Simulator, serve_http: Serve) -> None:
 
 
 @pytest.mark.parametrize("names", [[], ["127.0.0.1", "evil.example"], ["evil.example", "127.0.0.1"], ["127.0.0.1"] * 2])
-async def test_the_door_itself_takes_two_hosts_for_none(
+async def test_the_host_guard_itself_takes_two_hosts_for_none(
     names: list[str], sim_settings: Callable[..., Settings]
 ) -> None:
     """Whatever the HTTP server in front of it lets through."""

@@ -57,11 +57,11 @@ every_way = pytest.mark.parametrize(("protocol", "options"), WAYS.values(), ids=
 async def test_the_main_job_runs_over_http_with_progress(
     protocol: str, options: tuple[str, ...], sim: Simulator, serve_http: Serve
 ) -> None:
-    told: list[tuple[float, str | None]] = []
+    heard: list[tuple[float, str | None]] = []
 
     async def progress(progress: float, total: float | None, message: str | None) -> None:
-        told.append((progress, message))
-        if len(told) == 1:
+        heard.append((progress, message))
+        if len(heard) == 1:
             sim.finish(sim.ledger[0].task_id)
 
     async with serve_http(sim, *options) as served, served.connect(protocol) as caller:
@@ -74,8 +74,8 @@ async def test_the_main_job_runs_over_http_with_progress(
         task = result.structured_content
         assert (task["status"], len(task["images"])) == ("succeeded", 4)
         assert [content.type for content in result.content[:2]] == ["text", "image"]
-        assert told == sorted(told)
-        assert len(told) >= 1
+        assert heard == sorted(heard)
+        assert len(heard) >= 1
         again = await caller.task("get_task", task_id=task["task_id"], wait_seconds=0)
         assert again["submission_id"] == task["submission_id"]
         assert (await caller.error("get_task", task_id="sub_unknown", wait_seconds=0))["code"] == "task_not_found"

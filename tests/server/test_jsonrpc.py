@@ -87,7 +87,7 @@ UNREADABLE: dict[str, tuple[bytes, int, int | None]] = {
 ANSWERS = {name: (code, number) for name, (_, code, number) in UNREADABLE.items()}
 
 
-def told(answer: dict[str, Any]) -> tuple[int, int | None]:
+def code_and_id(answer: dict[str, Any]) -> tuple[int, int | None]:
     """The code and the id of an error."""
     assert set(answer) == {"jsonrpc", "id", "error"}
     assert set(answer["error"]) == {"code", "message"}
@@ -98,7 +98,7 @@ def refuse_all(here: Host) -> dict[str, tuple[int, int | None]]:
     found = {}
     for name, (line, *_) in UNREADABLE.items():
         here.put(line + b"\n")
-        found[name] = told(here.next())
+        found[name] = code_and_id(here.next())
     return found
 
 
@@ -173,7 +173,7 @@ async def test_a_line_that_is_too_long_is_refused_without_being_kept(sim: Simula
             return [here.next() for _ in range(3)], grown
 
     (bomb, text, ping), grown = await run_sync(life)
-    assert [told(answer) for answer in (bomb, text)] == [(INVALID_REQUEST, None)] * 2
+    assert [code_and_id(answer) for answer in (bomb, text)] == [(INVALID_REQUEST, None)] * 2
     assert str(LINE_BYTES) in bomb["error"]["message"]
     assert ping == {"jsonrpc": "2.0", "id": 9, "result": {}}
     assert grown < 4 * LINE_BYTES
@@ -206,7 +206,7 @@ async def test_the_last_line_needs_no_end(sim: Simulator, tmp_path: Path) -> Non
             assert here.process.wait(PATIENCE) == 0
             return answer
 
-    assert told(await run_sync(life, WHOLE[:-3])) == (PARSE_ERROR, None)
+    assert code_and_id(await run_sync(life, WHOLE[:-3])) == (PARSE_ERROR, None)
     assert (await run_sync(life, json.dumps(INITIALIZE).encode()))["result"]["serverInfo"]["name"] == "mj-mcp"
 
 
@@ -233,7 +233,7 @@ async def test_what_is_no_pipe_is_answered_too(sim: Simulator, tmp_path: Path) -
 
     await run_sync(life)
     answers = [json.loads(line) for line in heard.read_bytes().splitlines()]
-    assert [told(answer) for answer in answers[: len(theirs)]] == [ANSWERS[name] for name in theirs]
+    assert [code_and_id(answer) for answer in answers[: len(theirs)]] == [ANSWERS[name] for name in theirs]
     served = {answer["id"]: answer for answer in answers[len(theirs) :]}
     assert served[2]["result"]["protocolVersion"] == "2025-11-25"
 
@@ -270,7 +270,7 @@ async def test_initialize_after_discover_is_served(
             here.write(get_task("no such id", 4))
             assert here.read(4)["result"]["isError"]
             here.write(DISCOVER)
-            assert told(here.read(1)) == (INVALID_REQUEST, 1)  # from here on it is the older generation
+            assert code_and_id(here.read(1)) == (INVALID_REQUEST, 1)  # from here on it is the older generation
 
     await run_sync(life)
     assert "Traceback" not in (tmp_path / "server.log").read_text()
@@ -338,7 +338,7 @@ async def test_every_body_is_answered_and_the_next_request_works(
         for name, (body, *_) in UNREADABLE.items():
             answer = await post(headers=headers, content=body)
             assert (name, answer.status_code, answer.headers["Content-Type"]) == (name, 400, "application/json")
-            found[name] = told(answer.json())
+            found[name] = code_and_id(answer.json())
             assert result(await post(headers=headers, json=get_task("no such id", 8, **extra)))["isError"]
         assert found == ANSWERS
         for text in ("", "\ud800"):
@@ -364,7 +364,7 @@ def test_any_bytes_are_read_or_answered(put: bytes, start: int, end: int, alone:
     raw = put if alone else WHOLE[:start] + put + WHOLE[end:]
     found = read(raw)
     if isinstance(found, JSONRPCError):
-        assert told(json.loads(write(found)))[0] in {PARSE_ERROR, INVALID_REQUEST}
+        assert code_and_id(json.loads(write(found)))[0] in {PARSE_ERROR, INVALID_REQUEST}
     else:
         assert isinstance(read(found.raw), Read)
         assert json.loads(write(found.message)).keys() <= json.loads(found.raw).keys()

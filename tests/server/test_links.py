@@ -31,14 +31,14 @@ SECRET = "canary-secret-for-links-0123456789abcdef"
 
 @asynccontextmanager
 async def finished(sim: Simulator, serve_http: Serve, protocol: str, **env: str) -> AsyncIterator[dict[str, Any]]:
-    """A server with one finished task, as its caller is told of it."""
+    """A server with one finished task, as its caller sees it."""
     env = {"MJ_SECRET_KEY": SECRET, "MJ_OUTPUT_DIR": "", **env}
     async with serve_http(sim, **env) as served, served.connect(protocol) as caller:
         task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
         sim.finish(task["task_id"])
-        told = await caller.task("get_task", task_id=task["task_id"], wait_seconds=20)
-        told["tools"] = {tool.name for tool in (await caller.client.list_tools()).tools}
-        yield told
+        result = await caller.task("get_task", task_id=task["task_id"], wait_seconds=20)
+        result["tools"] = {tool.name for tool in (await caller.client.list_tools()).tools}
+        yield result
 
 
 def signed(**changed: Any) -> str:
@@ -70,9 +70,9 @@ async def test_a_caller_on_another_machine_gets_links_that_open(
             good_for = jwt.decode(image["url"].rsplit("/", 1)[1], SECRET, ["HS256"], audience="mj-mcp/files")
             assert good_for["exp"] <= time.time() + LIFETIME_SECONDS
         assert len(opens) == 4, "each link is that of its picture"
-        looks = len(sim.requests)
+        before = len(sim.requests)
         assert (await browser.head(task["images"][0]["url"])).status_code == 200
-        assert len(sim.requests) == looks, "it comes from the archive"
+        assert len(sim.requests) == before, "it comes from the archive"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

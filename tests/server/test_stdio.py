@@ -193,11 +193,11 @@ async def test_what_is_no_pipe_is_served_by_the_sdks_own_transport(sim: Simulato
     client = {"name": "by-hand", "version": "1"}
     params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
     line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}) + "\n"
-    asked, told = tmp_path / "asked", tmp_path / "told"
+    asked, answered = tmp_path / "asked", tmp_path / "answered"
     asked.write_text(line)
 
     def life(*, as_file: bool) -> dict[str, Any]:
-        with asked.open("rb") as stdin, told.open("wb") as stdout, (tmp_path / "server.log").open("ab") as log:
+        with asked.open("rb") as stdin, answered.open("wb") as stdout, (tmp_path / "server.log").open("ab") as log:
             done = subprocess.run(
                 [sys.executable, *SERVER],
                 env={**os.environ, **environment(sim.url, tmp_path)},
@@ -208,7 +208,7 @@ async def test_what_is_no_pipe_is_served_by_the_sdks_own_transport(sim: Simulato
                 **({"stdin": stdin} if as_file else {"input": line.encode()}),
             )
         assert done.returncode == 0
-        answer: dict[str, Any] = json.loads(told.read_text())
+        answer: dict[str, Any] = json.loads(answered.read_text())
         return answer
 
     for as_file in (True, False):  # a file on both sides; a pipe in and a file out

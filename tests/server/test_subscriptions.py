@@ -1,4 +1,4 @@
-"""Whoever listens to a task is told when it changes: in both generations, over each transport, whoever saw it."""
+"""Whoever listens to a task is notified when it changes: in both generations, over each transport, whoever saw it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def in_process(settings: Settings, protocol: str) -> AsyncIterator[Listene
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-async def test_a_new_task_is_news_of_the_list_and_a_look_that_shows_nothing_is_none(
+async def test_a_new_task_changes_the_list_and_a_poll_that_shows_nothing_changes_nothing(
     protocol: str, sim: Simulator, settings_for: Callable[..., Settings]
 ) -> None:
     settings = settings_for(sim.url, MJ_ARCHIVE="0", MJ_POLL_SECONDS="0.5")
@@ -82,8 +82,8 @@ async def test_a_new_task_is_news_of_the_list_and_a_look_that_shows_nothing_is_n
         task_id = task["task_id"]
         async with listener.listen(f"mj://tasks/{task_id}"):
             await listener.task("get_task", task_id=task_id, wait_seconds=1.5)  # what its first poll shows is news, too
-            heard, looks = len(listener.heard), len(sim.polls(task_id))
-            await sim.until(lambda: len(sim.polls(task_id)) >= looks + 3, timeout=PATIENCE)
+            heard, polls = len(listener.heard), len(sim.polls(task_id))
+            await sim.until(lambda: len(sim.polls(task_id)) >= polls + 3, timeout=PATIENCE)
             assert len(listener.heard) == heard
             sim.finish(task_id)
             await listener.until("mj://tasks", listener.heard.count("mj://tasks") + 1)
@@ -136,7 +136,7 @@ async def test_who_listens_hears_what_another_process_saw_and_hears_on_when_that
                     assert (await listener.read(uri))["status"] == "succeeded"
 
 
-async def test_an_older_client_that_has_unsubscribed_is_told_no_more(
+async def test_an_older_client_that_has_unsubscribed_is_notified_no_more(
     sim: Simulator, settings_for: Callable[..., Settings]
 ) -> None:
     async with in_process(settings_for(sim.url, MJ_ARCHIVE="0"), OLDER) as listener:
@@ -152,7 +152,7 @@ async def test_an_older_client_that_has_unsubscribed_is_told_no_more(
 
 
 @pytest.mark.parametrize("uri", ["mj://task", "mj://tasks/", "mj://tasks/1/images/1", "mj://tasks/a b", "test://x"])
-async def test_an_older_client_is_told_which_uris_change(
+async def test_an_older_client_is_notified_of_the_uris_that_change(
     uri: str, sim: Simulator, settings_for: Callable[..., Settings]
 ) -> None:
     async with in_process(settings_for(sim.url), OLDER) as listener:
@@ -194,7 +194,7 @@ async def test_subscriptions_are_offered_to_both_generations(
         assert offers_subscriptions(listener)
 
 
-async def test_without_sessions_they_are_offered_only_to_those_who_can_be_told(
+async def test_without_sessions_they_are_offered_only_to_those_who_can_be_notified(
     sim: Simulator, serve_http: Serve
 ) -> None:
     async with serve_http(sim, "--stateless") as served:

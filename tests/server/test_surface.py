@@ -68,7 +68,7 @@ def pretty(value: object) -> str:
 
 
 def schemas(schema: object, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every object within a schema, with its place."""
+    """Every object within a schema, with its path."""
     if isinstance(schema, dict):
         yield where, schema
         for name, value in schema.items():

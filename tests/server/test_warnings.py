@@ -33,6 +33,6 @@ def test_a_code_is_worded_and_a_sentence_stays_as_it_is(stored: str, shown: str)
 
 def test_a_call_tells_the_warnings_of_the_row_first() -> None:
     task = Task(submission_id="sub_1", status=Status.STALLED, updated_at=0.0, given_up_at=1.0, warnings=("idle:31",))
-    told = Result(task, trouble=(2, Trouble("upstream_error", "HTTP 502"))).noting("a note")
+    result = Result(task, trouble=(2, Trouble("upstream_error", "HTTP 502"))).noting("a note")
     polls = "the last 2 polls of the proxy failed: HTTP 502"
-    assert warnings_of(told) == ["nothing has moved for 31 minutes", GIVEN_UP, polls, "a note"]
+    assert warnings_of(result) == ["nothing has moved for 31 minutes", GIVEN_UP, polls, "a note"]

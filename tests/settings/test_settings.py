@@ -164,7 +164,7 @@ def test_the_password_of_a_database_is_a_secret_in_every_form(monkeypatch: pytes
 
 @pytest.mark.parametrize("audience", [None, "", "  ", "pictures"])
 def test_an_issuer_needs_the_address_of_this_server(audience: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens for another service are no logins here, and clients are told the address."""
+    """Tokens for another service are no logins here, and clients are given the address."""
     monkeypatch.setenv("MJ_AUTH_ISSUER", "https://login.example.com")
     if audience is not None:
         monkeypatch.setenv("MJ_AUTH_AUDIENCE", audience)

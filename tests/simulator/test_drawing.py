@@ -58,7 +58,7 @@ async def test_a_link_needs_its_signature(agent: Agent) -> None:
     assert [(await agent.http.get(link)).status_code for link in spoiled] == [403] * 3
 
 
-async def test_an_expired_link_is_gone_and_a_new_look_gives_a_fresh_one(http: httpx.AsyncClient) -> None:
+async def test_an_expired_link_is_gone_and_a_new_fetch_gives_a_fresh_one(http: httpx.AsyncClient) -> None:
     clock = Clock()
     async with Simulator(job_seconds=None, image_edge=64, link_seconds=60, now=clock) as sim:
         agent = Agent(sim, http)

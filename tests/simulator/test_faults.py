@@ -75,7 +75,7 @@ async def test_a_spoiled_submit_is_charged_exactly_when_it_was_accepted(agent: A
     assert len(sim.ledger) == 1 + int(charged)
 
 
-SPOILED_LOOKS: dict[str, tuple[Fault, Callable[[httpx.Response], bool]]] = {
+SPOILED_FETCHES: dict[str, tuple[Fault, Callable[[httpx.Response], bool]]] = {
     "empty": (faults.empty(), lambda a: (a.status_code, a.content) == (200, b"")),
     "forget": (faults.forget(), lambda a: (a.status_code, a.content) == (200, b"")),
     "backwards": (
@@ -90,9 +90,9 @@ SPOILED_LOOKS: dict[str, tuple[Fault, Callable[[httpx.Response], bool]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPOILED_LOOKS)
-async def test_a_spoiled_look_is_spoiled_once(agent: Agent, name: str) -> None:
-    fault, outcome = SPOILED_LOOKS[name]
+@pytest.mark.parametrize("name", SPOILED_FETCHES)
+async def test_a_spoiled_fetch_is_spoiled_once(agent: Agent, name: str) -> None:
+    fault, outcome = SPOILED_FETCHES[name]
     task_id = await agent.grid()
     agent.sim.inject("look", fault)
     assert outcome(await agent.fetch(task_id))
@@ -147,7 +147,7 @@ async def test_a_picture_may_be_spoiled_too(agent: Agent) -> None:
     assert agent.sim.fired == {"half_body": 1}
 
 
-async def test_faults_are_met_in_order_the_narrowest_place_first(agent: Agent) -> None:
+async def test_faults_are_met_in_order_the_narrowest_first(agent: Agent) -> None:
     agent.sim.inject("submit", faults.status(500))
     agent.sim.inject("imagine", faults.status(501), times=2)
     agent.sim.inject("imagine", faults.status(502))

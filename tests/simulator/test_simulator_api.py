@@ -28,7 +28,7 @@ async def test_a_submit_answers_a_numeric_id_of_sixteen_digits(agent: Agent) -> 
     assert answer["result"].isdecimal()
 
 
-async def test_a_finished_grid_is_told_in_exactly_the_documented_shape(agent: Agent) -> None:
+async def test_a_finished_grid_has_exactly_the_documented_shape(agent: Agent) -> None:
     task_id = await agent.grid()
     answer = (await agent.fetch(task_id)).json()
     links = [item.pop("image_url") for item in answer["images"]]
@@ -137,8 +137,8 @@ async def test_a_body_that_is_no_json_is_refused(agent: Agent, content: bytes, m
 async def test_a_wrong_key_opens_nothing(agent: Agent, header: dict[str, str]) -> None:
     task_id = await agent.grid()
     posted = await agent.http.post(f"{agent.sim.url}/mj/submit/imagine", json={"prompt": "mug"}, headers=header)
-    looked = await agent.http.get(f"{agent.sim.url}/mj/task/{task_id}/fetch", headers=header)
-    assert [posted.status_code, looked.status_code] == [401, 401]
+    fetched = await agent.http.get(f"{agent.sim.url}/mj/task/{task_id}/fetch", headers=header)
+    assert [posted.status_code, fetched.status_code] == [401, 401]
     assert "error" in posted.json()
     assert len(agent.sim.ledger) == 1
 
@@ -175,8 +175,8 @@ async def test_below_a_prefix_everything_works_and_outside_is_html(http: httpx.A
 
 async def test_a_charge_is_written_down_before_the_answer(http: httpx.AsyncClient, tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    told: list[Charge] = []
-    async with Simulator(job_seconds=None, ledger_path=path, on_charge=told.append) as sim:
+    charged: list[Charge] = []
+    async with Simulator(job_seconds=None, ledger_path=path, on_charge=charged.append) as sim:
         agent = Agent(sim, http)
         sim.inject("submit", faults.reset_after_accept())
         with pytest.raises(httpx.ReadError):
@@ -184,7 +184,7 @@ async def test_a_charge_is_written_down_before_the_answer(http: httpx.AsyncClien
         await agent.imagine("found")
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         assert [line["body"] for line in lines] == [{"prompt": "lost"}, {"prompt": "found"}]
-        assert [Charge(**line) for line in lines] == sim.ledger == told
+        assert [Charge(**line) for line in lines] == sim.ledger == charged
         assert [charge.seq for charge in sim.ledger] == [1, 2]
 
 

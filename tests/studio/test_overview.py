@@ -42,10 +42,10 @@ async def gallery_of(sim: Simulator, settings_for: SettingsFor, **extra: str) ->
 
 async def finished(sim: Simulator, studio: Studio, prompt: str, **kinds: str) -> Task:
     """A grid that has succeeded; `p2="html"` makes its second picture hostile."""
-    told = await studio.imagine(Call(), prompt, Options())
-    task_id = told.task.handle
-    for place, kind in kinds.items():
-        sim.picture(task_id, int(place[1:]), kind)
+    result = await studio.imagine(Call(), prompt, Options())
+    task_id = result.task.handle
+    for name, kind in kinds.items():
+        sim.picture(task_id, int(name[1:]), kind)
     sim.finish(task_id)
     return (await studio.recall(Call(wait_seconds=15), task_id)).task
 

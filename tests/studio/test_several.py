@@ -64,8 +64,8 @@ async def test_a_wait_for_all_ends_with_the_last_and_shows_every_picture(
 
         async def end() -> None:
             for task_id in ids:
-                looked = len(sim.polls(task_id))
-                await sim.until(lambda task_id=task_id, looked=looked: len(sim.polls(task_id)) > looked)  # type: ignore[misc]
+                before = len(sim.polls(task_id))
+                await sim.until(lambda task_id=task_id, before=before: len(sim.polls(task_id)) > before)  # type: ignore[misc]
                 sim.finish(task_id)
 
         group.start_soon(end)

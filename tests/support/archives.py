@@ -41,7 +41,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def place(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> str:
+def bucket_name(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of an empty bucket, which this process can open too."""
     for name, value in bucket_server.environment().items():
         monkeypatch.setenv(name, value)
@@ -62,8 +62,8 @@ async def store(
         yield opened
 
 
-def at(place: str, **seconds: float) -> Bucket:
-    return open_bucket(f"s3://{place}/some/where", over_http=True, **seconds)
+def at(bucket_name: str, **seconds: float) -> Bucket:
+    return open_bucket(f"s3://{bucket_name}/some/where", over_http=True, **seconds)
 
 
 def unsent(folder: Path) -> list[str]:

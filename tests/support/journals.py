@@ -44,20 +44,20 @@ class Where(NamedTuple):
     """A storage: the name of its engine, and its folder or URL."""
 
     engine: str
-    place: str
+    address: str
 
     def new_engine(self) -> Engine:
         """Another process's engine on it."""
-        return Sqlite(Path(self.place) / "data") if self.engine == "sqlite" else Postgres(self.place)
+        return Sqlite(Path(self.address) / "data") if self.engine == "sqlite" else Postgres(self.address)
 
     def load(self, dump: str) -> None:
         """Make the journal of an SQLite dump, as an older version would have left it here."""
         if self.engine == "sqlite":
-            (Path(self.place) / "data").mkdir()
-            with closing(sqlite3.connect(Path(self.place) / "data" / "journal.db")) as file:
+            (Path(self.address) / "data").mkdir()
+            with closing(sqlite3.connect(Path(self.address) / "data" / "journal.db")) as file:
                 file.executescript(dump)
             return
-        with psycopg.connect(self.place) as db:
+        with psycopg.connect(self.address) as db:
             for statement in in_postgres(dump).split(";\n")[1:-2]:  # without its BEGIN and COMMIT
                 db.execute(statement.encode())
             for table in ("tasks", "waiting"):
@@ -66,14 +66,14 @@ class Where(NamedTuple):
     def tables(self) -> set[str]:
         """The names of its tables."""
         if self.engine == "sqlite":
-            with closing(sqlite3.connect(Path(self.place) / "data" / "journal.db")) as file:
+            with closing(sqlite3.connect(Path(self.address) / "data" / "journal.db")) as file:
                 return {name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        with psycopg.connect(self.place) as db:
+        with psycopg.connect(self.address) as db:
             return {name for (name,) in db.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema")}
 
 
 Open = Callable[..., SqlJournal]
-"""Another process's door to the same storage, in this process. `account` is the only argument."""
+"""Another process's journal in the same storage, in this process. `account` is the only argument."""
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 def storage(journal: SqlJournal) -> Sqlite:
-    """The engine behind a journal, for what no other door shows."""
+    """The engine behind a journal, for what nothing else shows."""
     assert isinstance(journal._engine, Sqlite)
     return journal._engine
 

@@ -131,7 +131,7 @@ WRONG = {"failed", "refused"}
 """What no charged submit may ever be called, unless the job itself failed."""
 
 
-def told(result: CallToolResult) -> str:
+def outcome_of(result: CallToolResult) -> str:
     """The status that a result shows, or the code of its error."""
     if result.is_error:
         return str(error_of(result)["code"])

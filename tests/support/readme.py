@@ -70,7 +70,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def errors_table() -> str:
-    """Every error code: when, and what the agent is told to do."""
+    """Every error code: when, and what the agent should do."""
     rows = []
     for code, kind in ERRORS.items():
         when = (kind.__doc__ or "").strip().splitlines()[0]

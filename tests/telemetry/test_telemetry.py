@@ -56,19 +56,19 @@ async def test_a_call_and_what_it_asks_of_the_proxy_are_one_trace_with_the_logs_
         below = [span for span in collector.spans if span.trace_id == tool.trace_id and span.kind == CLIENT]
         assert [span.parent_span_id for span in below if span.name == "POST /mj/submit/imagine"] == [tool.span_id]
         assert {attributes(span.attributes)["mj_mcp.call_id"] for span in below} == {call_id}
-    # The task was looked at in the trace of the call that bought it, though that call had long answered.
+    # The task was polled in the trace of the call that bought it, though that call had long answered.
     bought = [span for span in collector.spans if span.trace_id == tools[0].trace_id]
     assert any(span.name == "GET /mj/task/{id}/fetch" for span in bought)
     # Each request that the log tells of is one span, and the other way round.
     requests = [line for line in log if line["event"] == "upstream_request"]
     assert len(requests) == sum(span.kind == CLIENT for span in collector.spans)
-    told = {
+    traced = {
         (seen.get("http.response.status_code"), seen.get("mj_mcp.proxy_code"), seen.get("error.type"))
         for span in collector.spans
         if span.kind == CLIENT
         for seen in [attributes(span.attributes)]
     }
-    assert told == {(line["status"], line["code"], line["failure"]) for line in requests}
+    assert traced == {(line["status"], line["code"], line["failure"]) for line in requests}
     assert {resource["service.name"] for resource in collector.resources} == {"mj-mcp"}
 
 
@@ -103,7 +103,7 @@ async def test_the_numbers_are_those_of_what_happened(sim: Simulator, spawn: Spa
     assert {resource["service.name"] for resource in collector.resources} == {"pictures"}
 
 
-async def test_open_tasks_and_waiters_are_told_while_they_last(sim: Simulator, spawn: Spawn) -> None:
+async def test_open_tasks_and_waiters_are_counted_while_they_last(sim: Simulator, spawn: Spawn) -> None:
     with collecting() as collector:
         often = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_METRIC_EXPORT_INTERVAL": "100"}
         async with spawn(sim, **often) as caller:

@@ -1,4 +1,4 @@
-"""A database that takes connections and says nothing: every call is answered in time, and told what to do next."""
+"""A database that takes connections and says nothing: every call is answered in time, with what to do next."""
 
 from __future__ import annotations
 

@@ -43,12 +43,12 @@ async def test_a_cancelled_call_leaves_its_task_alive_with_its_id_recorded(
                 with scope:
                     await caller.call("generate_image", prompt=prompt, wait_seconds=60)
 
-            charged, looked = len(sim.ledger), len(sim.polls())
+            charged, before = len(sim.ledger), len(sim.polls())
             group.start_soon(call)
             await sim.until(lambda charged=charged: len(sim.ledger) > charged)  # type: ignore[misc]
             charge = sim.ledger[-1]
             if not fault:
-                await sim.until(lambda looked=looked: len(sim.polls()) > looked)  # type: ignore[misc]
+                await sim.until(lambda before=before: len(sim.polls()) > before)  # type: ignore[misc]
             scope.cancel()
             page = await caller.task("list_tasks", limit=1)
             (task,) = page["tasks"]
@@ -83,8 +83,8 @@ async def test_a_killed_server_started_again_lists_its_tasks_and_finishes_watchi
         }
         # Watched to their end although nobody waits.
         sim.finish(ids[0])
-        looked = len(sim.polls(ids[1]))
-        await sim.until(lambda: len(sim.polls(ids[1])) > looked and len(sim.polls(ids[0])) > 0)
+        before = len(sim.polls(ids[1]))
+        await sim.until(lambda: len(sim.polls(ids[1])) > before and len(sim.polls(ids[0])) > 0)
         sim.finish(ids[1])
         for task_id, prompt in zip(ids, ("a mug", "a jug"), strict=True):
             done = await caller.task("get_task", task_id=task_id, wait_seconds=10)

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 from conftest import KEY, Caller
-from lives import PATIENCE, Life, broken_promises, live, rows, rows_of, told
+from lives import PATIENCE, Life, broken_promises, live, outcome_of, rows, rows_of
 
 from mj_mcp.simulator import Charge, Fault, Simulator, faults
 
@@ -98,7 +98,7 @@ async def test_whenever_the_server_is_killed_around_a_post_both_books_agree(tmp_
                 if previous is not None:
                     known = [row for row in rows(tmp_path) if row["prompt"] == previous]
                     result = await life.call("generate_image", prompt=previous, wait_seconds=0)
-                    assert told(result) in {"queued", "unconfirmed"}, f"kill {number}: {result.content}"
+                    assert outcome_of(result) in {"queued", "unconfirmed"}, f"kill {number}: {result.content}"
                     repeated += bool(known)
                 if number == KILLS:
                     break
@@ -135,7 +135,7 @@ async def fire_the_rest(sim: Simulator, home: Path) -> None:
     async with live(sim, home, MJ_MAX_OPEN_TASKS="1000") as life:
         for fault in left:
             result = await life.call("generate_image", prompt=f"for {fault.name}", wait_seconds=0)
-            assert told(result) in {"queued", "unconfirmed"}
+            assert outcome_of(result) in {"queued", "unconfirmed"}
 
 
 async def kill_around(sim: Simulator, life: Life, prompt: str, moment: str, dice: random.Random) -> None:
@@ -144,7 +144,7 @@ async def kill_around(sim: Simulator, life: Life, prompt: str, moment: str, dice
 
     async def submit() -> None:
         result = await life.call_or_die("generate_image", prompt=prompt, wait_seconds=0)
-        assert result is None or told(result) in {"queued", "unconfirmed", "submitting"}
+        assert result is None or outcome_of(result) in {"queued", "unconfirmed", "submitting"}
         answered.set()
 
     async with anyio.create_task_group() as group:
@@ -255,7 +255,7 @@ async def test_at_the_moment_of_every_charge_its_row_is_in_the_file(connect: Con
 # --- R1
 
 
-async def test_a_restart_after_a_kill_looks_at_every_open_task_within_ten_seconds(tmp_path: Path) -> None:
+async def test_a_restart_after_a_kill_polls_every_open_task_within_ten_seconds(tmp_path: Path) -> None:
     count = 40
     async with Simulator(key=KEY, job_seconds=None) as sim:
         async with live(sim, tmp_path, MJ_MAX_OPEN_TASKS="1000", MJ_POLL_SECONDS="60") as life:

@@ -217,7 +217,7 @@ async def test_a_signal_ends_an_idle_server_at_once(sim: Simulator, tmp_path: Pa
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, None], ids=["SIGTERM", "EOF"])
-async def test_a_server_told_to_stop_during_a_post_waits_for_the_answer_and_records_it(
+async def test_a_server_that_is_stopped_during_a_post_waits_for_the_answer_and_records_it(
     by: signal.Signals | None, sim: Simulator, spawn: Spawn, tmp_path: Path
 ) -> None:
     sim.inject("submit", faults.delay(2.0))

@@ -20,7 +20,7 @@ PATIENCE = 30.0
 
 
 async def paused(caller: Caller, sim: Simulator) -> float:
-    """A submit that the pause refuses, without a POST; for how long it is told to wait."""
+    """A submit that the pause refuses, without a POST; how long it says to wait."""
     posts = len(sim.submits())
     error = await caller.error("generate_image", prompt="another one", wait_seconds=0)
     assert error["code"] == "unauthorized"
@@ -48,7 +48,7 @@ async def test_one_refused_key_pauses_submits_for_a_minute(status: int, connect:
 
 
 @pytest.mark.parametrize("answer", [faults.status(403), faults.html(403)], ids=lambda fault: fault.name)
-async def test_a_403_pauses_submits_once_a_free_look_is_refused_too(
+async def test_a_403_pauses_submits_once_a_free_fetch_is_refused_too(
     answer: Fault, connect: Connect, sim: Simulator
 ) -> None:
     sim.inject("look", faults.status(403))
@@ -56,7 +56,7 @@ async def test_a_403_pauses_submits_once_a_free_look_is_refused_too(
         async with connect(sim) as caller:
             assert await fail(caller, sim, answer, "one") == "unauthorized"
             with anyio.fail_after(PATIENCE):
-                while not [line for line in lines if line["event"] == "submits_paused"]:  # noqa: ASYNC110 - nobody is told
+                while not [line for line in lines if line["event"] == "submits_paused"]:  # noqa: ASYNC110 - nobody is notified
                     await anyio.sleep(0.01)
             assert 0 < await paused(caller, sim) <= PAUSE_SECONDS
     assert sim.fired["status_403"] == 1 + (answer.name == "status_403")
@@ -122,8 +122,8 @@ async def test_during_a_pause_open_tasks_are_found_and_watched(connect: Connect,
         again = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
         assert (again["task_id"], again["duplicate_of_open_task"]) == (first["task_id"], True)
         sim.finish(first["task_id"])
-        looked = await caller.task("get_task", task_id=first["task_id"], wait_seconds=30)
-        assert looked["status"] == "succeeded"
+        seen = await caller.task("get_task", task_id=first["task_id"], wait_seconds=30)
+        assert seen["status"] == "succeeded"
         posts = len(sim.submits())
         error = await caller.error("upscale_image", task_id=first["task_id"], index=1, wait_seconds=0)
         assert error["code"] == "unauthorized"

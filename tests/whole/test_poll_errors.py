@@ -103,7 +103,7 @@ BLIND: list[tuple[str, Fault, str]] = [
 
 
 @pytest.mark.parametrize(("fault", "code"), [row[1:] for row in BLIND], ids=[row[0] for row in BLIND])
-async def test_looks_that_keep_failing_are_told_while_the_task_stays_open(
+async def test_polls_that_keep_failing_are_reported_while_the_task_stays_open(
     fault: Fault, code: str, sim: Simulator, connect: Connect
 ) -> None:
     async with connect(sim, timings=HASTY) as caller:
@@ -123,7 +123,7 @@ async def test_looks_that_keep_failing_are_told_while_the_task_stays_open(
     assert (len(sim.submits()), len(sim.ledger)) == (1, 1)
 
 
-async def test_one_failed_look_is_borne_but_one_refused_key_is_told(sim: Simulator, connect: Connect) -> None:
+async def test_one_failed_poll_is_borne_but_one_refused_key_is_reported(sim: Simulator, connect: Connect) -> None:
     async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
         sim.inject("look", faults.status(502))
@@ -196,13 +196,13 @@ async def test_a_failed_job_is_an_error_of_its_purchase_and_an_answer_to_a_quest
         group.start_soon(fail)
         bought = await caller.call("generate_image", prompt="a mug", wait_seconds=10)
         assert bought.is_error
-        told = await caller.call("get_task", task_id=sim.ledger[0].task_id, wait_seconds=0)
-        assert not told.is_error
+        result = await caller.call("get_task", task_id=sim.ledger[0].task_id, wait_seconds=0)
+        assert not result.is_error
         assert error_of(bought)["code"] == "generation_failed"
         assert "too dark" in error_of(bought)["message"]
-        assert told.structured_content is not None
-        assert told.structured_content["failure"] == {"code": "generation_failed", "message": "too dark"}
-        assert "too dark" in str(told.content[0])
+        assert result.structured_content is not None
+        assert result.structured_content["failure"] == {"code": "generation_failed", "message": "too dark"}
+        assert "too dark" in str(result.content[0])
 
 
 @pytest.mark.parametrize("word", ["TASK_STATUS_DREAMING", "", None])
@@ -224,9 +224,9 @@ async def test_a_status_that_goes_back_takes_nothing_back(sim: Simulator, connec
         seen = await caller.task("get_task", task_id=task_id, wait_seconds=0)
         assert (seen["status"], seen["progress"]) == ("processing", 60)
         sim.inject("look", faults.backwards())
-        looked = len(sim.polls())
+        before = len(sim.polls())
         task = await caller.task("get_task", task_id=task_id, wait_seconds=1.5)
-        assert len(sim.polls()) > looked
+        assert len(sim.polls()) > before
         assert sim.fired == {"backwards": 1}
         moving = {"eta_seconds": None, "next": None, "message": None}
         assert task | moving == seen | moving

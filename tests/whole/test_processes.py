@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from conftest import LOAD_SECONDS, error_of
-from lives import PATIENCE, Life, broken_promises, live, rows, told
+from lives import PATIENCE, Life, broken_promises, live, outcome_of, rows
 
 from mj_mcp.simulator import Simulator, faults
 
@@ -51,9 +51,9 @@ def codes(answers: list[dict[str, Any]]) -> list[str]:
 
 async def test_eight_processes_ask_for_the_same_at_once_and_one_claim_wins(sim: Simulator, tmp_path: Path) -> None:
     async with lives(PROCESSES, sim, tmp_path) as group:
-        for turn in range(5):
-            answers = await all_at_once([(life, {"prompt": f"turn {turn}", "wait_seconds": 0}) for life in group])
-            assert len(sim.submits()) == len(sim.ledger) == turn + 1
+        for number in range(5):
+            answers = await all_at_once([(life, {"prompt": f"number {number}", "wait_seconds": 0}) for life in group])
+            assert len(sim.submits()) == len(sim.ledger) == number + 1
             assert {answer["task_id"] for answer in answers} == {sim.ledger[-1].task_id}
             assert sum("duplicate_of" not in answer for answer in answers) == 1
         assert broken_promises(sim, tmp_path) == []
@@ -81,7 +81,7 @@ async def test_the_limit_of_open_tasks_holds_exactly_under_parallel_calls(sim: S
         sim.finish(done)
         for life in group:
             assert (await life.task("get_task", task_id=done, wait_seconds=PATIENCE))["status"] == "succeeded"
-        # Who was told `busy` keeps its queue slot, so a repeat of those requests takes the place that is free.
+        # Who was answered `busy` keeps its queue slot, so a repeat of those requests takes the slot that is free.
         refused = [asked for asked, answer in zip(wanted, answers, strict=True) if "error" in answer]
         answers = await all_at_once(refused)
         assert sum("error" not in answer for answer in answers) == 1
@@ -100,7 +100,7 @@ async def test_the_daily_limit_holds_exactly_under_parallel_calls(sim: Simulator
     assert codes(answers) == ["limit_reached"]
 
 
-async def test_each_open_task_is_looked_at_by_one_process_at_a_time(sim: Simulator, tmp_path: Path) -> None:
+async def test_each_open_task_is_polled_by_one_process_at_a_time(sim: Simulator, tmp_path: Path) -> None:
     poll = 2.0
     async with lives(4, sim, tmp_path, MJ_POLL_SECONDS=str(poll)) as group:
         answers = await all_at_once([(life, {"prompt": f"{life.pid}", "wait_seconds": 0}) for life in group])
@@ -110,12 +110,12 @@ async def test_each_open_task_is_looked_at_by_one_process_at_a_time(sim: Simulat
             for life in group:  # everybody waits for everything: the pace is that of an attended task
                 for task_id in ids:
                     waiting.start_soon(life.client.call_tool, "get_task", {"task_id": task_id, "wait_seconds": 6})
-        looks = {task_id: sim.polls(task_id) for task_id in ids}
-        assert all(looks.values())
+        polls = {task_id: sim.polls(task_id) for task_id in ids}
+        assert all(polls.values())
         # A first and a last poll are asked for; between them there is one pace. Four processes would make four times as
         # many polls, and a busy machine brings some late.
-        for seen in looks.values():
-            at = [look.at for look in seen if look in sim.requests[began:]]
+        for seen in polls.values():
+            at = [poll.at for poll in seen if poll in sim.requests[began:]]
             assert len(at) <= 2 * (2 + (at[-1] - at[0]) / poll)
         holders = [row["holder"] for row in rows(tmp_path)]
         assert None not in holders
@@ -142,8 +142,8 @@ async def test_when_the_holder_is_killed_another_takes_over_and_everybody_hears_
             group.start_soon(wait, "third", third)
             await sim.until(lambda: len(sim.polls(task_id)) > 1, PATIENCE)
             holder.kill()
-            looks = len(sim.polls(task_id))
-            await sim.until(lambda: len(sim.polls(task_id)) > looks, TAKEOVER_SECONDS)
+            before = len(sim.polls(task_id))
+            await sim.until(lambda: len(sim.polls(task_id)) > before, TAKEOVER_SECONDS)
             (taken,) = rows(tmp_path)
             sim.finish(task_id)
         assert row["holder"] not in {None, taken["holder"]}
@@ -184,6 +184,6 @@ async def test_a_dead_process_leaves_doubt_that_the_others_report_at_once(sim: S
             first.kill()
         with anyio.fail_after(TAKEOVER_SECONDS):
             result = await second.call("generate_image", prompt="a mug", wait_seconds=PATIENCE)
-        assert told(result) == "unconfirmed"
+        assert outcome_of(result) == "unconfirmed"
     assert len(sim.submits()) == sim.fired["hang"] == 1
     assert broken_promises(sim, tmp_path) == []

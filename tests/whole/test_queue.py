@@ -1,4 +1,4 @@
-"""The queue for a free slot: who waits gets one in turn, in the time of the call, and is told where it stands."""
+"""The queue for a free slot: who waits gets one in order, in the time of the call, and hears its position."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def until(true: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> Non
             await anyio.sleep(0.01)
 
 
-async def test_a_call_that_waits_gets_the_place_that_becomes_free(sim: Simulator, spawn: Connect) -> None:
+async def test_a_call_that_waits_gets_the_slot_that_becomes_free(sim: Simulator, spawn: Connect) -> None:
     heard: list[str | None] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
@@ -60,7 +60,7 @@ async def test_a_call_that_waits_gets_the_place_that_becomes_free(sim: Simulator
         sim.finish(sim.ledger[1].task_id)
 
 
-async def test_a_call_whose_time_ends_in_the_queue_has_bought_nothing_and_says_its_place(
+async def test_a_call_whose_time_ends_in_the_queue_has_bought_nothing_and_says_its_position(
     sim: Simulator, connect: Connect
 ) -> None:
     async with connect(sim, MJ_MAX_OPEN_TASKS="1") as caller:
@@ -69,7 +69,7 @@ async def test_a_call_whose_time_ends_in_the_queue_has_bought_nothing_and_says_i
         assert error["code"] == "busy"
         assert "number 1 in the queue" in error["message"]
         assert 0 < error["retry_after_seconds"] < KEPT_SECONDS
-        # Its place is kept: the next one is second, and the same call again goes on from there.
+        # Its slot is kept: the next one is second, and the same call again goes on from there.
         error = await caller.error("generate_image", prompt="a jar", wait_seconds=0.6)
         assert "number 2 in the queue" in error["message"]
         sim.finish(first["task_id"])
@@ -130,13 +130,13 @@ async def succeeded(studio: Studio, owner: str, task: Task) -> None:
     assert seen.task.status is Status.SUCCEEDED
 
 
-async def test_callers_take_turns_whoever_asks_more(sim: Simulator, settings_for: SettingsFor) -> None:
+async def test_callers_alternate_whoever_asks_more(sim: Simulator, settings_for: SettingsFor) -> None:
     async with open_studio(settings_for(sim.url, MJ_MAX_OPEN_TASKS="1")) as studio:
-        places: dict[str, int] = {}
+        positions: dict[str, int] = {}
 
         async def wait_for(owner: str, prompt: str) -> None:
-            async def hear(_task: object, place: int = 0, /) -> None:
-                places[prompt] = place
+            async def hear(_task: object, position: int = 0, /) -> None:
+                positions[prompt] = position
 
             await buy(studio, owner, prompt, on_progress=hear)
 
@@ -144,7 +144,7 @@ async def test_callers_take_turns_whoever_asks_more(sim: Simulator, settings_for
         async with asyncio.TaskGroup() as group:
             for prompt in ("ann 1", "ann 2", "ann 3", "eve 1", "bob 1"):
                 group.create_task(wait_for(prompt[:3], prompt))
-                await until(lambda prompt=prompt: places.get(prompt, 0) > 0)
+                await until(lambda prompt=prompt: positions.get(prompt, 0) > 0)
             for number in range(6):
                 await until(lambda number=number: len(sim.ledger) > number)
                 sim.finish(sim.ledger[number].task_id)
@@ -152,7 +152,7 @@ async def test_callers_take_turns_whoever_asks_more(sim: Simulator, settings_for
     assert order == ["ann 0", "eve 1", "bob 1", "ann 1", "ann 2", "ann 3"]
 
 
-async def test_a_repeat_of_what_has_succeeded_needs_no_place_and_is_its_own_callers_alone(
+async def test_a_repeat_of_what_has_succeeded_needs_no_slot_and_is_its_own_callers_alone(
     sim: Simulator, settings_for: SettingsFor
 ) -> None:
     async with open_studio(settings_for(sim.url, MJ_MAX_OPEN_TASKS="1")) as studio:
@@ -171,21 +171,21 @@ async def test_a_repeat_of_what_has_succeeded_needs_no_place_and_is_its_own_call
     assert [charge.body["prompt"] for charge in sim.ledger] == ["a mug", "a jug"]
 
 
-async def test_a_caller_who_does_not_wait_has_its_turn_while_another_login_queues(
+async def test_a_caller_who_does_not_wait_gets_a_slot_while_another_login_queues(
     sim: Simulator, settings_for: SettingsFor
 ) -> None:
     async with open_studio(settings_for(sim.url, MJ_MAX_OPEN_TASKS="1")) as studio:
-        told = Counter[str]()
+        reports = Counter[str]()
 
         async def wait(prompt: str) -> None:
-            async def hear(_task: object, place: int = 0, /) -> None:
-                told[prompt] += place > 0
+            async def hear(_task: object, position: int = 0, /) -> None:
+                reports[prompt] += position > 0
 
             await buy(studio, "ann", prompt, on_progress=hear)
 
         first = (await buy(studio, "ann", "ann 0", 0)).task
         queue = [asyncio.create_task(wait(f"ann {number}")) for number in (1, 2)]
-        await until(lambda: len(told) == len(queue))
+        await until(lambda: len(reports) == len(queue))
         with pytest.raises(Busy, match=f"number 1 in the queue, and keeps its slot for {KEPT_SECONDS:g} s"):
             await buy(studio, "bob", "bob 1", 0)
         sim.finish(first.task_id or "")
@@ -193,8 +193,8 @@ async def test_a_caller_who_does_not_wait_has_its_turn_while_another_login_queue
             await studio.recall(Call(owner="ann", wait_seconds=PATIENCE), first.submission_id)
         ).task.status is Status.SUCCEEDED
         # The others ask for the free slot in vain.
-        heard = told.copy()
-        await until(lambda: all(told[prompt] > heard[prompt] + 1 for prompt in heard))
+        heard = reports.copy()
+        await until(lambda: all(reports[prompt] > heard[prompt] + 1 for prompt in heard))
         assert (await buy(studio, "bob", "bob 1", 0)).task.status is Status.QUEUED
         for work in queue:
             work.cancel()
@@ -209,8 +209,8 @@ async def test_a_server_that_stops_sends_the_queue_off_and_buys_nothing(
         await buy(studio, "local", "a mug", 0)
         waiting = anyio.Event()
 
-        async def hear(_task: object, place: int = 0, /) -> None:
-            if place:
+        async def hear(_task: object, position: int = 0, /) -> None:
+            if position:
                 waiting.set()
 
         queued = asyncio.create_task(buy(studio, "local", "a jug", on_progress=hear))
@@ -236,11 +236,11 @@ async def test_a_task_that_nobody_here_bought_is_adopted_for_the_person_at_the_m
     async with open_studio(settings_for(sim.url)) as studio:
         bought = (await buy(studio, "ann", "a mug", 0)).task.task_id
         assert bought is not None
-        looks = len(sim.requests)
+        before = len(sim.requests)
         with pytest.raises(TaskNotFound) as theirs:
             await studio.recall(Call(owner="bob"), bought)
         with pytest.raises(TaskNotFound) as nobodys:
             await studio.recall(Call(owner="bob"), "9" * len(bought))
         # The same words, and no poll that would tell by its time.
         assert str(theirs.value).replace(bought, "ID") == str(nobodys.value).replace("9" * len(bought), "ID")
-        assert len(sim.requests) == looks
+        assert len(sim.requests) == before

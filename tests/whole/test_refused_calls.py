@@ -131,9 +131,7 @@ async def test_a_parent_must_have_succeeded(sim: Simulator, connect: Connect) ->
     assert (len(sim.submits()), len(sim.ledger)) == (1, 1)
 
 
-async def test_a_parent_that_has_just_finished_is_looked_at_before_it_is_refused(
-    sim: Simulator, connect: Connect
-) -> None:
+async def test_a_parent_that_has_just_finished_is_polled_before_it_is_refused(sim: Simulator, connect: Connect) -> None:
     async with connect(sim, MJ_POLL_SECONDS="60") as caller:
         # After a second without a poll, the next wish for one is granted at once.
         parent = (await caller.task("generate_image", prompt="a mug", wait_seconds=1.2))["task_id"]
@@ -158,7 +156,7 @@ async def test_a_change_can_be_asked_for_by_the_parents_submission_id(sim: Simul
 
 
 @pytest.mark.parametrize("answer", ["empty", "null", "{}", "204", "404"])
-async def test_an_id_that_nobody_knows_is_looked_up_once(answer: Any, sim: Simulator, connect: Connect) -> None:
+async def test_an_id_that_nobody_knows_is_fetched_once(answer: Any, sim: Simulator, connect: Connect) -> None:
     sim.unknown_look = answer
     async with connect(sim) as caller:
         calls: list[tuple[str, dict[str, Any]]] = [
@@ -175,7 +173,7 @@ async def test_an_id_that_nobody_knows_is_looked_up_once(answer: Any, sim: Simul
         assert (await caller.task("list_tasks"))["tasks"] == []
 
 
-async def test_an_id_never_seen_is_looked_up_once_and_adopted(sim: Simulator, connect: Connect) -> None:
+async def test_an_id_never_seen_is_fetched_once_and_adopted(sim: Simulator, connect: Connect) -> None:
     task_id = await foreign(sim)
     async with connect(sim) as caller:
         task = await caller.task("get_task", task_id=task_id, wait_seconds=0)
@@ -188,9 +186,9 @@ async def test_an_id_never_seen_is_looked_up_once_and_adopted(sim: Simulator, co
         sim.finish(task_id)
         done = await caller.task("get_task", task_id=task["submission_id"], wait_seconds=10)
         assert (done["status"], len(done["images"])) == ("succeeded", 4)
-        looked = len(sim.polls(task_id))
+        before = len(sim.polls(task_id))
         await caller.task("get_task", task_id=task_id, wait_seconds=0)
-        assert len(sim.polls(task_id)) == looked, "what is over is not asked for again"
+        assert len(sim.polls(task_id)) == before, "what is over is not asked for again"
         await caller.task("upscale_image", task_id=task_id, index=4, wait_seconds=0)
     assert [seen.json for seen in sim.submits()[1:]] == [{"taskId": task_id, "action": "UPSCALE", "index": 4}]
 
@@ -200,7 +198,7 @@ async def test_an_id_never_seen_is_looked_up_once_and_adopted(sim: Simulator, co
     [(faults.status(502), "upstream_error"), (faults.html(), "upstream_error"), (faults.status(403), "unauthorized")],
     ids=["502", "page", "403"],
 )
-async def test_a_look_up_that_fails_adopts_nothing(fault: Fault, code: str, sim: Simulator, connect: Connect) -> None:
+async def test_a_fetch_that_fails_adopts_nothing(fault: Fault, code: str, sim: Simulator, connect: Connect) -> None:
     task_id = await foreign(sim)
     sim.inject("look", fault)
     async with connect(sim) as caller:

@@ -206,10 +206,10 @@ async def test_a_replica_that_loses_the_database_while_it_submits_pays_once_and_
                 assert await theirs.status(task) is Status.SUBMITTING
             await ours.connected()
             assert await pass_seconds(database, database_url, theirs, AWAY_SECONDS) == set(), "its session shows again"
-        claim, told = await submitting
-        assert (claim.is_new, told.status) == (True, Status.QUEUED)
+        claim, row = await submitting
+        assert (claim.is_new, row.status) == (True, Status.QUEUED)
         assert await theirs.status(task) is Status.QUEUED
-        assert (await theirs.submit(new()))[0] == Claim(told, is_new=False)
+        assert (await theirs.submit(new()))[0] == Claim(row, is_new=False)
         assert len(sim.submits()) == len(sim.ledger) == 1
 
 
@@ -247,14 +247,14 @@ async def test_a_submit_that_was_called_lost_is_found_again_when_its_replica_is_
                 passed = round(SETTLE_SECONDS) + 1
                 assert await pass_seconds(database, database_url, theirs, passed) == {Status.UNCONFIRMED}
             await ours.connected()
-        claim, told = await submitting
-        assert (claim.is_new, told.status) == (True, Status.QUEUED)
+        claim, row = await submitting
+        assert (claim.is_new, row.status) == (True, Status.QUEUED)
         assert await theirs.status(task) is Status.QUEUED
-        assert (await theirs.submit(new()))[0] == Claim(told, is_new=False)
+        assert (await theirs.submit(new()))[0] == Claim(row, is_new=False)
         assert len(sim.submits()) == len(sim.ledger) == 1
 
 
-async def test_a_caller_is_not_told_that_its_submit_is_lost_while_the_answer_is_awaited(
+async def test_no_submit_is_called_lost_while_its_answer_is_awaited(
     database: Database, database_url: str, sim: Simulator
 ) -> None:
     async with Relay(database_url) as way, replicas(sim, way.url, database_url) as [ours, theirs]:
@@ -265,13 +265,13 @@ async def test_a_caller_is_not_told_that_its_submit_is_lost_while_the_answer_is_
                 await pass_seconds(database, database_url, theirs, round(SETTLE_SECONDS) + 1)
             await ours.connected()
             assert await ours.status(task) is Status.UNCONFIRMED
-            claim, told = await ours.submit(new(), 0.5)
-            assert (claim.is_new, told.submission_id, told.status) == (False, task.submission_id, Status.SUBMITTING)
+            claim, row = await ours.submit(new(), 0.5)
+            assert (claim.is_new, row.submission_id, row.status) == (False, task.submission_id, Status.SUBMITTING)
             repeating = asyncio.create_task(ours.submit(new()))
             await until(lambda: ours.poller.load().waiters == 2)
         for asked in (submitting, repeating):
-            told = (await asked)[1]
-            assert (told.submission_id, told.status) == (task.submission_id, Status.QUEUED)
+            row = (await asked)[1]
+            assert (row.submission_id, row.status) == (task.submission_id, Status.QUEUED)
         assert len(sim.ledger) == 1
 
 

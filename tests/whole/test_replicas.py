@@ -1,6 +1,6 @@
 """Replicas behind a balancer: whole servers as processes, one PostgreSQL, callers of both generations.
 
-No call needs the replica that answered the one before: every request is a connection of its own, dealt in turn.
+No call needs the replica that answered the one before: every request is a connection of its own, dealt round robin.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ SECRET = "canary-secret-for-replicas-0123456789abcdef"
 CALLERS = 50
 POLL = 1.0
 NEXT_LOOK_GAP = 0.45
-"""Two looks of one watch are half a second apart, less what the machine's clock and the way to the proxy may take."""
+"""Two polls of one task are half a second apart, less what the machine's clock and the way to the proxy may take."""
 
 TAKEOVER_SECONDS = 10.0
 HEARD_SECONDS = 1.0
 
 
 class Team:
-    """Replicas on one database, the balancer before them, and what callers were told."""
+    """Replicas on one database, the balancer before them, and what callers were answered."""
 
     def __init__(self, start: Callable[[str], Awaitable[Served]], balancer: Balancer, http: httpx2.AsyncClient) -> None:
         self.replicas: list[Served] = []
         self.balancer = balancer
-        self.told: dict[str, str] = {}
+        self.answered: dict[str, str] = {}
         self.asked_again: Counter[str] = Counter()
         self._start = start
         self._http = http
@@ -94,7 +94,7 @@ class Team:
 
     @asynccontextmanager
     async def waiting(self, ids: list[str]) -> AsyncIterator[None]:
-        """Each is waited for by a call; the block begins when all calls wait, and ends when all callers are told.
+        """Each is waited for by a call; the block begins when all calls wait, and ends when all callers are answered.
 
         A caller whose connection breaks asks again, by a new one.
         """
@@ -105,11 +105,11 @@ class Team:
                 in_the_middle.add(task_id)
 
             arguments = {"task_id": task_id, "wait_seconds": 2 * PATIENCE, "include_image": False}
-            while task_id not in self.told:
+            while task_id not in self.answered:
                 try:
                     async with self.caller(protocol) as caller:
                         result = await caller.client.call_tool("get_task", arguments, progress_callback=on_progress)
-                        self.told[task_id] = (result.structured_content or {})["status"]
+                        self.answered[task_id] = (result.structured_content or {})["status"]
                 except* (MCPError, httpx2.TransportError):
                     self.asked_again[task_id] += 1
 
@@ -121,7 +121,7 @@ class Team:
                 yield
 
     async def watched(self, ids: Collection[str]) -> list[set[str]]:
-        """Which of these each replica looks at, once all of them have been looked at."""
+        """Which of these each replica polls, once all of them have been polled."""
         await until(lambda: set().union(*map(looks_of, self.replicas)) >= set(ids))
         return [set(looks_of(replica)) & set(ids) for replica in self.replicas]
 
@@ -137,7 +137,7 @@ def port_of(served: Served) -> int:
 
 
 def looks_of(replica: Served) -> Counter[str]:
-    """How often this replica has looked at each task."""
+    """How often this replica has polled each task."""
     paths = [line["path"] for line in replica.logged("upstream_request") if line["method"] == "GET"]
     return Counter(path.split("/")[-2] for path in paths)
 
@@ -146,7 +146,7 @@ def looks_of(replica: Served) -> Counter[str]:
 async def team(
     sim: Simulator, serve_http: Serve, home: Path, database_url: str, *options: str, **extra: str
 ) -> AsyncIterator[Team]:
-    """Two replicas on one database, each with a data folder of its own unless told.
+    """Two replicas on one database, each with a data folder of its own unless a test says otherwise.
 
     `options` are those of the command; without any a replica keeps sessions, so older clients have to come back
     to it.
@@ -193,11 +193,11 @@ async def one_dies(team: Team, sim: Simulator) -> list[str]:
             sim.finish(one)
     assert sum(team.asked_again.values()) >= CALLERS // 4, "half of the waits were on the replica that died"
     assert team.balancer.dead[port_of(doomed)] > 0
-    # One watch for each, before and after: what the dead one looked at before, the other one looked at afterwards.
+    # One poller for each, before and after: what the dead one polled before, the other one polled afterwards.
     seen = looks_of(survivor)
     for one in ids:
-        assert seen[one] == sum(look.at > died or one in others for look in sim.polls(one))
-        ends = [round(look.at - finished, 3) for look in sim.polls(one) if look.at > finished]
+        assert seen[one] == sum(poll.at > died or one in others for poll in sim.polls(one))
+        ends = [round(poll.at - finished, 3) for poll in sim.polls(one) if poll.at > finished]
         assert len(ends) == 1, f"it ends once, and is left alone: {ends}"
     return ids
 
@@ -212,7 +212,7 @@ async def the_database_restarts(team: Team, sim: Simulator, database: Database) 
         for one in ids[: CALLERS // 2]:
             sim.finish(one)  # their ends are seen while the database is away, or soon after
         await anyio.to_thread.run_sync(database.restart)
-        assert not team.told.keys() & set(ids[CALLERS // 2 :])
+        assert not team.answered.keys() & set(ids[CALLERS // 2 :])
         for one in ids[CALLERS // 2 :]:
             sim.finish(one)
     assert database.execute("SELECT pg_postmaster_start_time()") != [began]
@@ -243,17 +243,17 @@ async def test_fifty_waits_outlive_a_replica_and_fifty_more_a_restart_of_the_dat
         await both.join("three")
         second = await the_database_restarts(both, sim, database)
     for one in first + second:
-        at = [look.at for look in sim.polls(one)]
+        at = [poll.at for poll in sim.polls(one)]
         assert len(at) <= most_looks(sim, one, orphan=one in first)
-        # Who takes a task over cannot know when the dead one looked last.
+        # Who takes a task over cannot know when the dead one polled last.
         assert sum(later - earlier < NEXT_LOOK_GAP for earlier, later in pairwise(at)) <= (one in first), at
-    # Charged once each, one row each, told once each.
+    # Charged once each, one row each, answered once each.
     bought = Counter(charge.task_id for charge in sim.ledger)
     assert bought == Counter(first + second) == Counter(row["task_id"] for row in rows(database_url))
     assert len(sim.submits()) == len(bought) == 2 * CALLERS
     assert sim.duplicates() == []
     assert {row["status"] for row in rows(database_url)} == {"succeeded"}
-    assert both.told == dict.fromkeys(bought, "succeeded")
+    assert both.answered == dict.fromkeys(bought, "succeeded")
 
 
 # --- what one replica knows, the other one knows

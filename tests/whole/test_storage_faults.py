@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from lives import PATIENCE, Life, live, rows, told
+from lives import PATIENCE, Life, live, outcome_of, rows
 
 from mj_mcp.simulator import Simulator, faults
 
@@ -106,14 +106,14 @@ async def test_a_full_disk_refuses_submits_and_room_lets_them_through(
         await refused(life, sim)
         sim.finish(first["task_id"])
         task = await life.task("get_task", task_id=first["task_id"], wait_seconds=PATIENCE, include_image=False)
-        assert task["status"] == "succeeded", "who waits is told although it cannot be written"
+        assert task["status"] == "succeeded", "who waits is answered although it cannot be written"
         listed = await life.task("list_tasks")
         assert [task["task_id"] for task in listed["tasks"]] == [first["task_id"]]
         disk.free(life)
         second = await life.task("generate_image", prompt="a mug", wait_seconds=0)
         assert second["task_id"] == sim.ledger[1].task_id
-        looks = len(sim.polls(first["task_id"]))
-        await sim.until(lambda: len(sim.polls(first["task_id"])) > looks, PATIENCE)
+        before = len(sim.polls(first["task_id"]))
+        await sim.until(lambda: len(sim.polls(first["task_id"])) > before, PATIENCE)
         await life.task("generate_image", prompt="a jug", wait_seconds=0)
     assert [row["task_id"] for row in rows(tmp_path)] == [charge.task_id for charge in sim.ledger]
     assert rows(tmp_path)[0]["status"] == "succeeded", "and it is written down once there is room"
@@ -172,7 +172,7 @@ async def test_a_read_only_journal_refuses_submits(sim: Simulator, tmp_path: Pat
         async with live(sim, tmp_path) as life:
             await refused(life, sim)
             result = await life.call("get_task", task_id=first["task_id"], wait_seconds=0)
-            assert told(result) in {"queued", "storage_unavailable"}, "the last known, or a clear error"
+            assert outcome_of(result) in {"queued", "storage_unavailable"}, "the last known, or a clear error"
     assert len(sim.ledger) == 1
 
 

@@ -76,7 +76,7 @@ REFUSED: list[tuple[str, Fault, str, str]] = [
 
 
 @pytest.mark.parametrize(("fault", "code", "says"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-async def test_a_refusal_is_told_by_its_code_and_is_no_task(
+async def test_a_refusal_has_its_code_and_is_no_task(
     fault: Fault, code: str, says: str, sim: Simulator, connect: Connect
 ) -> None:
     sim.inject("submit", fault)
@@ -112,7 +112,7 @@ async def test_a_busy_proxy_says_how_long_to_stay_away(
     assert (len(sim.submits()), len(sim.ledger)) == (2, 1)
 
 
-async def test_after_a_refused_key_submits_pause_while_looks_go_on(sim: Simulator, connect: Connect) -> None:
+async def test_after_a_refused_key_submits_pause_while_polls_go_on(sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
         open_task = await imagine(caller)
         sim.inject("submit", faults.status(401))
@@ -253,7 +253,9 @@ async def test_what_the_proxy_accepted_is_a_task(
     assert (len(sim.submits()), len(sim.ledger)) == (1, 1)
 
 
-async def test_a_closed_port_is_tried_again_and_told_as_unreachable_and_free(sim: Simulator, connect: Connect) -> None:
+async def test_a_closed_port_is_tried_again_and_reported_as_unreachable_and_free(
+    sim: Simulator, connect: Connect
+) -> None:
     await sim.stop_listening()
     with capture_logs() as lines:
         async with connect(sim) as caller:

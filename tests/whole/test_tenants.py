@@ -113,13 +113,13 @@ class House:
             return
         handle = other.handles[pick % len(other.handles)]
         absent = "sub_" + "0" * 32 if handle.startswith("sub_") else "9" * len(handle)
-        submits, looks = len(self.sim.submits()), len(self.sim.polls(absent))
+        submits, fetches = len(self.sim.submits()), len(self.sim.polls(absent))
         answer = await text_of(BY_HANDLE[what](me.callers[generation], handle))
         nothing = await text_of(BY_HANDLE[what](me.callers[generation], absent))
         assert answer.replace(handle, "ID") == nothing.replace(absent, "ID"), what
         self.check(me, other, answer.replace(handle, "ID"))
         assert len(self.sim.submits()) == submits, "nothing is bought from another's task"
-        assert len(self.sim.polls(absent)) == looks, "nobody adopts what nobody here bought"
+        assert len(self.sim.polls(absent)) == fetches, "nobody adopts what nobody here bought"
         self.foreign_asked += 1
 
     async def look_around(self, who: int, generation: int, what: str) -> None:

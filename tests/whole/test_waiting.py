@@ -59,10 +59,10 @@ async def test_a_wait_that_ends_answers_in_time_with_the_task_and_the_next_call(
 
         # A wait ends when the job ends, long before its time is up.
         async with anyio.create_task_group() as group, bounded():
-            looked = len(sim.polls())
+            before = len(sim.polls())
 
             async def end() -> None:
-                await sim.until(lambda: len(sim.polls()) > looked)
+                await sim.until(lambda: len(sim.polls()) > before)
                 sim.finish(task["task_id"])
 
             group.start_soon(end)
@@ -122,17 +122,17 @@ async def test_a_submit_that_hangs_holds_no_call_beyond_its_time(protocol: str, 
 async def test_progress_rises_strictly_and_says_what_it_is_based_on(
     protocol: str, sim: Simulator, spawn: Spawn
 ) -> None:
-    told: list[tuple[float, float | None, str | None]] = []
+    reports: list[tuple[float, float | None, str | None]] = []
     heard = anyio.Event()
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
         nonlocal heard
-        told.append((progress, total, message))
+        reports.append((progress, total, message))
         heard.set()
         heard = anyio.Event()
 
     async def until(message: str) -> None:
-        while not any(message in (said or "") for _, _, said in told):
+        while not any(message in (said or "") for _, _, said in reports):
             await heard.wait()
 
     async with spawn(sim, protocol=protocol) as caller, bounded(), anyio.create_task_group() as group:
@@ -155,16 +155,16 @@ async def test_progress_rises_strictly_and_says_what_it_is_based_on(
         await until("70 % by the proxy")
         # A proxy that takes it back: what was shown stays.
         sim.process(charge.task_id, progress=20)
-        shown = len(told)
-        while len(told) == shown:
+        shown = len(reports)
+        while len(reports) == shown:
             await heard.wait()
         sim.finish(charge.task_id)
     (result,) = results
     assert result.structured_content == finished(sim, charge.task_id, prompt="a mug")
-    values = [value for value, _, _ in told]
+    values = [value for value, _, _ in reports]
     assert all(before < after for before, after in itertools.pairwise(values))
-    assert {total for _, total, _ in told} == {100}
-    for value, _, message in told:
+    assert {total for _, total, _ in reports} == {100}
+    for value, _, message in reports:
         by_proxy = re.fullmatch(r"(\d+) % by the proxy", message or "")
         assert by_proxy is None or value == pytest.approx(int(by_proxy[1]), abs=0.5)
         assert by_proxy or value < 35
