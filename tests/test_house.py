@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -397,7 +398,21 @@ def test_lines_of_nested_functions_are_counted() -> None:
 
 TESTS = Path(__file__).parent
 
+MAX_TEST_LINES = 600
+
 CHANCE = {"uuid.uuid1", "uuid.uuid4", "os.urandom"}
+
+
+def test_test_files_stay_short() -> None:
+    lines = {f"{path.relative_to(TESTS)}": path.read_text(encoding="utf-8").count("\n") for path in TESTS.rglob("*.py")}
+    wrong = excess(lines, MAX_TEST_LINES, {})
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """Tests import helpers by their names alone, and a second conftest.py would hide the first."""
+    names = Counter(path.name for path in TESTS.rglob("*.py") if "hosts" not in path.parts)
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_hypothesis_gives_the_same_examples_in_every_run() -> None:
