@@ -11,7 +11,7 @@ from collections.abc import Callable
 from mj_mcp.errors import InvalidRequest, TaskNotFound
 from mj_mcp.journal import Journal, Page
 from mj_mcp.proxy import Proxy, check_task_id
-from mj_mcp.proxy.raising import seen
+from mj_mcp.proxy.raising import observation_of
 from mj_mcp.tasks import Status, Task, accept, merge, move
 
 
@@ -47,11 +47,11 @@ class Settlement:
                 gives way: both rows then speak of the same task).
             TaskNotFound, UpstreamError: there is no such submission, or the proxy knows no such task.
         """
-        task = await self._doubtful(submission_id, Status.UNCONFIRMED, Status.ABANDONED)
+        task = await self._find(submission_id, Status.UNCONFIRMED, Status.ABANDONED)
         other = await self._journal.find(check_task_id(task_id), None)
         if other is not None and other.submitted_at is not None:
             raise InvalidRequest("task_id", task_id, f"a task that no submission has; {other.submission_id} has it")
-        fetched = seen(task_id, await self._proxy.fetch(task_id))
+        fetched = observation_of(task_id, await self._proxy.fetch(task_id))
         now = self._now()
         return await self._journal.update(
             task.submission_id, lambda task: merge(accept(task, task_id, now), fetched, now)
@@ -64,10 +64,10 @@ class Settlement:
             InvalidRequest: it is not in doubt.
             TaskNotFound: there is no such submission.
         """
-        task = await self._doubtful(submission_id, Status.UNCONFIRMED)
+        task = await self._find(submission_id, Status.UNCONFIRMED)
         return await self._journal.update(task.submission_id, lambda task: move(task, Status.ABANDONED, self._now()))
 
-    async def _doubtful(self, submission_id: str, *allowed: Status) -> Task:
+    async def _find(self, submission_id: str, *allowed: Status) -> Task:
         task = await self._journal.find(submission_id, None)
         if task is None or task.submission_id != submission_id:
             raise TaskNotFound(f"no submission {submission_id} is known here")

@@ -25,8 +25,8 @@ from mj_mcp.events import Observer, OnProgress, Submitted, ignore
 from mj_mcp.journal import Claim, Journal, Limits
 from mj_mcp.journal.protocol import KEPT_SECONDS
 from mj_mcp.polling.poller import PROGRESS_SECONDS, Poller
-from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Submit
-from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, doubt, refuse
+from mj_mcp.proxy import Accepted, OutcomeUnknown, Proxy, Refused, Submit
+from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, mark_unconfirmed, refuse
 
 log = structlog.get_logger("mj_mcp.submits")
 
@@ -192,12 +192,12 @@ class Submits:
             await self._journal.leave(asked.key)
         raise Busy("this server is stopping, so nothing was submitted")
 
-    async def _post(self, request: Submit) -> Accepted | Refused | Doubtful:
+    async def _post(self, request: Submit) -> Accepted | Refused | OutcomeUnknown:
         try:
             return await self._proxy.submit(request)
         except Exception:
             log.exception("submit_failed")
-            return Doubtful("this server failed while it submitted")
+            return OutcomeUnknown("this server failed while it submitted")
 
     def _begin_pause(self) -> None:
         self._paused_until = self._clock() + PAUSE_SECONDS
@@ -212,7 +212,7 @@ class Submits:
             retry_after_seconds=float(math.ceil(left)),
         )
 
-    async def _record(self, task: Task, outcome: Accepted | Refused | Doubtful) -> None:
+    async def _record(self, task: Task, outcome: Accepted | Refused | OutcomeUnknown) -> None:
         """Write down what became of a submit, again and again until it is written; then tell."""
 
         def settle(known: Task) -> Task:
@@ -274,15 +274,15 @@ def _is_withdrawn(task: Task) -> bool:
     return task.status is Status.REFUSED and task.failure is not None and task.failure.code == _WITHDRAWN.code
 
 
-def _settle(task: Task, outcome: Accepted | Refused | Doubtful, now: float) -> Task:
+def _settle(task: Task, outcome: Accepted | Refused | OutcomeUnknown, now: float) -> Task:
     """The row after its outcome; unchanged where another process or a person has settled it already."""
     match outcome:
         case Accepted():
             return accept(task, outcome.task_id, now, outcome.warnings) if _may(task, Status.QUEUED) else task
         case Refused():
             return refuse(task, outcome.failure, now) if _may(task, Status.REFUSED) else task
-        case Doubtful():
-            return doubt(task, outcome.reason, now) if _may(task, Status.UNCONFIRMED) else task
+        case OutcomeUnknown():
+            return mark_unconfirmed(task, outcome.reason, now) if _may(task, Status.UNCONFIRMED) else task
 
 
 def _may(task: Task, status: Status) -> bool:

@@ -90,7 +90,7 @@ MOVES: dict[Status, frozenset[Status]] = {
 OPEN = frozenset({_S.SUBMITTING, _S.UNCONFIRMED, _S.QUEUED, _S.PROCESSING, _S.STALLED})
 """Not settled: holds the claim on its request, so an identical one finds it."""
 
-WATCHED = frozenset({_S.QUEUED, _S.PROCESSING, _S.STALLED})
+POLLED = frozenset({_S.QUEUED, _S.PROCESSING, _S.STALLED})
 """Worth a poll."""
 
 RUNNING = frozenset({_S.SUBMITTING, _S.QUEUED, _S.PROCESSING})
@@ -172,7 +172,7 @@ class Task:
     @property
     def is_polled(self) -> bool:
         """Whether a poll can tell more."""
-        return self.status in WATCHED
+        return self.status in POLLED
 
     @property
     def is_moving(self) -> bool:
@@ -222,7 +222,7 @@ def refuse(task: Task, failure: Failure, now: float) -> Task:
     return replace(move(task, _S.REFUSED, now), failure=failure)
 
 
-def doubt(task: Task, message: str, now: float) -> Task:
+def mark_unconfirmed(task: Task, message: str, now: float) -> Task:
     """The answer was lost: the submit may have been charged."""
     return replace(move(task, _S.UNCONFIRMED, now), failure=Failure("unconfirmed", message))
 
@@ -264,60 +264,66 @@ UNLISTED_SECONDS = 20.0
 """How long a success may take to list its pictures before it counts as one without pictures: some polls."""
 
 
-def merge(task: Task, seen: Observation, now: float) -> Task:
-    """What is known after a poll: `seen` joined with what was known, never less than before.
+def merge(task: Task, observed: Observation, now: float) -> Task:
+    """What is known after a poll: `observed` joined with what was known, never less than before.
 
     A status that goes backwards, a progress that shrinks and a poll that comes after the end change
     nothing; `updated_at` moves only when something did.
     """
-    if task.status is _S.SUCCEEDED and seen.status is _S.SUCCEEDED and seen.images:
-        return _relinked(task, seen, now)
-    if not task.is_polled or _is_late(task, seen):
+    if task.status is _S.SUCCEEDED and observed.status is _S.SUCCEEDED and observed.images:
+        return _relinked(task, observed, now)
+    if not task.is_polled or _is_late(task, observed):
         return task
-    if _is_unlisted(task, seen, now):
-        seen = replace(seen, status=_S.PROCESSING, warnings=())
+    if _is_unlisted(task, observed, now):
+        observed = replace(observed, status=_S.PROCESSING, warnings=())
     known = replace(
         task,
-        upstream_status=seen.upstream_status or task.upstream_status,
-        progress=max((p for p in (task.progress, seen.progress) if p is not None), default=None),
-        upstream_eta=seen.eta_seconds,
-        warnings=_joined(_without(_OF_A_POLL, task.warnings), seen.warnings),
+        upstream_status=observed.upstream_status or task.upstream_status,
+        progress=max((p for p in (task.progress, observed.progress) if p is not None), default=None),
+        upstream_eta=observed.eta_seconds,
+        warnings=_joined(_without(_OF_A_POLL, task.warnings), observed.warnings),
     )
     # A stalled task that reports the state it stalled in has not moved.
-    moved_on = seen.status in MOVES[task.status] and (task.status is not _S.STALLED or _advanced(task, seen))
+    moved_on = observed.status in MOVES[task.status] and (task.status is not _S.STALLED or _advanced(task, observed))
     if moved_on:
-        known = move(known, seen.status, now)
+        known = move(known, observed.status, now)
     if known.status is _S.SUCCEEDED:
-        known = replace(known, images=seen.images, failure=None, progress=100, upstream_eta=None)
+        known = replace(known, images=observed.images, failure=None, progress=100, upstream_eta=None)
     elif known.status is _S.FAILED:
-        known = replace(known, failure=seen.failure or Failure("generation_failed", ""), upstream_eta=None)
+        known = replace(known, failure=observed.failure or Failure("generation_failed", ""), upstream_eta=None)
     changed = moved_on or known.progress != task.progress or known.upstream_status != task.upstream_status
     return replace(known, updated_at=now) if changed else known
 
 
-def _is_late(task: Task, seen: Observation) -> bool:
-    return seen.status is _S.QUEUED and task.status in {_S.PROCESSING, _S.STALLED}
+def _is_late(task: Task, observed: Observation) -> bool:
+    return observed.status is _S.QUEUED and task.status in {_S.PROCESSING, _S.STALLED}
 
 
-def _is_unlisted(task: Task, seen: Observation, now: float) -> bool:
+def _is_unlisted(task: Task, observed: Observation, now: float) -> bool:
     """Whether it is a success that may list its pictures yet. The row has not changed since the first such poll."""
-    is_first = seen.upstream_status != task.upstream_status
-    return seen.status is _S.SUCCEEDED and not seen.images and (is_first or now - task.updated_at < UNLISTED_SECONDS)
+    is_first = observed.upstream_status != task.upstream_status
+    return (
+        observed.status is _S.SUCCEEDED
+        and not observed.images
+        and (is_first or now - task.updated_at < UNLISTED_SECONDS)
+    )
 
 
-def _advanced(task: Task, seen: Observation) -> bool:
-    if seen.status in {_S.SUCCEEDED, _S.FAILED}:
+def _advanced(task: Task, observed: Observation) -> bool:
+    if observed.status in {_S.SUCCEEDED, _S.FAILED}:
         return True
-    return (seen.progress or 0) > (task.progress or 0) or seen.upstream_status != task.upstream_status
+    return (observed.progress or 0) > (task.progress or 0) or observed.upstream_status != task.upstream_status
 
 
-def _relinked(task: Task, seen: Observation, now: float) -> Task:
+def _relinked(task: Task, observed: Observation, now: float) -> Task:
     """A finished task polled again: fresh links, while what we measured and saved stays."""
     ours = {image.index: image for image in task.images}
-    fresh = tuple(replace(ours[image.index], url=image.url) if image.index in ours else image for image in seen.images)
-    kept = tuple(image for index, image in ours.items() if index not in {image.index for image in seen.images})
+    fresh = tuple(
+        replace(ours[image.index], url=image.url) if image.index in ours else image for image in observed.images
+    )
+    kept = tuple(image for index, image in ours.items() if index not in {image.index for image in observed.images})
     images = tuple(sorted(fresh + kept, key=lambda image: image.index))
-    warnings = _joined(_without(_OF_A_POLL, task.warnings), seen.warnings)
+    warnings = _joined(_without(_OF_A_POLL, task.warnings), observed.warnings)
     return task if images == task.images else replace(task, images=images, warnings=warnings, updated_at=now)
 
 

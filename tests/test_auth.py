@@ -20,7 +20,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
 from mj_mcp.auth.tokens import PREFIX, READ, SCOPES, SPEND, TokenFile, add_token, revoke_token
-from mj_mcp.server.bearer import RETRY_SECONDS, Reception
+from mj_mcp.server.bearer import RETRY_SECONDS, BearerAuth
 from mj_mcp.server.sessions import RETRY_SECONDS as SESSION_RETRY_SECONDS
 from mj_mcp.server.tools import SPENDING_TOOLS
 from mj_mcp.simulator import Simulator
@@ -521,7 +521,7 @@ class Gate:
     """The reception before a small application."""
 
     def __init__(self, tokens: Path) -> None:
-        reception = Reception(TokenFile(tokens), None, "")
+        bearer_auth = BearerAuth(TokenFile(tokens), None, "")
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             # What no one has, no one can log or send on.
@@ -530,8 +530,8 @@ class Gate:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": scope["user"].access_token.subject.encode()})
 
-        self._app = reception.protect(app)
-        self.wants_login = reception.wants_login
+        self._app = bearer_auth.protect(app)
+        self.wants_login = bearer_auth.wants_login
 
     async def status(self, token: str) -> int:
         transport = httpx.ASGITransport(self._app)
@@ -571,8 +571,8 @@ async def test_nobody_comes_in_by_websocket(tmp_path: Path) -> None:
     for made in (False, True):
         if made:
             add_token(tmp_path / "tokens.json", "anna", SCOPES, now=0.0)
-        reception = Reception(TokenFile(tmp_path / "tokens.json"), None, "")
-        await reception.protect(app)({"type": "websocket", "path": "/mcp", "headers": []}, receive, send)
+        bearer_auth = BearerAuth(TokenFile(tmp_path / "tokens.json"), None, "")
+        await bearer_auth.protect(app)({"type": "websocket", "path": "/mcp", "headers": []}, receive, send)
     assert said == ["websocket.close"] * 2
 
 

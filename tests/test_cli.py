@@ -103,7 +103,7 @@ async def examine(sim: Simulator, home: Path, **extra: str) -> subprocess.Comple
 
 @pytest.mark.parametrize("unknown", ["empty", "null", "{}", "204", "404"])
 async def test_the_doctor_finds_all_well(unknown: str, sim: Simulator, tmp_path: Path) -> None:
-    sim.unknown_look = unknown  # type: ignore[assignment]
+    sim.unknown_answer = unknown  # type: ignore[assignment]
     done = await examine(sim, tmp_path)
     assert (done.returncode, marks(done)) == (0, WELL)
     for folder in ("data", "pictures"):
@@ -154,7 +154,7 @@ async def test_the_doctor_sees_a_page_of_html_instead_of_the_proxy(tmp_path: Pat
 
 async def test_the_doctor_sees_a_wrong_path_that_answers_in_json(sim: Simulator, tmp_path: Path) -> None:
     """Such a 404 looks like that of a task which is not known, and the proxy says so with 404 as well."""
-    sim.unknown_look = "404"
+    sim.unknown_answer = "404"
     assert marks(await examine(sim, tmp_path)) == WELL
     done = await examine(sim, tmp_path, MJ_BASE_URL=f"{sim.url}/wrong")
     assert (done.returncode, marks(done)) == (1, WELL | {"proxy": "FAIL", "key": "FAIL"})

@@ -323,7 +323,7 @@ async def test_a_task_that_the_proxy_forgot_is_stalled_and_not_failed(
 ) -> None:
     async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
-        sim.unknown_look = answer
+        sim.unknown_answer = answer
         sim.inject("look", faults.forget())
         await sim.until(lambda: len(sim.polls(task_id)) >= 5)
         task = await caller.task("get_task", task_id=task_id, wait_seconds=0)
@@ -738,7 +738,7 @@ async def test_a_change_can_be_asked_for_by_the_parents_submission_id(sim: Simul
 
 @pytest.mark.parametrize("answer", ["empty", "null", "{}", "204", "404"])
 async def test_an_id_that_nobody_knows_is_looked_up_once(answer: Any, sim: Simulator, connect: Connect) -> None:
-    sim.unknown_look = answer
+    sim.unknown_answer = answer
     async with connect(sim) as caller:
         calls: list[tuple[str, dict[str, Any]]] = [
             ("get_task", {"task_id": "404404", "wait_seconds": 5}),

@@ -30,7 +30,7 @@ from mj_mcp.app import DEFAULT_TIMINGS, Timings, open_studio
 from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.server import build_server
 from mj_mcp.server.client_timeouts import DEFAULT_WAIT_SECONDS, SHARED_WAITS
-from mj_mcp.server.host_guard import Door
+from mj_mcp.server.host_guard import HostGuard
 from mj_mcp.server.http import http_app, listen
 from mj_mcp.server.http import serve_http as serve
 from mj_mcp.settings import Settings, SettingsError
@@ -325,7 +325,7 @@ async def test_the_door_itself_takes_two_hosts_for_none(
         said.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/mcp", "headers": [(b"host", name.encode()) for name in names]}
-    await Door(_nobody, sim_settings())(scope, _nobody, send)
+    await HostGuard(_nobody, sim_settings())(scope, _nobody, send)
     assert said[0]["status"] == 421
 
 

@@ -27,7 +27,13 @@ from mj_mcp.journal import Claim, Journal, Limits, Page, QueueSlot, Usage
 from mj_mcp.journal.claims import ANSWERING
 from mj_mcp.journal.engine import WRITE_SECONDS, Db, Engine, Rows
 from mj_mcp.journal.postgres import Postgres
-from mj_mcp.journal.protocol import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, LEASE_SECONDS, QUEUE_SECONDS, REPEAT_SECONDS
+from mj_mcp.journal.protocol import (
+    KEPT_SECONDS,
+    LEASE_SECONDS,
+    QUEUE_SECONDS,
+    REPEAT_SECONDS,
+    UNCONFIRMED_COUNTS_SECONDS,
+)
 from mj_mcp.journal.rows import NEVER
 from mj_mcp.journal.schema import MIGRATIONS, in_postgres
 from mj_mcp.journal.sql import SqlJournal
@@ -41,8 +47,8 @@ from mj_mcp.tasks import (
     Status,
     Task,
     accept,
-    doubt,
     give_up,
+    mark_unconfirmed,
     merge,
     move,
     refuse,
@@ -214,7 +220,7 @@ def abandoned(task: Task) -> Task:
 
 
 def lost(task: Task) -> Task:
-    return doubt(task, "no answer", NOON)
+    return mark_unconfirmed(task, "no answer", NOON)
 
 
 # --- the claim
@@ -422,7 +428,7 @@ async def test_doubt_counts_as_open_as_long_as_a_job_can_run(journal: Journal, c
     await claim(journal, task)
     await journal.update(task.submission_id, lost)
     limits = Limits(max_open=1)
-    clock.time += DOUBT_COUNTS_SECONDS - 1
+    clock.time += UNCONFIRMED_COUNTS_SECONDS - 1
     waiting = new(clock())
     assert await queued(journal, waiting, limits) == 1
     clock.time += 2
@@ -1005,7 +1011,7 @@ async def test_a_submit_of_a_process_that_left_is_in_doubt(open_journal: Open) -
     await claim(first, task, "key")
     await first.aclose()
     doubtful = await settled_by(second, task)
-    assert doubtful == doubt(task, "the server stopped before the proxy's answer was recorded", NOON)
+    assert doubtful == mark_unconfirmed(task, "the server stopped before the proxy's answer was recorded", NOON)
     assert await claim(second, new(), "key") == Claim(doubtful, is_new=False)
 
 

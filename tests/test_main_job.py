@@ -630,10 +630,10 @@ async def test_a_lost_answer_is_in_doubt_and_never_bought_again_by_itself(
 
     async with spawn(sim, protocol=protocol) as caller:
         assert await caller.error("generate_image", prompt="a mug", wait_seconds=0) == first
-        doubt = await caller.error("generate_image", prompt="a jug", wait_seconds=5)
-        assert doubt["code"] == "unconfirmed"
+        mark_unconfirmed = await caller.error("generate_image", prompt="a jug", wait_seconds=5)
+        assert mark_unconfirmed["code"] == "unconfirmed"
         page = await caller.task("list_tasks", status="unconfirmed")
-        assert [task["submission_id"] for task in page["tasks"]] == [doubt["submission_id"], handle]
+        assert [task["submission_id"] for task in page["tasks"]] == [mark_unconfirmed["submission_id"], handle]
         assert len(sim.submits()) == len(sim.ledger) == 2
         # Only who says so pays for another.
         await caller.task("generate_image", prompt="a mug", wait_seconds=0, allow_duplicate=True)

@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from mj_mcp import __version__
 from mj_mcp.logs import redactor
-from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Trouble, change, imagine, simple_change
+from mj_mcp.proxy import Accepted, OutcomeUnknown, Proxy, Refused, Trouble, change, imagine, simple_change
 from mj_mcp.proxy.http import (
     MAX_BODY_BYTES,
     MAX_RETRY_AFTER,
@@ -192,7 +192,7 @@ async def test_a_submit_whose_answer_is_lost_is_sent_once_and_in_doubt(
 ) -> None:
     sim.inject("imagine", fault)
     outcome = await proxy.submit(imagine("a red mug"))
-    assert isinstance(outcome, Doubtful), outcome
+    assert isinstance(outcome, OutcomeUnknown), outcome
     assert sim.fired[fault.name] == 1
     assert (len(sim.requests), len(sim.ledger)) == (1, charged)
 
@@ -204,7 +204,7 @@ async def test_a_submit_whose_answer_is_lost_is_sent_once_and_in_doubt(
 async def test_the_deadline_is_for_the_whole_request(
     sim: Simulator, http: Http, call: HttpRequest, fault: faults.Fault
 ) -> None:
-    sim.unknown_look = "404"
+    sim.unknown_answer = "404"
     sim.inject("submit" if call.method == "POST" else "look", fault)
     began = time.monotonic()
     outcome = await http.request(call)
@@ -278,7 +278,7 @@ async def test_a_redirect_is_not_followed_and_the_key_stays(
 async def test_a_redirect_to_nonsense_breaks_nothing(sim: Simulator, proxy: Proxy, location: str) -> None:
     fault = faults.status(302, headers={"Location": location})
     sim.inject("imagine", fault)
-    assert isinstance(await proxy.submit(imagine("a red mug")), Doubtful)
+    assert isinstance(await proxy.submit(imagine("a red mug")), OutcomeUnknown)
     sim.inject("look", fault)
     assert isinstance(await proxy.fetch("77"), Trouble)
     assert sim.fired["status_302"] == 2

@@ -690,7 +690,7 @@ async def test_random_faults_repeat_with_their_seed(http: httpx.AsyncClient) -> 
 async def test_an_unknown_task_is_answered_as_the_relatives_do(
     agent: Agent, answer: Any, status: int, body: bytes | None
 ) -> None:
-    agent.sim.unknown_look = answer
+    agent.sim.unknown_answer = answer
     got = await agent.fetch("unheard-of")
     assert got.status_code == status
     assert body is None or got.content == body

@@ -69,7 +69,7 @@ class Store:
     ) -> None:
         """Nothing is touched yet. `max_bytes` is the ceiling of `folder`, originals and sheets together."""
         self._retry_seconds = retry_seconds
-        self._near = Archive(folder, max_bytes)
+        self._folder = Archive(folder, max_bytes)
         self._unsent = Archive(folder / "unsent", sys.maxsize)
         self._bucket = bucket
         self._workers = workers
@@ -97,22 +97,22 @@ class Store:
             self._more.set()
 
     async def get(
-        self, submission_id: str, what: What, known: Known | None = None, *, far: bool = True
+        self, submission_id: str, what: What, known: Known | None = None, *, ask_bucket: bool = True
     ) -> Picture | None:
-        """A picture that is `known` or decodes, or None; `far` asks the bucket too.
+        """A picture that is `known` or decodes, or None; `ask_bucket` asks the bucket too.
 
         Never raises: there is always the link.
         """
-        near = await self._get_near(submission_id, what, known)
-        if near is not None or self._bucket is None or not far:
-            return near
-        return await self._get_far(self._bucket, submission_id, what, known)
+        found = await self._get_from_folder(submission_id, what, known)
+        if found is not None or self._bucket is None or not ask_bucket:
+            return found
+        return await self._get_from_bucket(self._bucket, submission_id, what, known)
 
     async def find(self, submission_id: str, what: What, known: Known) -> Path | None:
         """A file near by that holds exactly this picture; it is read through, but never held in memory."""
-        for position in (self._near, self._unsent):
+        for archive in (self._folder, self._unsent):
             with suppress(OSError):
-                path = await asyncio.to_thread(position.get, submission_id, what)
+                path = await asyncio.to_thread(archive.get, submission_id, what)
                 if path is not None and await asyncio.to_thread(_holds, path, known):
                     return path
         return None
@@ -122,12 +122,12 @@ class Store:
     def _put(self, submission_id: str, what: What, data: bytes, extension: str) -> Path:
         if self._bucket is not None:  # first: a crash between the two leaves nothing that is not sent
             self._unsent.put(submission_id, what, data, extension)
-        return self._near.put(submission_id, what, data, extension)
+        return self._folder.put(submission_id, what, data, extension)
 
-    async def _get_near(self, submission_id: str, what: What, known: Known | None) -> Picture | None:
-        for position in (self._near, self._unsent):
+    async def _get_from_folder(self, submission_id: str, what: What, known: Known | None) -> Picture | None:
+        for archive in (self._folder, self._unsent):
             with suppress(OSError, ImageUnavailable):  # it vanished, or the disk damaged it
-                path = await asyncio.to_thread(position.get, submission_id, what)
+                path = await asyncio.to_thread(archive.get, submission_id, what)
                 if path is not None:
                     return await self._checked(await asyncio.to_thread(path.read_bytes), known, path)
         return None
@@ -140,7 +140,9 @@ class Store:
 
     # ------------------------------------------------------------------------------------------- the bucket
 
-    async def _get_far(self, bucket: Bucket, submission_id: str, what: What, known: Known | None) -> Picture | None:
+    async def _get_from_bucket(
+        self, bucket: Bucket, submission_id: str, what: What, known: Known | None
+    ) -> Picture | None:
         name = name_of(submission_id, what)
         try:
             async with self._reads:
@@ -157,7 +159,7 @@ class Store:
             log.warning("bucket_object_refused", name=name, reason=failure.message)
             return None
         with suppress(OSError):  # shown all the same
-            path = await asyncio.to_thread(self._near.put, submission_id, what, data, picture.info.extension)
+            path = await asyncio.to_thread(self._folder.put, submission_id, what, data, picture.info.extension)
             return replace(picture, path=path)
         return picture
 
@@ -173,14 +175,14 @@ class Store:
     async def _send_all(self, bucket: Bucket) -> bool:
         """Whether nothing is owed any more. The first failure ends it: the next one would wait as long."""
         try:
-            owed = await asyncio.to_thread(self._unsent.files)
-            for number, path in enumerate(owed):
+            unsent = await asyncio.to_thread(self._unsent.files)
+            for number, path in enumerate(unsent):
                 with suppress(FileNotFoundError):  # another process has sent it
                     data = await asyncio.to_thread(path.read_bytes)
                     try:
                         await bucket.put(path.stem, data, media_type_of(data) or "application/octet-stream")
                     except BucketUnavailable as failure:
-                        self._failed("put", failure, waiting=len(owed) - number)
+                        self._failed("put", failure, waiting=len(unsent) - number)
                         await asyncio.to_thread(os.utime, path)  # the next attempt begins with another
                         return False
                     self._silent_until = 0.0

@@ -234,13 +234,13 @@ async def _serving(settings: Settings, observe: Observer) -> None:
 async def _serving_http(settings: Settings, observe: Observer, host: str, port: int, *, stateless: bool) -> None:
     from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
     from mj_mcp.server import build_server  # noqa: PLC0415 - as above
-    from mj_mcp.server.bearer import reception_for  # noqa: PLC0415 - stdio does not pay for it
+    from mj_mcp.server.bearer import bearer_auth_for  # noqa: PLC0415 - stdio does not pay for it
     from mj_mcp.server.http import http_app, listen, serve_http  # noqa: PLC0415 - as above
     from mj_mcp.server.links import Links, signing_secret  # noqa: PLC0415 - as above
 
-    reception = reception_for(settings)
+    bearer_auth = bearer_auth_for(settings)
     try:
-        listener = listen(host, port, settings, protected=reception.wants_login())
+        listener = listen(host, port, settings, protected=bearer_auth.wants_login())
     except SettingsError as failure:
         fail(str(failure), EXIT_SETTINGS)
     except OSError as failure:
@@ -254,8 +254,8 @@ async def _serving_http(settings: Settings, observe: Observer, host: str, port: 
     async with open_studio(settings, observe) as studio:
         links = Links(secret, studio, settings.public_url)
         server = build_server(studio, settings, observe, link=links.link, sessions=not stateless)
-        beside = [links.route, *reception.routes]
-        app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect, beside=beside)
+        beside = [links.route, *bearer_auth.routes]
+        app = http_app(server, settings, studio, stateless=stateless, protect=bearer_auth.protect, beside=beside)
         _collect_garbage()
         await serve_http(app, listener, on_stop=studio.release)
 

@@ -41,7 +41,7 @@ async def run_checks(settings: Settings) -> list[Check]:
         await _check_journal(settings),
         _check_folder("output folder", settings.output_dir, "MJ_OUTPUT_DIR"),
         *([await _check_archive(settings)] if settings.archive and settings.archive_url else []),
-        *([_check_tokens(settings)] if settings.http_tokens or _is_seen(settings.token_file) else []),
+        *([_check_tokens(settings)] if settings.http_tokens or _exists(settings.token_file) else []),
         *([await _check_issuer(settings.auth_issuer)] if settings.auth_issuer else []),
     ]
 
@@ -118,7 +118,7 @@ async def _check_archive(settings: Settings) -> Check:
     return Check("archive", ok=same, said=f"{settings.bucket_url}: {read}")
 
 
-def _is_seen(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     """Whether it is there, as far as can be told: what keeps the data folder shut is said of the journal."""
     try:
         return path.exists()

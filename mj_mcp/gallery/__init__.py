@@ -49,12 +49,12 @@ class Gallery:
         self._originals = Originals(
             journal, proxy, client=client, workers=workers, store=store, notify=notify, answer_seconds=answer_seconds
         )
-        self._owed = CatchUp(journal, now)
+        self._catch_up = CatchUp(journal, now)
         self._sheets = Sheets(
             self._originals,
             workers=workers,
             store=store,
-            owed=self._owed.add,
+            on_missing=self._catch_up.add,
             try_again_seconds=try_again_seconds,
         )
         self._workers = workers
@@ -64,11 +64,11 @@ class Gallery:
     def keep(self, task: Task) -> None:
         """A task is over: fetch and archive its originals now, if it has any, whether or not anybody waits."""
         if self._keeps and task.images and task.status is Status.SUCCEEDED:
-            self._sheets.develop(task)
+            self._sheets.make(task)
 
     async def catch_up(self) -> None:
         """Archive what succeeded lately but is not archived yet, until cancelled."""
-        await self._owed.run(self._sheets.develop)
+        await self._catch_up.run(self._sheets.make)
 
     async def show(self, task: Task, seconds: float) -> Shown:
         """The task's contact sheet, waiting up to `seconds` for it to be made. Never raises for a picture's sake."""

@@ -45,19 +45,19 @@ class CatchUp:
     def add(self, task: Task) -> None:
         """Its originals could not all be archived just now."""
         now = self._now()
-        if _is_owed(task, now):
+        if _has_missing(task, now):
             self._plan(task, now + min(max(now - _end(task), FIRST_SECONDS), LONGEST_SECONDS))
 
-    async def run(self, develop: Callable[[Task], Awaitable[object]]) -> None:
-        """Try again until cancelled. `develop` archives what it can, and `add`s the task again where it cannot."""
+    async def run(self, make: Callable[[Task], Awaitable[object]]) -> None:
+        """Try again until cancelled. `make` archives what it can, and `add`s the task again where it cannot."""
         while True:
-            seconds = await self.round(develop)
+            seconds = await self.round(make)
             self._more.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._more.wait()
 
-    async def round(self, develop: Callable[[Task], Awaitable[object]]) -> float:
+    async def round(self, make: Callable[[Task], Awaitable[object]]) -> float:
         """Try all that is due, one after the other. Seconds until there is more to do."""
         try:
             if self._now() >= self._scan_at:
@@ -65,8 +65,8 @@ class CatchUp:
             while (sid := next((sid for sid, at in self._due.items() if at <= self._now()), None)) is not None:
                 task = await self._journal.find(sid, None)
                 del self._due[sid]
-                if task is not None and _is_owed(task, self._now()):
-                    await develop(task)
+                if task is not None and _has_missing(task, self._now()):
+                    await make(task)
         except StorageUnavailable as failure:
             log.warning("pictures_not_caught_up", reason=failure.message)
             return FIRST_SECONDS
@@ -78,7 +78,7 @@ class CatchUp:
         while True:
             page = await self._journal.page(None, Status.SUCCEEDED, PAGE, cursor)
             for task in page.tasks:
-                if _is_owed(task, now) and task.submission_id not in self._due:
+                if _has_missing(task, now) and task.submission_id not in self._due:
                     self._plan(task, _end(task) + SETTLE_SECONDS)
             cursor = page.next_cursor
             if cursor is None or not any(_is_recent(task, now) for task in page.tasks):
@@ -99,7 +99,7 @@ def _is_recent(task: Task, now: float) -> bool:
     return _end(task) > now - LINK_SECONDS
 
 
-def _is_owed(task: Task, now: float) -> bool:
+def _has_missing(task: Task, now: float) -> bool:
     return (
         task.status is Status.SUCCEEDED and _is_recent(task, now) and any(image.path is None for image in task.images)
     )

@@ -108,13 +108,13 @@ class Originals:
 
     async def _found(self, task: Task, image: Image) -> Picture:
         noted = image.path is not None  # by whichever process; a new picture is in no bucket yet
-        picture = await self._kept(task, image, far=noted)
+        picture = await self._kept(task, image, ask_bucket=noted)
         if picture is None:
             try:
                 picture = await self._fetched(task, image)
             except ImageUnavailable:
                 # Kept by another process, perhaps, and the journal could not be told.
-                if noted or (picture := await self._kept(task, image, far=True)) is None:
+                if noted or (picture := await self._kept(task, image, ask_bucket=True)) is None:
                     raise
         if noted and image.sha256 != picture.sha256:  # an older version archived it, or the proxy sends other bytes now
             listeners = [measured(image, picture)]
@@ -152,10 +152,10 @@ class Originals:
         await self._pictures.aclose()
         await self._fetches.aclose()
 
-    async def _kept(self, task: Task, image: Image, *, far: bool) -> Picture | None:
+    async def _kept(self, task: Task, image: Image, *, ask_bucket: bool) -> Picture | None:
         if self._store is None:
             return None
-        return await self._store.get(task.submission_id, image.index, _known(image), far=far)
+        return await self._store.get(task.submission_id, image.index, _known(image), ask_bucket=ask_bucket)
 
     async def _fetched(self, task: Task, image: Image) -> Picture:
         data = await self._bytes(task, image)

@@ -72,14 +72,14 @@ class Sheets:
         *,
         workers: PictureWorkers,
         store: Store | None,
-        owed: Callable[[Task], None],
+        on_missing: Callable[[Task], None],
         try_again_seconds: float = TRY_AGAIN_SECONDS,
     ) -> None:
-        """`owed` hears of each task of which an original could not be archived."""
+        """`on_missing` hears of each task of which an original could not be archived."""
         self._originals = originals
         self._workers = workers
         self._store = store
-        self._owed = owed
+        self._on_missing = on_missing
         self._try_again_seconds = try_again_seconds
         self._shown: LRUCache[str, Shown] = LRUCache(REMEMBERED_SHEETS)
         self._jobs: SingleFlight[str, Shown] = SingleFlight()
@@ -94,7 +94,7 @@ class Sheets:
             return known
         if not task.images:
             return Shown(None)
-        job = self.develop(task)
+        job = self.make(task)
         await asyncio.wait({job}, timeout=seconds)
         return job.result() if job.done() else known or Shown(None, missing=(STILL_FETCHING,))
 
@@ -120,16 +120,16 @@ class Sheets:
             return Shown(None, missing=(STILL_FETCHING,))
         return _encoded(drawing.result().data, drawing.result().media_type, missing)
 
-    def develop(self, task: Task) -> asyncio.Task[Shown]:
+    def make(self, task: Task) -> asyncio.Task[Shown]:
         """Fetch, archive and measure every picture, and make the sheet. It is done once, however many ask."""
-        return self._jobs.begin(task.submission_id, lambda: self._develop(task))
+        return self._jobs.begin(task.submission_id, lambda: self._make(task))
 
     async def aclose(self) -> None:
         """Stop. What is half done is absent, not broken."""
         await self._jobs.aclose()
         await self._tiles.aclose()
 
-    async def _develop(self, task: Task) -> Shown:
+    async def _make(self, task: Task) -> Shown:
         archived = False
         try:
             if (kept := await self._kept(task)) is not None:
@@ -153,7 +153,7 @@ class Sheets:
             log.exception("sheet_failed", task_id=task.task_id)
             shown = Shown(None, missing=(_reason(failure),), at=time.monotonic())
         if self._store is not None and not archived:
-            self._owed(task)
+            self._on_missing(task)
         self._shown[task.submission_id] = shown
         return shown
 

@@ -18,7 +18,7 @@ from mj_mcp.journal.engine import Db
 from mj_mcp.journal.rows import load
 from mj_mcp.journal.schema import any_of
 from mj_mcp.journal.sqlite_files import translated
-from mj_mcp.tasks import OPEN, WATCHED, Status
+from mj_mcp.tasks import OPEN, POLLED, Status
 
 BUSY_SECONDS = 5.0
 PAGE = 1000
@@ -27,7 +27,7 @@ FAULTS_SHOWN = 100
 """After so many, the next one tells nothing new."""
 
 COLUMNS = ("number", "submission_id", "task_id", "owner", "kind", "status", "submitted_at", "finished_at", "claim")
-HELD = WATCHED | {Status.SUBMITTING}
+HELD = POLLED | {Status.SUBMITTING}
 
 
 def sqlite_file(data_dir: Path) -> Path:

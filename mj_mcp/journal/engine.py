@@ -52,7 +52,7 @@ class Dialect:
     """An expression for the time in seconds since the epoch, by the storage's own clock; one time per statement."""
     begin_read: str
     """A statement that begins a transaction whose reads all show the same moment."""
-    take_turn: str = ""
+    lock_account: str = ""
     """A statement that lets the claims of one account (`?`) in one by one, where transactions do not already."""
     lock_row: str = ""
     skip_locked: str = ""

@@ -12,7 +12,7 @@ from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.protocol import LEASE_SECONDS
 from mj_mcp.journal.rows import NEVER, load, readable, store
 from mj_mcp.journal.schema import any_of
-from mj_mcp.tasks import OPEN, WATCHED, Failure, Status, Task, doubt, refuse
+from mj_mcp.tasks import OPEN, POLLED, Failure, Status, Task, mark_unconfirmed, refuse
 
 GONE_SECONDS = 2.0
 """How long the session of a process may be away before others watch its tasks. Two who watch one do no harm."""
@@ -25,7 +25,7 @@ SILENT_SECONDS = 180.0
 """After so long without a renewed lease, a submit is unconfirmed whatever shows of its process: the last resort where
 nothing shows, and where a machine that lost its power seems to be connected."""
 
-_TENDED = f"status IN {any_of(OPEN - {Status.UNCONFIRMED})} AND coalesce(lease_until, 0) < {NEVER:.0f}"
+_LEASED = f"status IN {any_of(OPEN - {Status.UNCONFIRMED})} AND coalesce(lease_until, 0) < {NEVER:.0f}"
 
 DISOWNED_SECONDS = 60.0
 """A row whose writing was not confirmed may still appear; after so long it will not."""
@@ -49,11 +49,11 @@ class Leases:
         """Of this submit it cannot be told whether its row was written. Nothing was sent, so the row is no task."""
         self._disowned[submission_id] = now
 
-    def needs_tending(self, db: Db) -> bool:
+    def has_work(self, db: Db) -> bool:
         """Whether a lease is to be renewed, taken over or settled: asked by a read, so that idling writes nothing."""
         leases = db.execute(
             f"SELECT holder, status, min(lease_until) - {self._now} FROM tasks"
-            f" WHERE account = ? AND {_TENDED} GROUP BY holder, status",
+            f" WHERE account = ? AND {_LEASED} GROUP BY holder, status",
             (self._account,),
         ).fetchall()
         dead_for = self._dead_for(db, {holder for holder, *_ in leases})
@@ -69,11 +69,11 @@ class Leases:
         me, lease = self._engine.holder, f"{self._now} + {LEASE_SECONDS}"
         settled = self._refuse_disowned(db, now)
         db.execute(
-            f"UPDATE tasks SET lease_until = {lease} WHERE account = ? AND {_TENDED} AND holder = ?",
+            f"UPDATE tasks SET lease_until = {lease} WHERE account = ? AND {_LEASED} AND holder = ?",
             (self._account, me),
         )
         rows = db.execute(
-            f"SELECT body, holder, status, lease_until - {self._now} FROM tasks WHERE account = ? AND {_TENDED}"
+            f"SELECT body, holder, status, lease_until - {self._now} FROM tasks WHERE account = ? AND {_LEASED}"
             f" AND coalesce(holder, '') <> ?{self._engine.dialect.skip_locked}",
             (self._account, me),
         ).fetchall()
@@ -85,7 +85,7 @@ class Leases:
                     (me, task.submission_id),
                 )
             else:
-                settled.append(doubt(task, "the server stopped before the proxy's answer was recorded", now))
+                settled.append(mark_unconfirmed(task, "the server stopped before the proxy's answer was recorded", now))
                 store(db, self._engine, settled[-1])
         return [*settled, *self.held(db)]
 
@@ -110,7 +110,7 @@ class Leases:
 
     def held(self, db: Db) -> list[Task]:
         """Every task to watch. A body is read again when it was written since: most stand still at most sweeps."""
-        which = f"FROM tasks WHERE account = ? AND status IN {any_of(WATCHED)} AND holder = ?"
+        which = f"FROM tasks WHERE account = ? AND status IN {any_of(POLLED)} AND holder = ?"
         values = (self._account, self._engine.holder)
         known, rows = self._known, db.execute(f"SELECT submission_id, seq {which}", values).fetchall()
         if any(known.get(sid, (None,))[0] != seq for sid, seq in rows):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from mj_mcp.errors import Busy, LimitReached
 from mj_mcp.journal.engine import Db, Dialect
-from mj_mcp.journal.protocol import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, QUEUE_SECONDS, Limits, Usage
+from mj_mcp.journal.protocol import KEPT_SECONDS, QUEUE_SECONDS, UNCONFIRMED_COUNTS_SECONDS, Limits, Usage
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, RUNNING, Kind, Status, Task
 
@@ -60,7 +60,7 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
             )
 
 
-def take_place(db: Db, dialect: Dialect, account: str, task: Task, slot: str, *, limits: Limits, now: float) -> int:
+def take_slot(db: Db, dialect: Dialect, account: str, task: Task, slot: str, *, limits: Limits, now: float) -> int:
     """0 when there is a place for `task` now; else its position in the queue, in which it has this `slot`.
 
     A slot that is not asked for again is kept for a while by the storage's clock, and holds back those behind it. Its
@@ -68,7 +68,7 @@ def take_place(db: Db, dialect: Dialect, account: str, task: Task, slot: str, *,
     """
     db.execute(f"DELETE FROM waiting WHERE account = ? AND seen_at < {dialect.now} - ?", (account, KEPT_SECONDS))
     running = _running(db, account, now, None)
-    if running < limits.max_open and not _in_turn(db, dialect, account):
+    if running < limits.max_open and not _queue_order(db, dialect, account):
         return 0
     db.execute(
         f"INSERT INTO waiting (account, owner, submission_id, seen_at) VALUES (?, ?, ?, {dialect.now})"
@@ -77,7 +77,7 @@ def take_place(db: Db, dialect: Dialect, account: str, task: Task, slot: str, *,
     )
     ahead = min(
         number
-        for number, (waiting, owner, unseen_for) in enumerate(_in_turn(db, dialect, account))
+        for number, (waiting, owner, unseen_for) in enumerate(_queue_order(db, dialect, account))
         if waiting == slot or (owner == task.owner and unseen_for > QUEUE_SECONDS)
     )
     if running + ahead < limits.max_open:
@@ -121,7 +121,7 @@ def leave_queue(db: Db, slot: str) -> None:
     db.execute("DELETE FROM waiting WHERE submission_id = ?", (slot,))
 
 
-def _in_turn(db: Db, dialect: Dialect, account: str) -> list[tuple[str, str, float]]:
+def _queue_order(db: Db, dialect: Dialect, account: str) -> list[tuple[str, str, float]]:
     """Slot, owner and seconds since it was asked for, in the order in which they are served: owners take turns.
 
     Everybody's first request goes before anybody's second; among those, whoever was served longest ago is first.
@@ -149,7 +149,7 @@ def _running(db: Db, account: str, now: float, owner: str | None) -> int:
     row = db.execute(
         f"SELECT count(*) FROM tasks WHERE account = ? AND owner = coalesce(?, owner) AND status IN {any_of(OPEN)}"
         f" AND (status IN {any_of(RUNNING)} OR (status = '{Status.UNCONFIRMED}' AND submitted_at > ?))",
-        (account, owner, now - DOUBT_COUNTS_SECONDS),
+        (account, owner, now - UNCONFIRMED_COUNTS_SECONDS),
     ).fetchone()
     return int(row[0])
 

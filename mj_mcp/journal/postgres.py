@@ -42,7 +42,7 @@ CONNECT_SECONDS = 3
 TRY_SECONDS = 0.25
 """How often the pool is asked for a connection: each time it tries to make one."""
 
-HEARD_GAP_SECONDS = 0.1
+NOTIFY_GAP_SECONDS = 0.1
 """Many changes at once are heard of together."""
 
 CHANNEL = "mj_mcp_journal"
@@ -57,7 +57,7 @@ LIVES = (
 )
 """Whether the process (`?`) has a session. It is only looked at: two who tried to lock it would see each other."""
 
-LOOKED_AWAY_SECONDS = 4.0
+MISSED_SWEEP_SECONDS = 4.0
 """Longer than the time between two sweeps."""
 
 LISTENS = sys.platform != "win32"
@@ -85,7 +85,7 @@ class Postgres:
         # The statement's time, not the transaction's: a claim may have waited for its turn since its transaction began.
         now="extract(epoch FROM statement_timestamp())::float8",
         begin_read="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        take_turn="SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
+        lock_account="SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
         lock_row=" FOR UPDATE",
         skip_locked=" FOR UPDATE SKIP LOCKED",
         announce=f" RETURNING pg_notify('{CHANNEL}', writer || ' ' || submission_id)",
@@ -160,7 +160,7 @@ class Postgres:
                         notices = [notice.payload async for notice in db.notifies(stop_after=1)]
                         if any(not payload.startswith(self.holder) for payload in notices):
                             heard()
-                        await asyncio.sleep(HEARD_GAP_SECONDS)
+                        await asyncio.sleep(NOTIFY_GAP_SECONDS)
             await asyncio.sleep(TRY_SECONDS)
 
     def dead_for(self, db: Db, holder: str) -> float:
@@ -173,7 +173,7 @@ class Postgres:
             return 0.0
         now = self._clock()
         since, last = self._missing.get(holder, (now, now))
-        if now - last > LOOKED_AWAY_SECONDS:
+        if now - last > MISSED_SWEEP_SECONDS:
             since = now  # the database may have been away, and with it everybody's session
         self._missing[holder] = since, now
         return now - since

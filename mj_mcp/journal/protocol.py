@@ -31,7 +31,7 @@ REPEAT_SECONDS = 600.0
 A host that gave up after 5 s cannot be told from one that heard the answer, and its model repeats the call.
 """
 
-DOUBT_COUNTS_SECONDS = 600.0
+UNCONFIRMED_COUNTS_SECONDS = 600.0
 """An unconfirmed submit counts as open for this long: no job of this API is known to run longer."""
 
 

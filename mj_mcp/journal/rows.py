@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal.engine import Db, Engine
-from mj_mcp.tasks import OPEN, WATCHED, Status, Task
+from mj_mcp.tasks import OPEN, POLLED, Status, Task
 
 NEVER = 1e15
 """As `lease_until`: a stalled task that was given up, which nobody takes over until somebody asks for it."""
@@ -72,7 +72,7 @@ def store(db: Db, engine: Engine, task: Task) -> None:
     """Write the task and the columns that queries need; they are always written together."""
     # Settled once, a claim is free for good: an abandoned submit that is found may meet its successor.
     given_up = task.given_up_at is not None
-    holder = "holder" if task.status in WATCHED | {Status.SUBMITTING} and not given_up else "NULL"
+    holder = "holder" if task.status in POLLED | {Status.SUBMITTING} and not given_up else "NULL"
     lease = f"{NEVER:.0f}" if given_up else f"CASE WHEN lease_until < {NEVER:.0f} THEN lease_until END"
     claim = "claim" if task.status in OPEN else "NULL"
     # In an UPDATE, `status` is the one from before: what is stored again after its success keeps its time.

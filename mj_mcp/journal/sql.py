@@ -17,7 +17,7 @@ from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
 from mj_mcp.journal.claims import answering
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.leases import Leases
-from mj_mcp.journal.limits import check_limits, count_usage, leave_queue, take_place
+from mj_mcp.journal.limits import check_limits, count_usage, leave_queue, take_slot
 from mj_mcp.journal.protocol import LEASE_SECONDS, UNREAD, Claim, Limits, Page, QueueSlot, Usage
 from mj_mcp.journal.recent import Finished, LastKnown
 from mj_mcp.journal.rows import load, readable, store
@@ -51,14 +51,14 @@ class SqlJournal:
         slot = self._slot(request_key)
 
         def work(db: Db) -> Claim | QueueSlot:
-            self._take_turn(db)
+            self._lock_account(db)
             if not allow_duplicate:
                 known = answering(db, self._dialect, self._account, task.kind, request_key)
                 if known is not None:
                     leave_queue(db, slot)
                     return Claim(known, is_new=False)
             check_limits(db, self._account, task, limits)
-            if position := take_place(db, self._dialect, self._account, task, slot, limits=limits, now=self._now()):
+            if position := take_slot(db, self._dialect, self._account, task, slot, limits=limits, now=self._now()):
                 return QueueSlot(position)
             claim = request_key + (f":{task.submission_id}" if allow_duplicate else "")
             claimed = replace(task, claimed_at=self._now())
@@ -83,7 +83,7 @@ class SqlJournal:
         """See `Journal.adopt`."""
 
         def work(db: Db) -> Task:
-            self._take_turn(db)
+            self._lock_account(db)
             row = db.execute(
                 "SELECT body FROM tasks WHERE account = ? AND task_id = ? ORDER BY number LIMIT 1",
                 (self._account, task.task_id),
@@ -205,7 +205,7 @@ class SqlJournal:
 
     async def tend(self, now: float) -> list[Task]:
         """See `Journal.tend`."""
-        if not await self._read(self._leases.needs_tending):
+        if not await self._read(self._leases.has_work):
             tended = await self._read(self._leases.held)
         else:
             tended = await self._write(lambda db: self._leases.tend(db, now))
@@ -253,9 +253,9 @@ class SqlJournal:
     def _slot(self, request_key: str) -> str:
         return f"{self._account}:{request_key}"
 
-    def _take_turn(self, db: Db) -> None:
-        if self._dialect.take_turn:
-            db.execute(self._dialect.take_turn, (self._account,))
+    def _lock_account(self, db: Db) -> None:
+        if self._dialect.lock_account:
+            db.execute(self._dialect.lock_account, (self._account,))
 
     def _number(self, db: Db, cursor: str, owner: str | None) -> int:
         """Where the page before ended. A cursor is the id of its last row: nobody can guess it, and it counts nothing.

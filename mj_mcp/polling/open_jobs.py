@@ -121,7 +121,7 @@ class OpenJobs:
             due = last + self._poll_seconds
         return max(due, self._budget.not_before(polls))
 
-    def saw(
+    def apply(
         self, task: Task, job: OpenJob, fetched: FetchResult, *, age: float, now: float
     ) -> Callable[[Task], Task] | None:
         """What a poll at that age changes; None for nothing. `now` is Unix time."""
@@ -131,7 +131,7 @@ class OpenJobs:
         job.trouble = fetched if isinstance(fetched, Trouble) else None
         change: Callable[[Task], Task] | None = None
         if isinstance(fetched, Observation):
-            change = self._seen(task, job, fetched, age, now)
+            change = self._apply_observation(task, job, fetched, age, now)
         else:
             job.failures += 1
         if isinstance(fetched, Unknown):
@@ -141,21 +141,23 @@ class OpenJobs:
         job.polls.last = age
         return change
 
-    def _seen(self, task: Task, job: OpenJob, seen: Observation, age: float, now: float) -> Callable[[Task], Task]:
+    def _apply_observation(
+        self, task: Task, job: OpenJob, observed: Observation, age: float, now: float
+    ) -> Callable[[Task], Task]:
         job.failures = job.unknown = 0
-        ended = task.is_polled and not merge(task, seen, now).is_polled
-        if seen.status is Status.SUCCEEDED and not seen.images:
+        ended = task.is_polled and not merge(task, observed, now).is_polled
+        if observed.status is Status.SUCCEEDED and not observed.images:
             job.unlisted = True
         unseen_seconds = None if job.open_at is None or job.unlisted else round(age - job.open_at, 3)
         if ended:
             self._ended(task, job, age, unseen_seconds)
         elif not job.unlisted:
             job.open_at = age
-            job.polls.report(age, seen.progress, seen.eta_seconds)
+            job.polls.report(age, observed.progress, observed.eta_seconds)
         idle, made = self._timings.idle, job.made
 
         def change(task: Task) -> Task:
-            merged = stall_when_idle(merge(task, seen, now), idle, now)
+            merged = stall_when_idle(merge(task, observed, now), idle, now)
             if merged.finished_at is not None and task.finished_at is None:
                 return replace(merged, polls=made, unseen_seconds=unseen_seconds)
             return merged

@@ -27,7 +27,7 @@ from mj_mcp.tasks import Kind, Status, Task, give_up, resume
 log = structlog.get_logger("mj_mcp.polling")
 
 PROGRESS_SECONDS = 1.0
-HEARD = 4096
+CHANGES_REMEMBERED = 4096
 """Tasks of which the last change is remembered: twice as many as one process is measured with."""
 
 LAST_POLL_SECONDS = 0.7
@@ -73,7 +73,7 @@ class Poller:
         self._jobs = OpenJobs(poll_seconds, timings)
         self._limit = RateLimit(polls_per_second)
         self._entries: dict[str, _Entry] = {}
-        self._heard: LRUCache[str, Task] = LRUCache(HEARD)
+        self._latest: LRUCache[str, Task] = LRUCache(CHANGES_REMEMBERED)
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._released = False
@@ -96,18 +96,18 @@ class Poller:
         """
         try:
             async with asyncio.TaskGroup() as self._group:
-                await self._survive(self._recall)
+                await self._log_failure(self._recall)
                 self._group.create_task(self._journal.listen(self._wake.set))
                 while True:
-                    await self._survive(self._sweep)
+                    await self._log_failure(self._sweep)
                     self._wake.clear()
-                    await _heard(self._wake, self._timings.sweep if self._entries else self._timings.idle_sweep)
+                    await _wait_for(self._wake, self._timings.sweep if self._entries else self._timings.idle_sweep)
         finally:
             self._group = None
 
     def publish(self, task: Task, *, is_change: bool = True) -> None:
         """Tell all who wait for `task`, and of a change the listeners; begin to poll it if it was just accepted."""
-        self._heard[task.submission_id] = task
+        self._latest[task.submission_id] = task
         entry = self._entries.get(task.submission_id)
         if entry is not None:
             entry.task = task
@@ -152,17 +152,17 @@ class Poller:
         whatever it shows. A poll that the proxy refuses ends it in any case. `on_progress` is awaited once a second.
         """
         clock = asyncio.get_running_loop().time
-        with self._attending(task) as entry:
+        with self._waiter(task) as entry:
             before = entry.polls
             self._ask(entry, now=poll_now)
             last_poll = until - LAST_POLL_SECONDS if until - clock() > 2 * LAST_POLL_SECONDS else None
-            task = await self._taken_up(entry)
+            task = await self._resumed(entry)
             while not enough(task) and (left := until - clock()) > 0 and not self._released:
                 if last_poll is not None and clock() >= last_poll:
                     last_poll = None
                     self._ask(entry, now=True)
                 pause = left if last_poll is None else last_poll - clock()
-                heard = await _heard(entry.changed, max(0.0, min(pause, PROGRESS_SECONDS) if on_progress else pause))
+                heard = await _wait_for(entry.changed, max(0.0, min(pause, PROGRESS_SECONDS) if on_progress else pause))
                 task = entry.task
                 if heard and (one_poll or self._is_refused(entry)):
                     break
@@ -171,9 +171,9 @@ class Poller:
             return task, entry.polls - before
 
     @contextmanager
-    def _attending(self, task: Task) -> Iterator[_Entry]:
+    def _waiter(self, task: Task) -> Iterator[_Entry]:
         # A change between the caller's read of the row and this moment is not missed.
-        heard = self._heard.get(task.submission_id, task)
+        heard = self._latest.get(task.submission_id, task)
         entry = self._entries.setdefault(task.submission_id, _Entry(task))
         entry.task = heard if heard.updated_at >= task.updated_at else task
         entry.waiters += 1
@@ -183,7 +183,7 @@ class Poller:
             entry.waiters -= 1
             self._forget(entry)
 
-    async def _taken_up(self, entry: _Entry) -> Task:
+    async def _resumed(self, entry: _Entry) -> Task:
         """The task as it is now; one that was given up is taken up again, as somebody asks for it."""
         if entry.task.given_up_at is not None:
             with suppress(StorageUnavailable):
@@ -208,7 +208,7 @@ class Poller:
 
     # -------------------------------------------------------------------------------------- which tasks are polled
 
-    async def _survive(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _log_failure(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except StorageUnavailable as failure:
@@ -266,7 +266,7 @@ class Poller:
                     fetched = await self._proxy.fetch(task.task_id or "")
                 entry.polls += 1
                 before = entry.task
-                task = await self._record(entry, self._saw(entry, job, fetched, age))
+                task = await self._record(entry, self._apply(entry, job, fetched, age))
                 if not task.is_open and not entry.unrecorded:
                     self._on_end(task)
                 self.publish(task, is_change=task is not before)
@@ -291,14 +291,14 @@ class Poller:
                 self._jobs.count(task, job, age)
                 return True
             entry.wake.clear()
-            await _heard(entry.wake, left)
+            await _wait_for(entry.wake, left)
         return False
 
-    def _saw(self, entry: _Entry, job: OpenJob, fetched: FetchResult, age: float) -> Callable[[Task], Task] | None:
+    def _apply(self, entry: _Entry, job: OpenJob, fetched: FetchResult, age: float) -> Callable[[Task], Task] | None:
         """What a poll changes; it may also move the first polls of other jobs."""
         times = job.times
         before = times.first_poll, times.early_poll
-        change = self._jobs.saw(entry.task, job, fetched, age=age, now=self._now())
+        change = self._jobs.apply(entry.task, job, fetched, age=age, now=self._now())
         if before != (times.first_poll, times.early_poll):
             for other in self._entries.values():
                 if other.job is not None and other.job.times is times and not other.job.polls.begun:
@@ -325,7 +325,7 @@ class Poller:
         return max(0.0, self._now() - (task.claimed_at or task.submitted_at or task.updated_at))
 
 
-async def _heard(event: asyncio.Event, seconds: float) -> bool:
+async def _wait_for(event: asyncio.Event, seconds: float) -> bool:
     """Wait for the event, at most so long; whether it came."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):

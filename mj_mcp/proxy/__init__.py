@@ -5,13 +5,13 @@ Owns the conversation with the Midjourney Proxy. Knows nothing of the journal, o
 
 from mj_mcp.proxy.client import Proxy
 from mj_mcp.proxy.dialects.gateway import Submit, change, imagine, simple_change
-from mj_mcp.proxy.outcomes import Accepted, Doubtful, FetchResult, Refused, Trouble, Unknown
+from mj_mcp.proxy.outcomes import Accepted, FetchResult, OutcomeUnknown, Refused, Trouble, Unknown
 from mj_mcp.proxy.text import check_task_id
 
 __all__ = [
     "Accepted",
-    "Doubtful",
     "FetchResult",
+    "OutcomeUnknown",
     "Proxy",
     "Refused",
     "Submit",

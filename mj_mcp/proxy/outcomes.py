@@ -3,7 +3,7 @@
 Owns every code, reason and flag of the answer to a submit. Judges by the body where it is readable, then by the
 status. Knows nothing of connections, and not which proxy answers: each answer is read by its own shape.
 
-House rule: what may have been charged is `Doubtful`. Only a known refusal is `Refused`.
+House rule: what may have been charged is `OutcomeUnknown`. Only a known refusal is `Refused`.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubtful:
+class OutcomeUnknown:
     """It may have been accepted and charged; nobody can tell from here."""
 
     reason: str
 
 
-Outcome = Accepted | Refused | Doubtful
+Outcome = Accepted | Refused | OutcomeUnknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ REFUSALS: dict[int | str, type[MjError]] = {
 }
 """Nothing was created, whatever the HTTP status beside it. By code, or by name, which says more."""
 
-DOUBTS = frozenset(
+UNKNOWN_OUTCOMES = frozenset(
     {
         # new-api, with code 4: the upstream took the job, and the relay failed after that.
         "insert_midjourney_task_failed",
@@ -118,7 +118,7 @@ DOUBTS = frozenset(
 REFUSAL_STATUSES: dict[int, type[MjError]] = {401: Unauthorized, 402: Unauthorized, 403: Unauthorized, 429: Busy}
 """When the body says nothing, or says less."""
 
-DOUBTFUL_STATUSES = frozenset({408, 425, 499})
+UNKNOWN_OUTCOME_STATUSES = frozenset({408, 425, 499})
 """4xx that a gateway sends on behalf of a server that may still be working."""
 
 WRONG_PATH = frozenset({"API_NOT_FOUND", "PATH_NOT_FOUND"})
@@ -137,16 +137,16 @@ _NO_JOB = re.compile(r"(?i)^(?:request|req|trace|span|log|correlation|user|accou
 def read_submit(answer: Answer | NoAnswer, redact: Redact) -> Outcome:
     """What became of a submit: by the body where it is readable, then by the status."""
     if isinstance(answer, NoAnswer):
-        return Doubtful(answer.reason) if answer.sent else Refused(Failure("upstream_unreachable", answer.reason))
+        return OutcomeUnknown(answer.reason) if answer.sent else Refused(Failure("upstream_unreachable", answer.reason))
     fields = read_fields(answer)
     if fields is None:
         return _by_status(answer, describe(answer, redact))
     return _by_body(answer, fields, redact)
 
 
-def _by_status(answer: Answer, what: str) -> Refused | Doubtful:
+def _by_status(answer: Answer, what: str) -> Refused | OutcomeUnknown:
     kind = _kind_of(answer.status)
-    return _refusal(kind, answer, answer.status, what) if kind else Doubtful(what)
+    return _refusal(kind, answer, answer.status, what) if kind else OutcomeUnknown(what)
 
 
 def _by_body(answer: Answer, fields: Fields, redact: Redact) -> Outcome:
@@ -154,11 +154,11 @@ def _by_body(answer: Answer, fields: Fields, redact: Redact) -> Outcome:
     if _says_taken(answer, fields) and (task_id := _task_id(fields, redact, anywhere=is_ok(answer.status))):
         return Accepted(task_id, _warnings(code, fields))
     if code in TAKEN:
-        return Doubtful(f"the proxy answered code {code} without a usable task id")
+        return OutcomeUnknown(f"the proxy answered code {code} without a usable task id")
     name = name_in(fields)
     lost = code == 5 and fields.get("type") == "upstream_error" and not fields.get("result")
-    if lost or name in DOUBTS:
-        return Doubtful(_said("the proxy lost track of it with", answer, fields, redact))
+    if lost or name in UNKNOWN_OUTCOMES:
+        return OutcomeUnknown(_said("the proxy lost track of it with", answer, fields, redact))
     if kind := REFUSALS.get(name or "") or REFUSALS.get(code or ""):
         return _refused(kind, answer, fields, redact)
     return _unknown(answer, fields, redact)
@@ -191,14 +191,14 @@ def _says_taken(answer: Answer, fields: Fields) -> bool:
     return code is None and is_ok(answer.status) and not YES.isdisjoint(said)
 
 
-def _unknown(answer: Answer, fields: Fields, redact: Redact) -> Refused | Doubtful:
+def _unknown(answer: Answer, fields: Fields, redact: Redact) -> Refused | OutcomeUnknown:
     """Neither a known success nor a known refusal: a 2xx that is like a success is in doubt."""
     code, status = code_in(fields), status_of(answer, fields)
     kind = Rejected if is_ok(status) else _kind_of(status)
     if is_ok(answer.status) and status not in REFUSAL_STATUSES:
         kind = None if code is None or is_ok(code) or _speaks_of_success(fields) else kind
     if kind is None:
-        return Doubtful(_said(f"HTTP {answer.status} with", answer, fields, redact))
+        return OutcomeUnknown(_said(f"HTTP {answer.status} with", answer, fields, redact))
     return _refused(kind, answer, fields, redact)
 
 
@@ -206,7 +206,7 @@ def _kind_of(status: int) -> type[MjError] | None:
     """How a status refuses; None where a job may exist."""
     if status in REFUSAL_STATUSES:
         return REFUSAL_STATUSES[status]
-    return Rejected if 400 <= status < 500 and status not in DOUBTFUL_STATUSES else None
+    return Rejected if 400 <= status < 500 and status not in UNKNOWN_OUTCOME_STATUSES else None
 
 
 def _refused(kind: type[MjError], answer: Answer, fields: Fields, redact: Redact) -> Refused:
@@ -231,7 +231,7 @@ def _refusal(kind: type[MjError], answer: Answer, status: int, what: str) -> Ref
 def _said(what: str, answer: Answer, fields: Fields, redact: Redact) -> str:
     """`what` happened, by which code or reason, and the proxy's words; the status where there is no code."""
     code, reason = code_in(fields), fields.get("reason")
-    if isinstance(reason, str) and reason in REFUSALS.keys() | DOUBTS:
+    if isinstance(reason, str) and reason in REFUSALS.keys() | UNKNOWN_OUTCOMES:
         label = reason
     elif code is not None:
         label = f"code {code}"

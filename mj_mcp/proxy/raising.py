@@ -23,7 +23,7 @@ BUSY_SECONDS = 15.0
 FAILED_POLLS_TOLERATED = 3
 
 
-def seen(task_id: str, fetched: FetchResult) -> Observation:
+def observation_of(task_id: str, fetched: FetchResult) -> Observation:
     """A poll that has to see something.
 
     Raises:

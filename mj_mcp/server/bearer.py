@@ -66,18 +66,18 @@ CANNOT_TELL = Refusal(503, None, "logins cannot be checked now; the server's log
 NOT_FOUND = JSONResponse({"error": "not_found"}, status_code=404)
 
 
-def reception_for(settings: Settings) -> Reception:
+def bearer_auth_for(settings: Settings) -> BearerAuth:
     """The reception that the settings ask for."""
     tokens = TokenFile(settings.token_file)
     if not settings.auth_issuer:
-        return Reception(tokens, None, "", always=settings.http_tokens is not None)
+        return BearerAuth(tokens, None, "", always=settings.http_tokens is not None)
     from mj_mcp.auth.issuer import Issuer  # noqa: PLC0415 - only who has an issuer pays for it
 
     resource = f"{settings.public_url}{ENDPOINT}" if settings.public_url else settings.auth_audience
-    return Reception(tokens, Issuer(settings.auth_issuer, settings.auth_audience), resource)
+    return BearerAuth(tokens, Issuer(settings.auth_issuer, settings.auth_audience), resource)
 
 
-class Reception:
+class BearerAuth:
     """Checks logins, for as long as a server runs."""
 
     def __init__(

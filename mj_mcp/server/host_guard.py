@@ -24,7 +24,7 @@ LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 SHOWN_CHARACTERS = 200
 
 
-class Door:
+class HostGuard:
     """An ASGI application that lets in what asks for this server, from nowhere or from a page that may."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:

@@ -26,7 +26,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mj_mcp.server.bearer import ENDPOINT
-from mj_mcp.server.host_guard import Door
+from mj_mcp.server.host_guard import HostGuard
 from mj_mcp.server.jsonrpc import read, write
 from mj_mcp.server.sessions import Sessions
 from mj_mcp.settings import Settings, SettingsError
@@ -70,16 +70,16 @@ def http_app(
     manager = _sessions(server, settings, stateless=stateless)
     mcp = _endpoint(manager.handle_request, settings.http_max_body_bytes)
     mcp = protect(mcp) if protect else mcp
-    door = Door(mcp, settings)
+    guarded = HostGuard(mcp, settings)
     rest = Starlette(
-        routes=[*_health(studio), Mount("/", Door(Router([*beside, Mount("/", mcp)]), settings))],
+        routes=[*_health(studio), Mount("/", HostGuard(Router([*beside, Mount("/", mcp)]), settings))],
         lifespan=lambda _app: manager.run(),
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         # A call that waits keeps the frames that lead to it: past all routing, a thousand of them cost 8 MB less.
         direct = scope["type"] == "http" and scope["path"] in ENDPOINTS
-        await (door if direct else rest)(scope, receive, send)
+        await (guarded if direct else rest)(scope, receive, send)
 
     return app
 

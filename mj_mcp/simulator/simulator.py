@@ -69,7 +69,7 @@ class Simulator:
         ledger_path: Path | None = None,
         deterministic_ids: bool = False,
         repeat_upscale: Literal["charge", "existing"] = "charge",
-        unknown_look: Unknown = "empty",
+        unknown_answer: Unknown = "empty",
         on_charge: Callable[[Charge], None] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -85,7 +85,7 @@ class Simulator:
         self._proxy = Proxy(rules, now)
         self._ledger = Ledger(ledger_path)
         self._site = Site(Settings(key, self._prefix, image_edge, link_seconds), self._proxy, self._write_down, now)
-        self._site.unknown_look = unknown_look
+        self._site.unknown_answer = unknown_answer
         self._script = Script()
         self._listener = Listener(self._answer, host, port)
         self._changed = asyncio.Event()
@@ -136,13 +136,13 @@ class Simulator:
     # --- what it saw
 
     @property
-    def unknown_look(self) -> Unknown:
+    def unknown_answer(self) -> Unknown:
         """How a fetch of an unknown task is answered; may be set."""
-        return self._site.unknown_look
+        return self._site.unknown_answer
 
-    @unknown_look.setter
-    def unknown_look(self, answer: Unknown) -> None:
-        self._site.unknown_look = answer
+    @unknown_answer.setter
+    def unknown_answer(self, answer: Unknown) -> None:
+        self._site.unknown_answer = answer
 
     @property
     def jobs(self) -> dict[str, Job]:

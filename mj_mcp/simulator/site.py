@@ -73,7 +73,7 @@ class Site:
     def __init__(
         self, settings: Settings, proxy: Proxy, charge: Callable[[Job, str, Order], None], now: Callable[[], float]
     ) -> None:
-        self.unknown_look: Unknown = "empty"
+        self.unknown_answer: Unknown = "empty"
         self.pictures: dict[tuple[str, int], str] = {}
         self.gallery = Gallery()
         self._settings = settings
@@ -128,7 +128,7 @@ class Site:
             return locked
         job = self._proxy.jobs.get(task_id)
         if job is None:
-            return _UNKNOWN[self.unknown_look]
+            return _UNKNOWN[self.unknown_answer]
         base = self._base(request)
         ttl = "0" if self._settings.link_seconds is None else str(int(self._settings.link_seconds))
         return _json(200, self._proxy.answer(job, lambda job, index: self._link(base, job, index), ttl))

@@ -25,7 +25,7 @@ from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.polling.poller import Poller
 from mj_mcp.prompts import Options, Reference, compile_prompt, references
 from mj_mcp.proxy import Proxy, Submit, Trouble, change, check_task_id, imagine, simple_change
-from mj_mcp.proxy.raising import raise_unless_accepted, raise_when_polls_fail, seen
+from mj_mcp.proxy.raising import observation_of, raise_unless_accepted, raise_when_polls_fail
 from mj_mcp.studio.call import ANSWER_SECONDS, Call
 from mj_mcp.studio.several import VIEW_SECONDS, Several
 from mj_mcp.submits import Submits
@@ -330,7 +330,9 @@ class Studio:
         # Whose a task is that nobody here bought cannot be told: among several callers, it is nobody's.
         if task_id.startswith("sub_") or call.owner != LOCAL_OWNER:
             raise TaskNotFound(f"no task {task_id} is known here")
-        fetched = seen(task_id, await self._proxy.fetch(task_id, seconds=call.wait_seconds or self._answer_seconds))
+        fetched = observation_of(
+            task_id, await self._proxy.fetch(task_id, seconds=call.wait_seconds or self._answer_seconds)
+        )
         now = self.now()
         blank = Task(submission_id=_new_id(), status=Status.QUEUED, task_id=task_id, owner=call.owner, updated_at=now)
         adopted = await self._journal.adopt(merge(blank, fetched, now))

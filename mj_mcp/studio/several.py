@@ -74,7 +74,7 @@ class Several:
         found = await asyncio.gather(*(self._found(call, handle) for handle in handles))
         tasks = {task.submission_id: task for task in found if task is not None}
         if not (until_any and any(not task.is_moving for task in tasks.values())):
-            tasks = await self._attend(call, tasks, until_any=until_any)
+            tasks = await self._wait_for_each(call, tasks, until_any=until_any)
         finished = [task for task in tasks.values() if task.status is Status.SUCCEEDED and task.images]
         groups = overview(finished)
         letters = {group[0].task.submission_id: group[0].label[0] for group in groups}
@@ -102,7 +102,7 @@ class Several:
         except TaskNotFound:
             return None
 
-    async def _attend(self, call: Call, tasks: dict[str, Task], *, until_any: bool) -> dict[str, Task]:
+    async def _wait_for_each(self, call: Call, tasks: dict[str, Task], *, until_any: bool) -> dict[str, Task]:
         """The tasks as they stand when all (one) of those that move have ended, or time is up."""
         waits = {
             sid: asyncio.create_task(

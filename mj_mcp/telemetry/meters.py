@@ -51,9 +51,9 @@ class Meters:
             explicit_bucket_boundaries_advisory=CALL_BUCKETS,
         )
 
-    def observe(self, happening: Event) -> None:
+    def observe(self, event: Event) -> None:
         """Count it."""
-        match happening:
+        match event:
             case Called(tool, outcome, code, seconds):
                 self._calls.record(seconds, _known({"tool": tool, "outcome": outcome, "error.type": code}))
             case Submitted(task):

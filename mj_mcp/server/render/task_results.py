@@ -22,7 +22,7 @@ from mj_mcp.tasks import Image, Status, Task
 PROMPT_CHARACTERS = 120
 """Of a prompt in a text; the structured content of a task has all of it."""
 
-_STANDS = {
+_STATUS_TEXT = {
     Status.SUBMITTING: "is being submitted; the proxy has not answered yet",
     Status.UNCONFIRMED: "is unconfirmed: it may have been accepted and charged, and must not be submitted again",
     Status.QUEUED: "is queued",
@@ -161,7 +161,7 @@ def _message(result: Result, view: dict[str, Any], presentation: Presentation) -
     task = result.task
     lines = [_earlier(result)] if result.duplicate else []
     what = f"{task.kind or 'task'} {task.handle}" + (f" of {task.parent_id} #{task.index}" if task.index else "")
-    lines.append(f"{what[0].upper()}{what[1:]} {_STANDS[task.status]}{_how_far(task, view)}.")
+    lines.append(f"{what[0].upper()}{what[1:]} {_STATUS_TEXT[task.status]}{_progress_text(task, view)}.")
     if task.prompt:
         lines.append(f"Prompt: {shortened_prompt(task.prompt)}")
     if task.failure and task.status is Status.FAILED:
@@ -201,7 +201,7 @@ def _advice(view: dict[str, Any], presentation: Presentation) -> str:
     return f"Choose a picture by its index: {free} upscale_image, vary_image and reroll cost money."
 
 
-def _how_far(task: Task, view: dict[str, Any]) -> str:
+def _progress_text(task: Task, view: dict[str, Any]) -> str:
     if task.status is Status.SUCCEEDED:
         return f": {_pictures(task)}" if task.images else " without pictures"
     if not task.is_polled:
