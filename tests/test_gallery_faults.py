@@ -47,7 +47,7 @@ HOSTILE = {
     "redirect-metadata": "169.254.169.254 leads to an address that is not public",
     "redirect-loop": "redirects more than 3 times",
     "missing": "expired or is refused (HTTP 404)",
-    "html": "no PNG, JPEG, WebP or GIF",
+    "html": "not a PNG, JPEG, WebP or GIF",
     "truncated": "cut off or damaged",
     "endless": "larger than 67,108,864 bytes",
     "drip": "less than 65,536 bytes came in 5 s",

@@ -214,7 +214,7 @@ async def test_a_backup_overwrites_nothing(connect: Connect, sim: Simulator, tmp
     await some_tasks(connect, sim)
     target = tmp_path / "mine"
     target.write_text("something of mine")
-    assert "is there already" in await refused(sim, tmp_path, "backup", str(target))
+    assert "exists already" in await refused(sim, tmp_path, "backup", str(target))
     assert target.read_text() == "something of mine"
     assert "cannot be opened" in await refused(sim, tmp_path, "backup", str(tmp_path / "nowhere" / "b.db"))
 

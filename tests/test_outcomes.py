@@ -288,7 +288,7 @@ def test_an_unreadable_refusal_is_judged_by_its_status(name: str, status: int, o
 
 def test_a_web_page_is_named_as_the_likely_mistake_and_never_shown() -> None:
     assert submitted(b"\n " + PAGE) == OutcomeUnknown(
-        "HTTP 200 with a web page instead of JSON: the base URL may lack a path, or a gateway stands in the way"
+        "HTTP 200 with a web page instead of JSON: MJ_BASE_URL may lack a path, or a gateway answers instead"
     )
 
 

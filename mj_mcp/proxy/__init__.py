@@ -1,6 +1,6 @@
-"""The upstream: submit and fetch.
+"""The Midjourney Proxy: submit and fetch.
 
-Owns the conversation with the Midjourney Proxy. Knows nothing of the journal, of waiting or of MCP.
+Owns every request to the proxy. Knows nothing of the journal, of waiting or of MCP.
 """
 
 from mj_mcp.proxy.client import Proxy
