@@ -227,7 +227,7 @@ async def test_the_doctor_reads_the_tokens(sim: Simulator, tmp_path: Path) -> No
     file.write_text("{}}")
     broken = await examine(sim, tmp_path, **named)
     assert (broken.returncode, marks(broken)) == (1, WELL | {"tokens": "FAIL"})
-    assert "is no token file" in broken.stdout
+    assert "is not a token file" in broken.stdout
 
 
 async def test_the_doctor_asks_the_issuer_for_its_keys(sim: Simulator, tmp_path: Path) -> None:
