@@ -368,7 +368,7 @@ async def test_what_stands_in_a_link_is_not_logged(sim: Simulator, serve_http: S
 
 EVERYWHERE = ["0.0.0.0", "::", "", "192.0.2.1"]
 LOGIN = "a login (`mj-mcp tokens add NAME`, or MJ_AUTH_ISSUER)"
-ADDRESS = "the address by which they reach it. Add this line:"
+ADDRESS = "its public address. Add this line:"
 
 
 @pytest.mark.parametrize("host", EVERYWHERE)
