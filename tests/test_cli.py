@@ -175,7 +175,7 @@ async def test_the_doctor_sees_a_wrong_path_that_answers_in_json(sim: Simulator,
     ],
 )
 async def test_the_doctor_says_where_a_redirect_leads(location: str, said: str, sim: Simulator, tmp_path: Path) -> None:
-    sim.inject("look", faults.status(301, headers={"Location": location}))
+    sim.inject("fetch", faults.status(301, headers={"Location": location}))
     done = await examine(sim, tmp_path)
     assert (done.returncode, marks(done)) == (1, WELL | {"proxy": "FAIL", "key": "FAIL"})
     assert said in done.stdout

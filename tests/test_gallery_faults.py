@@ -172,7 +172,7 @@ async def test_a_slow_look_and_hanging_pictures_share_the_time_of_one_call(sim: 
     async with connect(sim) as caller:
         sim.inject("picture", faults.hang(), times=4)
         task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
-        sim.inject("look", faults.delay(0.6))
+        sim.inject("fetch", faults.delay(0.6))
         sim.finish(task["task_id"])
         await sim.until(lambda: sim.fired["delay"] == 1)
         began = time.perf_counter()
