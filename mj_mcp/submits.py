@@ -127,7 +127,7 @@ class Submits:
         """Return as soon as the claim is made. The POST continues, and its outcome is published."""
         post = asyncio.create_task(self._submit(asked))
         self._posts.add(post)
-        post.add_done_callback(self._posts.discard)
+        post.add_done_callback(self._ended)
         try:
             async with asyncio.timeout_at(until):
                 while not asked.claimed.done():
@@ -141,6 +141,11 @@ class Submits:
         finally:
             asked.claimed.cancel()  # makes `_submit` withdraw, unless the claim is made
         return asked.claimed.result()
+
+    def _ended(self, post: asyncio.Task[None]) -> None:
+        self._posts.discard(post)
+        if not post.cancelled() and (failure := post.exception()) is not None:
+            log.error("submit_failed", exc_info=failure)  # its row stays `submitting`, and the next start settles it
 
     async def _submit(self, asked: _Asked) -> None:
         """The side effects in order. Runs in its own task; the caller only waits for what it records."""

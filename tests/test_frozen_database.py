@@ -21,6 +21,7 @@ from mj_mcp.journal import UNREAD, Claim, Journal, Limits
 from mj_mcp.journal.engine import WRITE_SECONDS
 from mj_mcp.journal.postgres import Postgres
 from mj_mcp.journal.sql import SqlJournal
+from mj_mcp.server.render.warnings import worded
 from mj_mcp.simulator import Simulator
 from mj_mcp.tasks import Status, Task, warn
 
@@ -153,7 +154,7 @@ async def test_a_server_answers_every_call_while_its_database_is_frozen(
         with way.frozen():
             known = await asked(server, "get_task", task_id=task_id, wait_seconds=0)
             assert known.structured_content["task_id"] == task_id
-            assert UNREAD in known.structured_content["warnings"]
+            assert known.structured_content["warnings"] == [worded(UNREAD)]
             unavailable(await asked(server, "list_tasks"))
             unavailable(await asked(server, "get_usage"))
             unavailable(await asked(server, "generate_image", prompt="a jug", wait_seconds=0))

@@ -198,7 +198,8 @@ async def test_a_task_that_has_stood_still_for_a_day_is_left_alone_until_somebod
         task_id = await imagine(caller)
         with anyio.fail_after(PATIENCE):
             while rows(tmp_path)[0]["given_up_at"] is None:
-                (seen,) = (await caller.task("list_tasks"))["tasks"]
+                await caller.call("list_tasks")
+        (seen,) = (await caller.task("list_tasks"))["tasks"]
         assert seen["status"] == "stalled"
         # Nobody holds it, and neither this server nor the next one polls it by itself.
         polls = len(sim.polls(task_id))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import KEY
+from structlog.testing import capture_logs
 
 from mj_mcp.errors import Rejected, Unauthorized
 from mj_mcp.journal import Claim, Journal, Limits, QueueSlot, open_journal
@@ -138,3 +139,31 @@ async def test_a_caller_that_meets_a_withdrawn_claim_claims_for_itself(sim: Simu
     with pytest.raises(Rejected, match="the caller left before anything was submitted"):
         raise_unless_accepted(left)
     assert len(sim.submits()) == len(sim.ledger) == 1
+
+
+class Forgetful:
+    """A journal that breaks, in a way that nobody foresaw, when an outcome is written down."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+    async def update(self, _submission_id: str, _change: Any) -> Task:
+        raise RuntimeError("nobody foresaw this")
+
+
+async def test_a_defect_while_an_outcome_is_recorded_is_logged_and_its_row_stays(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    async with opened(sim, tmp_path) as (submit, journal, asked):
+        asked.append(Forgetful(journal))
+        with capture_logs() as logs:
+            claim, task, _ = await submit("a mug", seconds=0.5)
+            await asyncio.sleep(0)
+        row = await journal.find(claim.task.submission_id, "local")
+    assert task.status is Status.SUBMITTING
+    assert row == claim.task
+    assert [line["exc_info"].args for line in logs if line["event"] == "submit_failed"] == [("nobody foresaw this",)]
+    assert len(sim.ledger) == 1

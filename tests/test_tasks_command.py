@@ -182,9 +182,11 @@ async def test_an_abandoned_submission_that_turns_up_after_all_is_attached_besid
 
 async def test_only_what_is_in_doubt_can_be_abandoned(connect: Connect, sim: Simulator, tmp_path: Path) -> None:
     async with connect(sim, MJ_POLL_SECONDS="300") as caller:
-        bought = await caller.task("generate_image", prompt="a cup", wait_seconds=0)
-        # Looked at: what another poll would show is written already, so none changes the row meanwhile.
-        queued = await caller.task("get_task", task_id=bought["task_id"], wait_seconds=0)
+        queued = await caller.task("generate_image", prompt="a cup", wait_seconds=0)
+        # What another poll would show is written already, so none changes the row meanwhile.
+        with anyio.fail_after(PATIENCE):
+            while "upstream_status" not in queued:
+                queued = await caller.task("get_task", task_id=queued["task_id"], wait_seconds=0)
         assert "queued" in await refused(sim, tmp_path, "abandon", queued["submission_id"])
         assert "no submission" in await refused(sim, tmp_path, "abandon", "sub_unknown")
 

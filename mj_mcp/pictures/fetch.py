@@ -16,7 +16,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Final, Self
 from urllib.parse import unquote
 
@@ -92,9 +91,7 @@ class PictureClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for pool in self._pools.values():
             await pool.aclose()
         self._names.shutdown(wait=False, cancel_futures=True)
