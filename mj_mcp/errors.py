@@ -7,7 +7,7 @@
     |   |-- TaskNotFound         task_not_found         nobody knows the id
     |   |-- PromptRefused        prompt_refused         the proxy names a banned word
     |   |-- Rejected             rejected               any other readable refusal
-    |   `-- ImageUnavailable     image_unavailable      the picture cannot be had
+    |   `-- ImageUnavailable     image_unavailable      the picture cannot be fetched
     |-- OperatorError          a person has to act: settings, account, disk, the proxy's records
     |   |-- Unauthorized         unauthorized           HTTP 401, 402, 403
     |   |-- NotConfigured        not_configured         no key was given yet

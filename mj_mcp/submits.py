@@ -145,13 +145,13 @@ class Submits:
     def _ended(self, post: asyncio.Task[None]) -> None:
         self._posts.discard(post)
         if not post.cancelled() and (failure := post.exception()) is not None:
-            log.error("submit_failed", exc_info=failure)  # its row stays `submitting`, and the next start settles it
+            log.error("submit_failed", exc_info=failure)  # the row stays `submitting`; the next start settles it
 
     async def _submit(self, asked: _Asked) -> None:
         """The side effects in order. Runs in its own task; the caller only waits for what it records."""
         try:
             claim = await self._claim(asked)
-        except Exception as refusal:  # noqa: BLE001 - whatever it is, the caller is told and nothing is sent
+        except Exception as refusal:  # noqa: BLE001 - the caller gets the error, and nothing is sent
             if not asked.claimed.done():
                 asked.claimed.set_exception(refusal)
             return

@@ -588,7 +588,7 @@ def test_a_view_of_noise_stays_under_650_kib_in_every_format(form: Format) -> No
 # ---------------------------------------------------------------- the picture workers
 
 
-async def test_the_darkroom_gives_the_same_answers_off_the_event_loop() -> None:
+async def test_the_workers_give_the_same_answers_off_the_event_loop() -> None:
     async with PictureWorkers() as workers:
         assert await workers.inspect(WHOLE["PNG"]) == inspect(WHOLE["PNG"])
         assert await workers.tile(WHOLE["PNG"], 4) == tiled(WHOLE["PNG"], 4)
@@ -601,7 +601,7 @@ async def test_the_darkroom_gives_the_same_answers_off_the_event_loop() -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-async def test_a_darkroom_has_one_format_for_every_sheet_and_view(form: Format) -> None:
+async def test_the_workers_have_one_format_for_every_sheet_and_view(form: Format) -> None:
     async with PictureWorkers(form) as workers:
         (tile,) = tiles_of([WHOLE["PNG"]])
         sheet = await workers.contact_sheet([tile, tile])

@@ -68,7 +68,7 @@ class CatchUp:
                 if task is not None and _has_missing(task, self._now()):
                     await make(task)
         except StorageUnavailable as failure:
-            log.warning("pictures_not_caught_up", reason=failure.message)
+            log.warning("pictures_not_retried", reason=failure.message)
             return FIRST_SECONDS
         return max(0.0, min([self._scan_at, *self._due.values()]) - self._now())
 

@@ -59,7 +59,7 @@ class Bounded(psycopg.Connection[tuple[Any, ...]]):
 
     deadline = math.inf
 
-    def wait(self, gen: PQGen[T], *args: Any, **more: Any) -> T:  # noqa: ANN401 - handed on, whatever it is
+    def wait(self, gen: PQGen[T], *args: Any, **more: Any) -> T:  # noqa: ANN401 - passed on unchanged
         """Every statement waits here.
 
         Raises:

@@ -35,7 +35,7 @@ class PictureWorkers:
     def __init__(self, form: Format = "webp") -> None:
         """`form` is the format of every sheet and view."""
         self._form = form
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mj-darkroom")
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mj-pictures")
 
     async def __aenter__(self) -> Self:
         return self

@@ -77,16 +77,16 @@ class _Subscriber:
         self._session = session
         self._changed: dict[str, None] = {}
         self._wake = asyncio.Event()
-        self._leave = bus.subscribe(self._hear)
-        self._telling = asyncio.create_task(self._notify())
+        self._leave = bus.subscribe(self._enqueue)
+        self._sending = asyncio.create_task(self._notify())
 
     async def aclose(self) -> None:
         """The connection is closed."""
         self._leave()
-        self._telling.cancel()
-        await asyncio.gather(self._telling, return_exceptions=True)
+        self._sending.cancel()
+        await asyncio.gather(self._sending, return_exceptions=True)
 
-    def _hear(self, event: ServerEvent) -> None:
+    def _enqueue(self, event: ServerEvent) -> None:
         if isinstance(event, ResourceUpdated) and event.uri in self.uris:
             self._changed[event.uri] = None
             self._wake.set()
@@ -99,16 +99,16 @@ class _Subscriber:
                 while self._changed:
                     uri = next(iter(self._changed))
                     del self._changed[uri]
-                    await self._tell_of(uri)
+                    await self._notify_of(uri)
 
-    async def _tell_of(self, uri: str) -> None:
+    async def _notify_of(self, uri: str) -> None:
         """An error loses this notification only; the next one is sent."""
         try:
             await self._session.send_resource_updated(uri)
         except (BrokenResourceError, ClosedResourceError):
             raise
         except Exception:
-            log.exception("subscriber_not_told", uri=uri)
+            log.exception("subscriber_not_notified", uri=uri)
 
 
 def serve_older(server: Server[Any], bus: Bus) -> None:
