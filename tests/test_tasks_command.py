@@ -124,7 +124,7 @@ async def test_a_task_that_has_finished_already_is_attached_with_its_pictures(
         lost = await lose(caller, sim)
     sim.finish(sim.ledger[0].task_id)
     done = await tasks(sim, tmp_path, "attach", lost, sim.ledger[0].task_id)
-    assert "it is succeeded" in done.stdout
+    assert "its status is succeeded" in done.stdout
     (row,) = rows(tmp_path)
     assert (row["status"], len(row["images"]), row["failure"]) == ("succeeded", 4, None)
 
