@@ -264,7 +264,7 @@ async def by_size(engine: str, rows: int, calls: int) -> list[str]:
         async with contextlib.AsyncExitStack() as stack:
             journals = {size: await stack.enter_async_context(opened(*place)) for size, place in sizes.items()}
             for name, call in CALLS.items():
-                small, large = await _in_turn(call, journals, calls)
+                small, large = await _queue_order(call, journals, calls)
                 ratio = p(99, large) / p(99, small)
                 print(
                     f"{engine:9} {name:32} {SMALL}: p50 {p(50, small):6.2f} p99 {p(99, small):6.2f} ms   "
@@ -276,7 +276,7 @@ async def by_size(engine: str, rows: int, calls: int) -> list[str]:
     return missed
 
 
-async def _in_turn(call: Call, journals: dict[int, Journal], calls: int) -> list[list[float]]:
+async def _queue_order(call: Call, journals: dict[int, Journal], calls: int) -> list[list[float]]:
     times: dict[int, list[float]] = {size: [] for size in journals}
     for turn in range(calls + 20):
         for size, journal in journals.items():

@@ -147,7 +147,7 @@ class Replay:
             progress=running.progress(self.progress, age),
         )
         before = times.first_poll, times.early_poll
-        self.jobs.saw(running.task, running.job, seen, age=age, now=self.now)
+        self.jobs.apply(running.task, running.job, seen, age=age, now=self.now)
         running.polls, running.polled_at, running.waiting = running.polls + 1, self.now, False
         if ended:
             del self.open[running.number]

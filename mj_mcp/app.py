@@ -1,6 +1,6 @@
-"""Opens everything in order and closes it in reverse: journal, proxy, poller, studio.
+"""Opens the parts of the server in order and closes them in reverse: journal, proxy, poller, studio.
 
-Owns lifetimes. Decides nothing else.
+Owns lifetimes, and nothing else.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mj_mcp.urls import read_tunnel
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """What only a test changes, in seconds. Each default is the constant of the room that uses it."""
+    """Times in seconds that only a test changes. Each default is the constant of the module that uses it."""
 
     polling: PollTimings = field(default_factory=PollTimings)
     submit: float = SUBMIT_SECONDS
@@ -49,7 +49,7 @@ class Timings:
     bucket_read: float = READ_SECONDS
     bucket_write: float = WRITE_SECONDS
     grace: float = 20.0
-    """How long a stop waits for the answers to POSTs in flight, so that they are recorded."""
+    """How long shutdown waits for the answers to POSTs in flight, so that they are recorded."""
 
 
 DEFAULT_TIMINGS = Timings()
@@ -64,9 +64,9 @@ async def open_studio(
     now: Callable[[], float] = time.time,
     journal: Journal | None = None,
 ) -> AsyncIterator[Studio]:
-    """A studio that works, until the block ends; `observe` is told of what operators count.
+    """A running studio, until the block ends. `observe` receives the events that operators count.
 
-    `now` gives seconds since the epoch; `journal` is used instead of the one of the settings.
+    `now` returns seconds since the epoch. `journal` replaces the one that the settings name.
     """
     async with AsyncExitStack() as stack:
         rows, proxy = await stack.enter_async_context(_open_edges(settings, timings, journal or _journal(settings)))
@@ -100,7 +100,7 @@ async def open_studio(
 
 @asynccontextmanager
 async def open_settlement(settings: Settings) -> AsyncIterator[Settlement]:
-    """The records for a person at the machine: nothing is watched, and no running server is disturbed."""
+    """The journal, for a person at the machine. Nothing is polled, and a running server is not disturbed."""
     async with _open_edges(settings, DEFAULT_TIMINGS, _journal(settings)) as (journal, proxy):
         yield Settlement(journal, proxy, now=time.time)
 

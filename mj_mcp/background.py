@@ -1,6 +1,6 @@
-"""Tasks that run as long as the server does: one that ends is logged, seen by `/readyz`, and started again.
+"""Tasks that run as long as the server runs. One that ends is logged, reported by `/readyz`, and started again.
 
-Owns when each runs. Knows nothing of what it does, but that it may be started again after any end.
+Owns when each task runs. Does not know what a task does; any of them may be restarted after any end.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import structlog
 log = structlog.get_logger("mj_mcp.background")
 
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
-"""Before a task is started again: twice as long each time, until it has run for `STEADY_SECONDS`."""
+"""The delay before a restart. It doubles each time, until the task has run for `STEADY_SECONDS`."""
 STEADY_SECONDS = 60.0
 
 
 class Background:
-    """The tasks, by name. They are cancelled on leaving."""
+    """The tasks, by name. Leaving the block cancels them."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class Background:
         self._clock, self._sleep = clock, sleep
         self._running: list[asyncio.Task[None]] = []
         self.down: set[str] = set()
-        """Those that have ended and are not started again yet."""
+        """Tasks that have ended and are not restarted yet."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -42,7 +42,7 @@ class Background:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run it from now on."""
+        """Run this task from now on."""
         self._running.append(asyncio.create_task(self._keep(name, run), name=name))
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -60,7 +60,7 @@ class Background:
 
 
 async def _end_of(run: Callable[[], Awaitable[None]]) -> BaseException | None:
-    """What ended it; None where it just returned. Raises CancelledError only where this task itself is cancelled."""
+    """The error that ended it; None where it just returned. Raises CancelledError only if this task is cancelled."""
     current = asyncio.current_task()
     try:
         await run()

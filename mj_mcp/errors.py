@@ -7,7 +7,7 @@
     |   |-- TaskNotFound         task_not_found         nobody knows the id
     |   |-- PromptRefused        prompt_refused         the proxy names a banned word
     |   |-- Rejected             rejected               any other readable refusal
-    |   `-- ImageUnavailable     image_unavailable      the picture cannot be had
+    |   `-- ImageUnavailable     image_unavailable      the picture cannot be fetched
     |-- OperatorError          a person has to act: settings, account, disk, the proxy's records
     |   |-- Unauthorized         unauthorized           HTTP 401, 402, 403
     |   |-- NotConfigured        not_configured         no key was given yet
@@ -17,10 +17,10 @@
     `-- PassingError           time may help: the same call later
         |-- Busy                 busy                   queue full, 429, our own limit
         |-- UpstreamUnreachable  upstream_unreachable   no connection, so nothing was charged
-        `-- UpstreamError        upstream_error         looks fail for longer than we persist
+        `-- UpstreamError        upstream_error         polls keep failing; the task stays open
 
-An error carries facts (`message`, `retry_after_seconds`, `submission_id`); the advice that follows from
-its code is worded at the face (`server/render.py` for a model, `cli.py` for a person).
+An error carries facts (`message`, `retry_after_seconds`, `submission_id`). The advice for each code is worded where it
+is shown: in `server/render/` for a model, in `cli/` for a person.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PassingError(MjError):
 
 
 class InvalidRequest(CallerError):
-    """An argument is wrong. Names the argument, what is allowed, and what was given; all of them when several are."""
+    """An argument is wrong. Names the argument, what is allowed and what was given. Lists every wrong argument."""
 
     code = "invalid_request"
 
@@ -71,7 +71,7 @@ class InvalidRequest(CallerError):
 
     @classmethod
     def because(cls, *problems: str) -> InvalidRequest:
-        """One error for all `problems` of a call, each a sentence of its own."""
+        """One error for all `problems` of a call. Each problem is a sentence."""
         error = cls.__new__(cls)
         MjError.__init__(error, " ".join(problems))
         error.problems = problems
@@ -79,7 +79,7 @@ class InvalidRequest(CallerError):
 
 
 def as_given(value: object) -> str:
-    """A value as a caller wrote it, in JSON with what cannot be seen written out; at most 200 characters."""
+    """A value as the caller wrote it, in JSON. Invisible characters are escaped; at most 200 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)[:201]
     return shortened("".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text), 200)
 
@@ -114,7 +114,7 @@ class Rejected(CallerError):
 
 
 class ImageUnavailable(CallerError):
-    """The picture cannot be had: its link expired, the guard refused it, or it is no picture."""
+    """The picture cannot be fetched: its link expired, the guard refused it, or it is not a picture."""
 
     code = "image_unavailable"
 
@@ -126,13 +126,13 @@ class Unauthorized(OperatorError):
 
 
 class NotConfigured(OperatorError):
-    """No key was given yet: the server runs, and nothing can be bought or fetched."""
+    """No key is set yet. The server runs, but cannot submit or fetch."""
 
     code = "not_configured"
 
 
 class LimitReached(OperatorError):
-    """The ceiling that a person set is reached."""
+    """A limit that a person set is reached."""
 
     code = "limit_reached"
 

@@ -1,8 +1,8 @@
-"""What happens here, for those who are told of it: observers count it, listeners follow the changes of tasks.
+"""Events for those who need them: observers count them, listeners follow the changes of tasks.
 
-Observers get frozen values, so that no room knows who counts. A change reaches every process that shares the journal:
-the one that saw it tells its own listeners, the others find it in the journal and tell theirs. Knows nothing of
-metrics, logs or MCP.
+Observers get frozen values, so nothing that raises an event knows who counts it. A change reaches every process that
+shares the journal: the process that saw it notifies its own listeners, and the others read it from the journal and
+notify theirs. Knows nothing of metrics, logs or MCP.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mj_mcp.tasks import Task
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much one process holds at this moment."""
+    """The number of open tasks and waiters in one process, at this moment."""
 
     open_tasks: int
     waiters: int
@@ -24,7 +24,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The watch is there. `load` tells what it holds, and may be called from any thread."""
+    """The poller runs. `load` returns its current load, and may be called from any thread."""
 
     load: Callable[[], Load]
 
@@ -38,7 +38,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A poll of this process saw the end of `task`."""
+    """A poll of this process found that `task` has ended."""
 
     task: Task
 
@@ -56,35 +56,35 @@ class Called:
 Event = Opened | Submitted | Ended | Called
 
 Observer = Callable[[Event], None]
-"""Told of everything as it happens, on the event loop: it must be quick and must not raise."""
+"""Called with every event, on the event loop: it must be quick and must not raise."""
 
 
 def ignore(_event: Event) -> None:
-    """The observer where nobody counts."""
+    """The observer where nothing is counted."""
 
 
 class OnProgress(Protocol):
-    """Told about once a second of the task as last seen, and of its slot in the queue while it waits in one."""
+    """Called about once a second with the task as last observed, and its position while it waits in the queue."""
 
     def __call__(self, task: Task, position: int = 0, /) -> Awaitable[None]: ...  # noqa: D102 - said above
 
 
 Listener = Callable[[Task], None]
-"""Told of a task that has changed, on the event loop: it must be quick and must not raise."""
+"""Called with a task that has changed, on the event loop: it must be quick and must not raise."""
 
 
 class Listeners:
-    """The changes of everybody's tasks, as this process hears of them."""
+    """Passes on the changes of every owner's tasks that this process learns of."""
 
     def __init__(self) -> None:
-        """Nobody reads yet."""
+        """Starts without readers."""
         self._readers: list[Listener] = []
 
     def follow(self, reader: Listener) -> None:
-        """Tell `reader` from now on; it reads as long as the process runs."""
+        """Send every change to `reader` from now on, for as long as the process runs."""
         self._readers.append(reader)
 
     def notify(self, task: Task) -> None:
-        """`task` is not what it was."""
+        """`task` has changed."""
         for reader in self._readers:
             reader(task)

@@ -1,7 +1,7 @@
-"""Files that are whole or absent, also after kill -9 or on a full disk.
+"""Files that are whole or absent, even after kill -9 or on a full disk.
 
-Owns how bytes reach the disk: pictures, tokens, secrets and backups are all written here. Knows nothing of what they
-hold. Everything here blocks: call it through a thread.
+Owns how bytes reach the disk: pictures, tokens, secrets and backups are all written here. Does not know what they
+hold. Every function blocks: call it in a thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 TEMPORARY: Final = ".mj-part-"
-"""How the names of unfinished files begin."""
+"""The prefix of the names of unfinished files."""
 LEFTOVER_SECONDS: Final = 3600.0
 
 _ODD = re.compile(r"[^A-Za-z0-9._-]")
@@ -25,14 +25,14 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file; replaces what was there. Folders are made with mode 0700, the file gets 0600. Raises OSError."""
+    """Write a file, replacing what was there. Folders get mode 0700, the file gets 0600. Raises OSError."""
     make_folder(path.parent)
     with _draft(path, os.replace) as draft:
         draft.write_bytes(data)
 
 
 def write_new(path: Path, data: bytes) -> bool:
-    """Like `write_whole`, but never replaces: False when the name is taken, by whatever. Raises OSError."""
+    """Like `write_whole`, but never replaces a file: returns False when the name is taken. Raises OSError."""
     make_folder(path.parent)
     try:
         with new_file(path) as draft:
@@ -44,10 +44,10 @@ def write_new(path: Path, data: bytes) -> bool:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """An empty file (mode 0600) to be filled. It is named `path` once the block ends well, and removed otherwise.
+    """An empty file (mode 0600) to write to. It is renamed to `path` if the block succeeds, and removed otherwise.
 
     Raises:
-        FileExistsError: the name is taken, by whatever.
+        FileExistsError: the name is taken.
         OSError: it cannot be written.
     """
     if os.path.lexists(path):
@@ -57,7 +57,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def sweep_leftovers(folder: Path, older_than_seconds: float = LEFTOVER_SECONDS) -> int:
-    """Remove unfinished files of killed processes; younger ones may still be written by another. Never raises."""
+    """Remove unfinished files of killed processes. Recent ones stay: they may still be in use. Never raises."""
     removed = 0
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -77,13 +77,13 @@ def make_folder(folder: Path) -> None:
 
 
 def safe_name(text: str) -> str:
-    """A task id as a part of a file name: on every system, never hidden, at most 128 characters."""
+    """A task id as part of a file name: valid on every system, never hidden, at most 128 characters."""
     return re.sub(r"^[.-]", "_", _ODD.sub("_", text))[:128] or "_"
 
 
 @contextlib.contextmanager
 def _draft(path: Path, publish: Callable[[Path, Path], None]) -> Iterator[Path]:
-    """A file beside `path`, which gets its name when it is whole and synced."""
+    """A file beside `path`. It is renamed to `path` when it is complete and synced."""
     draft = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
         draft.touch(mode=0o600, exist_ok=False)
@@ -97,21 +97,21 @@ def _draft(path: Path, publish: Callable[[Path, Path], None]) -> Iterator[Path]:
 
 
 def _claim(draft: Path, path: Path) -> None:
-    """Give the file its name unless the name is taken, in one step: a hard link."""
+    """Give the file its name in one step, by a hard link. Fails if the name is taken."""
     try:
         os.link(draft, path, follow_symlinks=False)
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LINKS:
             raise
-        # File systems without hard links (exFAT, some shares). Windows refuses a taken name by itself; elsewhere
-        # another program could take it between the check and the rename.
+        # File systems without hard links (exFAT, some shares). Windows refuses a taken name itself. On other systems
+        # another program could take the name between the check and the rename.
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         draft.rename(path)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the name last through a power cut. Windows opens no folders, and some shares sync none."""
+    """Make the new name survive a power cut. Windows cannot open folders, and some shares cannot sync them."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

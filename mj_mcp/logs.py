@@ -1,7 +1,7 @@
-"""Structured logs: one JSON line per event on stderr, and the one place where secrets are taken out.
+"""Structured logs: one JSON line per event on stderr. Secrets are removed here, and nowhere else.
 
-Owns structlog's configuration and redaction. The standard library's loggers (the SDK's, httpx's) join in, and so do
-Python's warnings.
+Owns structlog's configuration and redaction. The standard library's loggers (the SDK's, httpx's) and Python's warnings
+go through it too.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ HIDDEN = "[redacted]"
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{6,}")
 _QUERY = re.compile(r"(https?://[^\s?#\"'<>]+)\?[^\s\"'<>#]+")
 _SIGNED = re.compile(r"(?i)([?&](?:[\w-]*sig(?:nature)?|[\w-]*token|[\w-]*key|hm|exp?)=)[^\s&\"'<>#]+")
-"""A signed link that stands without its host, as in a request line."""
+"""A signed link without its host, as in a request line."""
 
-# One line per request of ours says more than httpx's own, which would repeat it with the link's signature. The SDK's
-# own line per session of HTTP tells its id.
+# We log one line per request of our own. httpx would repeat it with the link's signature, and the SDK's line per HTTP
+# session shows the session's id.
 _QUIET = ("httpx", "httpcore", "PIL", "mcp.server.streamable_http", "mcp.server.streamable_http_manager")
 
 
 def redactor(*secrets: str) -> Callable[[str], str]:
-    """A function that takes these secrets out of a text, also where they are escaped for JSON, Python or a URL."""
+    """A function that removes these secrets from a text, even where they are escaped for JSON, Python or a URL."""
     forms = {form for secret in secrets if secret for form in _forms(secret)}
     hidden = sorted(forms, key=len, reverse=True)
 
@@ -48,7 +48,7 @@ def _forms(secret: str) -> set[str]:
 
 
 def configure(*, level: str, style: Literal["json", "console", "auto"], redact: Callable[[str], str]) -> None:
-    """Send every log of this process to stderr, redacted. Call before the SDK is set up: it would install its own."""
+    """Send every log of this process to stderr, redacted. Call it before the SDK configures logging of its own."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -59,7 +59,7 @@ def configure(*, level: str, style: Literal["json", "console", "auto"], redact: 
     ]
     renderer = _renderer(pretty=style == "console" or (style == "auto" and sys.stderr.isatty()))
     stream = sys.stderr
-    # Our own lines do not pass through the standard library: that would double the cost of a call's one line.
+    # Our own lines bypass the standard library: it would double the cost of the one line per call.
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -82,7 +82,7 @@ def configure(*, level: str, style: Literal["json", "console", "auto"], redact: 
 
 
 class _Lines:
-    """Where our own lines go. A host that closes the log loses lines, never a call."""
+    """Writes our own lines. If the host closes the stream, lines are lost but no call fails."""
 
     def __init__(self, name: str, stream: TextIO) -> None:
         self.name = name
@@ -99,12 +99,12 @@ class _Lines:
 def _renderer(*, pretty: bool) -> Any:  # noqa: ANN401 - one of structlog's renderers
     if not pretty:
         return structlog.processors.JSONRenderer()
-    # A traceback is text by now: it had to be, for secrets to be taken out of it.
+    # The traceback is text already, so that secrets could be removed from it.
     return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
 
 
 def _scrub_text(text: str) -> str:
-    """`text` without bearer tokens and signatures; the patterns are tried only where they can match at all."""
+    """`text` without bearer tokens and signatures. The patterns run only where they can match."""
     if "earer" in text.lower():
         text = _BEARER.sub(rf"\1{HIDDEN}", text)
     if "?" in text or "&" in text:
@@ -123,7 +123,7 @@ def _scrubber(redact: Callable[[str], str]) -> Callable[..., MutableMapping[str,
         return value if isinstance(value, int | float | bool | None) else scrub(str(value))
 
     def scrubbed(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        # What structlog itself carries for the formatter begins with an underscore.
+        # structlog's own keys for the formatter begin with an underscore.
         return {key: value if key.startswith("_") else scrub(value) for key, value in event.items()}
 
     return scrubbed

@@ -1,7 +1,7 @@
-"""What a person at the machine can ask of the journal and settle in it, without a server running.
+"""What a person at the machine can read in the journal and settle there, with or without a running server.
 
-Owns the resolution of doubt: an unconfirmed submit is attached to the task that it became, or given up. No agent
-comes here. Knows nothing of MCP, of waiting or of pictures.
+Owns how an unconfirmed submit is settled: it is attached to the task that it became, or abandoned. No agent can do
+this. Knows nothing of MCP, of waiting or of pictures.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Callable
 from mj_mcp.errors import InvalidRequest, TaskNotFound
 from mj_mcp.journal import Journal, Page
 from mj_mcp.proxy import Proxy, check_task_id
-from mj_mcp.proxy.raising import seen
+from mj_mcp.proxy.raising import observation_of
 from mj_mcp.tasks import Status, Task, accept, merge, move
 
 
 class Settlement:
-    """Everybody's tasks, as the journal has them."""
+    """The tasks of every owner, as the journal has them."""
 
     def __init__(self, journal: Journal, proxy: Proxy, *, now: Callable[[], float]) -> None:
-        """`now` gives seconds since the epoch."""
+        """`now` returns seconds since the epoch."""
         self._journal = journal
         self._proxy = proxy
         self._now = now
 
     async def page(self, status: Status | None, limit: int) -> Page:
-        """The newest tasks; refused submits too when `status` asks for them."""
+        """The newest tasks. Refused submits are included only when `status` asks for them."""
         return await self._journal.page(None, status, limit, None)
 
     async def find(self, handle: str) -> Task:
@@ -36,38 +36,38 @@ class Settlement:
         """
         task = await self._journal.find(handle, None)
         if task is None:
-            raise TaskNotFound(f"the journal knows no task {handle}")
+            raise TaskNotFound(f"the journal has no task {handle}")
         return task
 
     async def attach(self, submission_id: str, task_id: str) -> Task:
-        """Resolve a doubt: the person found in the proxy's records that this submit became that task.
+        """Settle an unconfirmed submit: the proxy's records show that it became this task.
 
         Raises:
-            InvalidRequest: it is not in doubt, or the task is another submission's (a row that only a poll has made
-                gives way: both rows then speak of the same task).
-            TaskNotFound, UpstreamError: there is no such submission, or the proxy knows no such task.
+            InvalidRequest: it is not unconfirmed, or the task belongs to another submission. (A row that only a poll
+                has made is merged: both rows then describe the same task.)
+            TaskNotFound, UpstreamError: there is no such submission, or the proxy has no such task.
         """
-        task = await self._doubtful(submission_id, Status.UNCONFIRMED, Status.ABANDONED)
+        task = await self._find(submission_id, Status.UNCONFIRMED, Status.ABANDONED)
         other = await self._journal.find(check_task_id(task_id), None)
         if other is not None and other.submitted_at is not None:
             raise InvalidRequest("task_id", task_id, f"a task that no submission has; {other.submission_id} has it")
-        fetched = seen(task_id, await self._proxy.fetch(task_id))
+        fetched = observation_of(task_id, await self._proxy.fetch(task_id))
         now = self._now()
         return await self._journal.update(
             task.submission_id, lambda task: merge(accept(task, task_id, now), fetched, now)
         )
 
     async def abandon(self, submission_id: str) -> Task:
-        """Give a doubtful submit up: its claim is freed, so that the same request can be bought again.
+        """Abandon an unconfirmed submit. Its claim is released, so the same request can be submitted again.
 
         Raises:
-            InvalidRequest: it is not in doubt.
+            InvalidRequest: it is not unconfirmed.
             TaskNotFound: there is no such submission.
         """
-        task = await self._doubtful(submission_id, Status.UNCONFIRMED)
+        task = await self._find(submission_id, Status.UNCONFIRMED)
         return await self._journal.update(task.submission_id, lambda task: move(task, Status.ABANDONED, self._now()))
 
-    async def _doubtful(self, submission_id: str, *allowed: Status) -> Task:
+    async def _find(self, submission_id: str, *allowed: Status) -> Task:
         task = await self._journal.find(submission_id, None)
         if task is None or task.submission_id != submission_id:
             raise TaskNotFound(f"no submission {submission_id} is known here")

@@ -1,9 +1,9 @@
-"""The order of a submit, in which nothing is paid for twice and nothing paid for is lost.
+"""The order of a submit: nothing is paid for twice, and nothing that is paid for is lost.
 
 1. Limits, duplicate claim and row in one transaction of the journal.
 2. One POST, in a task of its own that no cancelled caller can take down.
-3. Its outcome is recorded: accepted, refused, or in doubt.
-4. Only then does anybody hear of it. Nothing is ever posted again by itself.
+3. Its outcome is recorded: accepted, refused, or unconfirmed.
+4. Only then is the caller answered. Nothing is ever posted again automatically.
 
 Owns that order. Knows nothing of prompts, of waiting, of MCP, HTTP or SQL.
 """
@@ -25,24 +25,24 @@ from mj_mcp.events import Observer, OnProgress, Submitted, ignore
 from mj_mcp.journal import Claim, Journal, Limits
 from mj_mcp.journal.protocol import KEPT_SECONDS
 from mj_mcp.polling.poller import PROGRESS_SECONDS, Poller
-from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Submit
-from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, doubt, refuse
+from mj_mcp.proxy import Accepted, OutcomeUnknown, Proxy, Refused, Submit
+from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, mark_unconfirmed, refuse
 
 log = structlog.get_logger("mj_mcp.submits")
 
 RECORD_AGAIN_SECONDS = 1.0
 
 QUEUE_PACE_SECONDS = 0.5
-"""How often a request in the queue asks for its place."""
+"""How often a queued request asks for a slot."""
 
 QUEUE_AGAIN_SECONDS = 5.0
-"""When to call again after the queue: soon, while the slot is kept."""
+"""`Retry-After` for a queued request: short, because its place in the queue is kept only for a while."""
 
 PAUSE_SECONDS = 60.0
-"""How long submits pause after the proxy refused the key or the account; polls go on."""
+"""How long submits pause after the proxy refused the key or the account. Polls continue."""
 
 ACCOUNT_STATUSES = frozenset({401, 402})
-"""The key is wrong, or nothing is left to pay with. A 403 may also be about one request: the proxy is asked."""
+"""The key is wrong, or the account is empty. A 403 may concern one request only, so the proxy is asked."""
 
 
 class Submits:
@@ -59,7 +59,7 @@ class Submits:
         observe: Observer = ignore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`now`: seconds since the epoch. `observe` hears of every outcome. `clock` gives the seconds of a pause."""
+        """`now`: seconds since the epoch. `observe` receives every outcome. `clock`: seconds, to time a pause."""
         self._journal = journal
         self._proxy = proxy
         self._poller = poller
@@ -83,12 +83,12 @@ class Submits:
         queue: bool,
         on_progress: OnProgress | None = None,
     ) -> tuple[Claim, Task, int]:
-        """Claim the request, post it, and wait for the answer; the claim, its task as it is then, and the polls made.
+        """Claim the request, post it, and wait for the answer. Returns the claim and its task at that time.
 
-        The claim is made by the event loop's time `until`, the answer awaited until `answer_by`. Where all places are
-        taken, a caller who will `queue` waits for one, and `tick` is told its place. One who is told `Busy` keeps that
-        place for a while, so that the same call again goes on from there. A caller that is cancelled, or out of time,
-        before the claim is made has bought nothing; a claim that was withdrawn like that answers nobody else.
+        The claim must be made by `until` on the event loop's clock; the answer is awaited until `answer_by`. When all
+        slots are taken, a caller with `queue` waits for one, and `on_progress` gets its position. A caller that gets
+        `Busy` keeps its position for a while, so the same call resumes there. If the caller is cancelled or out of time
+        before the claim is made, nothing is bought, and the withdrawn claim answers no other call.
 
         Raises:
             Busy, LimitReached, StorageUnavailable: nothing was submitted.
@@ -106,11 +106,11 @@ class Submits:
                 return claim, answered, polls
 
     def release(self) -> None:
-        """Send the queue off: nothing that is not claimed yet is submitted any more."""
+        """End the queue: a request that is not claimed yet is not submitted any more."""
         self._stopping = True
 
     async def drain(self, seconds: float) -> None:
-        """Wait up to `seconds` for the POSTs in flight, so that their outcomes are recorded; the queue is sent off."""
+        """Wait up to `seconds` for the POSTs in flight, so that their outcomes are recorded. Ends the queue."""
         self.release()
         if self._posts:
             await asyncio.wait(self._posts, timeout=seconds)
@@ -119,12 +119,12 @@ class Submits:
         await asyncio.gather(*self._posts, return_exceptions=True)
 
     def _is_answered(self, task: Task) -> bool:
-        """Whether the proxy's answer is known. Another process may call it lost while it is still awaited here."""
+        """Whether the proxy's answer is known. Another process may mark it lost while this one still waits for it."""
         awaited_here = task.status is Status.UNCONFIRMED and task.submission_id in self._unanswered
         return task.status is not Status.SUBMITTING and not awaited_here
 
     async def _begin(self, asked: _Asked, until: float, on_progress: OnProgress | None) -> Claim:
-        """Returns as soon as it is claimed; the POST goes on, and its outcome is published."""
+        """Return as soon as the claim is made. The POST continues, and its outcome is published."""
         post = asyncio.create_task(self._submit(asked))
         self._posts.add(post)
         post.add_done_callback(self._ended)
@@ -139,26 +139,26 @@ class Submits:
                 asked.keeps_slot = True
                 raise _no_claim(asked) from None
         finally:
-            asked.claimed.cancel()  # which makes `_submit` withdraw, unless the claim is made
+            asked.claimed.cancel()  # makes `_submit` withdraw, unless the claim is made
         return asked.claimed.result()
 
     def _ended(self, post: asyncio.Task[None]) -> None:
         self._posts.discard(post)
         if not post.cancelled() and (failure := post.exception()) is not None:
-            log.error("submit_failed", exc_info=failure)  # its row stays `submitting`, and the next start settles it
+            log.error("submit_failed", exc_info=failure)  # the row stays `submitting`; the next start settles it
 
     async def _submit(self, asked: _Asked) -> None:
-        """The order of side effects. Runs in a task of its own; the caller only waits for what it records."""
+        """The side effects in order. Runs in its own task; the caller only waits for what it records."""
         try:
             claim = await self._claim(asked)
-        except Exception as refusal:  # noqa: BLE001 - whatever it is, the caller is told and nothing is sent
+        except Exception as refusal:  # noqa: BLE001 - the caller gets the error, and nothing is sent
             if not asked.claimed.done():
                 asked.claimed.set_exception(refusal)
             return
         if claim is None:
             return
         if asked.claimed.done():
-            # The caller left before anything was spent: neither is it spent now.
+            # The caller left before anything was spent, so nothing is spent.
             if claim.is_new:
                 await self._record(asked.task, Refused(_WITHDRAWN))
             return
@@ -175,7 +175,7 @@ class Submits:
                 self._begin_pause()
 
     async def _claim(self, asked: _Asked) -> Claim | None:
-        """The claim, as soon as there is a place for it; None when the caller leaves the queue."""
+        """The claim, as soon as there is a slot for it. None when the caller leaves the queue."""
         while not self._stopping:
             claim = await self._journal.claim(
                 asked.task,
@@ -195,14 +195,14 @@ class Submits:
                 return None
         if asked.position:
             await self._journal.leave(asked.key)
-        raise Busy("this server is stopping, so nothing was submitted")
+        raise Busy("this server is stopping; nothing was submitted")
 
-    async def _post(self, request: Submit) -> Accepted | Refused | Doubtful:
+    async def _post(self, request: Submit) -> Accepted | Refused | OutcomeUnknown:
         try:
             return await self._proxy.submit(request)
         except Exception:
             log.exception("submit_failed")
-            return Doubtful("this server failed while it submitted")
+            return OutcomeUnknown("this server failed while it submitted")
 
     def _begin_pause(self) -> None:
         self._paused_until = self._clock() + PAUSE_SECONDS
@@ -217,8 +217,8 @@ class Submits:
             retry_after_seconds=float(math.ceil(left)),
         )
 
-    async def _record(self, task: Task, outcome: Accepted | Refused | Doubtful) -> None:
-        """Write down what became of a submit, again and again until it is written; then tell."""
+    async def _record(self, task: Task, outcome: Accepted | Refused | OutcomeUnknown) -> None:
+        """Record the outcome of a submit, retrying until it is written. Then publish it."""
 
         def settle(known: Task) -> Task:
             return _settle(known, outcome, self._now())
@@ -248,7 +248,7 @@ class Submits:
 
 @dataclass(slots=True)
 class _Asked:
-    """One call's wish to buy. `claimed` is done when its claim is made or refused, or when its caller has left."""
+    """One call that wants to submit. `claimed` is done when its claim is made or refused, or its caller has left."""
 
     task: Task
     request: Submit
@@ -261,12 +261,12 @@ class _Asked:
 
 
 def _no_claim(asked: _Asked) -> MjError:
-    """Why a claim was not made in time."""
+    """The error for a claim that was not made in time."""
     if not asked.position:
-        return StorageUnavailable("the journal did not answer in time, so nothing was submitted")
+        return StorageUnavailable("the journal did not answer in time; nothing was submitted")
     return Busy(
-        "as many tasks are open as this server keeps at once (MJ_MAX_OPEN_TASKS). This request is number"
-        f" {asked.position} in the queue, and keeps its slot for {KEPT_SECONDS:g} s: call again with the same"
+        "this server has as many open tasks as it may have (MJ_MAX_OPEN_TASKS). This request is number"
+        f" {asked.position} in the queue and keeps its place for {KEPT_SECONDS:g} s: call again with the same"
         " arguments. Nothing was submitted",
         retry_after_seconds=QUEUE_AGAIN_SECONDS,
     )
@@ -279,15 +279,15 @@ def _is_withdrawn(task: Task) -> bool:
     return task.status is Status.REFUSED and task.failure is not None and task.failure.code == _WITHDRAWN.code
 
 
-def _settle(task: Task, outcome: Accepted | Refused | Doubtful, now: float) -> Task:
-    """The row after its outcome; unchanged where another process or a person has settled it already."""
+def _settle(task: Task, outcome: Accepted | Refused | OutcomeUnknown, now: float) -> Task:
+    """The row with its outcome. Unchanged where another process or a person has settled it already."""
     match outcome:
         case Accepted():
             return accept(task, outcome.task_id, now, outcome.warnings) if _may(task, Status.QUEUED) else task
         case Refused():
             return refuse(task, outcome.failure, now) if _may(task, Status.REFUSED) else task
-        case Doubtful():
-            return doubt(task, outcome.reason, now) if _may(task, Status.UNCONFIRMED) else task
+        case OutcomeUnknown():
+            return mark_unconfirmed(task, outcome.reason, now) if _may(task, Status.UNCONFIRMED) else task
 
 
 def _may(task: Task, status: Status) -> bool:
@@ -297,7 +297,7 @@ def _may(task: Task, status: Status) -> bool:
 def _request_key(task: Task) -> str:
     """What makes two requests identical: the owner, the kind, and what it is made from.
 
-    The same change asked for by name or as shorthand is one purchase, so the endpoint is left out.
+    The endpoint is left out: the same change requested by name or as shorthand is one purchase.
     """
     subject = {"prompt": task.prompt} if task.kind is Kind.IMAGINE else {"parent": task.parent_id, "index": task.index}
     text = json.dumps([task.owner, task.kind, subject], sort_keys=True, ensure_ascii=False)

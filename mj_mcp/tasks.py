@@ -1,7 +1,7 @@
-"""The task: its states, its legal moves, and how "known" and "just seen" become one.
+"""The task: its states, its legal moves, and how an observation is merged into what is known.
 
-Owns the vocabulary that every room above shares. Knows nothing of HTTP, SQL or MCP, and does no I/O:
-verbs here are pure functions from one frozen `Task` to the next.
+Owns the vocabulary that every module above shares. Knows nothing of HTTP, SQL or MCP, and does no I/O:
+every function here is pure, from one frozen `Task` to the next.
 
     submitting --> unconfirmed --> abandoned         the answer to the submit was lost
         |   `----> refused                           the proxy said no: kept for audit, not a task
@@ -9,8 +9,8 @@ verbs here are pure functions from one frozen `Task` to the next.
       queued --> processing --> succeeded | failed
         `--> stalled <--'                            open, but nothing has moved for long
 
-Two house rules: a move that `MOVES` does not list raises `IllegalMove` and changes nothing; what was seen
-later never takes back what was seen before (`merge` is monotone).
+Two rules: a move that `MOVES` does not list raises `IllegalMove` and changes nothing; a later observation
+never takes back an earlier one (`merge` is monotone).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Where a task stands. The values are published in the structured content of every task tool."""
+    """The state of a task. The values are published in the structured content of every task tool."""
 
     SUBMITTING = "submitting"
     UNCONFIRMED = "unconfirmed"
@@ -43,76 +43,76 @@ class Kind(StrEnum):
 
 
 class WarningCode(StrEnum):
-    """What a caller should know about a task. It is worded when it is shown.
+    """What a caller should know about a task. It is worded where it is shown.
 
-    A row has the code, with its numbers behind it: `queued_behind:3`. Rows of older versions have sentences.
+    A row stores the code followed by its numbers: `queued_behind:3`. Rows of older versions have sentences.
     """
 
     QUEUED_BEHIND = "queued_behind"
-    """So many jobs were before it when it was accepted."""
+    """The number of jobs that were ahead of it when it was accepted."""
     EXISTED = "existed"
     IDLE = "idle"
-    """Nothing has moved for so many minutes."""
+    """Nothing has changed for this many minutes."""
     UNKNOWN = "unknown"
-    """The proxy does not know it for now."""
+    """The proxy does not know it at the moment."""
     UNREAD = "unread"
-    """It is told from memory, since the journal does not answer. No row has it."""
+    """The answer comes from memory, because the journal is unavailable. Never stored in a row."""
     LINKS_UNUSABLE = "links_unusable"
-    """So many picture links, of so many."""
+    """This many picture links, out of this many."""
     NO_PICTURES = "no_pictures"
 
     def of(self, *numbers: int) -> str:
-        """The warning as a row has it."""
+        """The warning as it is stored in a row."""
         return ":".join([self.value, *map(str, numbers)])
 
 
 _PASSING = frozenset({WarningCode.QUEUED_BEHIND, WarningCode.IDLE, WarningCode.UNKNOWN})
-"""Gone when the task moves on."""
+"""Dropped when the task moves on."""
 
 _OF_A_POLL = frozenset({WarningCode.UNKNOWN, WarningCode.LINKS_UNUSABLE, WarningCode.NO_PICTURES})
-"""What the newest poll that sees the task says anew."""
+"""Replaced by each new poll that finds the task."""
 
 _S = Status
 MOVES: dict[Status, frozenset[Status]] = {
     _S.SUBMITTING: frozenset({_S.QUEUED, _S.REFUSED, _S.UNCONFIRMED}),
-    # A late answer, or a person with the proxy's records, resolves the doubt.
+    # A late answer, or a person with the proxy's records, settles it.
     _S.UNCONFIRMED: frozenset({_S.QUEUED, _S.REFUSED, _S.ABANDONED}),
     _S.QUEUED: frozenset({_S.PROCESSING, _S.STALLED, _S.SUCCEEDED, _S.FAILED}),
     _S.PROCESSING: frozenset({_S.STALLED, _S.SUCCEEDED, _S.FAILED}),
     _S.STALLED: frozenset({_S.PROCESSING, _S.SUCCEEDED, _S.FAILED}),
     _S.SUCCEEDED: frozenset(),
     _S.FAILED: frozenset(),
-    # A person gave it up, then found it after all.
+    # A person abandoned it, then found the task after all.
     _S.ABANDONED: frozenset({_S.QUEUED}),
     _S.REFUSED: frozenset(),
 }
 
 OPEN = frozenset({_S.SUBMITTING, _S.UNCONFIRMED, _S.QUEUED, _S.PROCESSING, _S.STALLED})
-"""Not settled: holds the claim on its request, so an identical one finds it."""
+"""Not settled: the row holds the claim on its request, so an identical request finds it."""
 
-WATCHED = frozenset({_S.QUEUED, _S.PROCESSING, _S.STALLED})
-"""Worth a poll."""
+POLLED = frozenset({_S.QUEUED, _S.PROCESSING, _S.STALLED})
+"""Tasks that are polled."""
 
 RUNNING = frozenset({_S.SUBMITTING, _S.QUEUED, _S.PROCESSING})
-"""Counts against the limit of open tasks."""
+"""Tasks that count against the limit of open tasks."""
 
 TASKS = frozenset(Status) - {_S.REFUSED}
-"""What a list of tasks shows: refused submits are kept for audit only."""
+"""Tasks that a list shows. Refused submits are kept for audit only."""
 
 
 LOCAL_OWNER = "local"
-"""The person at this machine: who calls where nobody has to log in."""
+"""The person at this machine: the caller where no login is needed."""
 
 
 class IllegalMove(Exception):
-    """A move that `MOVES` does not list: a defect in this program, never the caller's."""
+    """A move that `MOVES` does not list. It is a bug in this program, never the caller's mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
     """One picture of a task. `index` counts from 1; `path` is the archived original on this machine.
 
-    `size` (in bytes) and `sha256` are those of the original as it was archived: a kept file is checked by them.
+    `size` (in bytes) and `sha256` describe the original as it was archived: a kept file is checked against them.
     """
 
     index: int
@@ -155,39 +155,39 @@ class Task:
     warnings: tuple[str, ...] = ()
     submitted_at: float | None = None
     claimed_at: float | None = None
-    """When its claim was made, after our own queue: a job's time counts from here. None in rows of older versions."""
+    """When the claim was made, after our own queue. The job's time counts from here. None in rows of older versions."""
     finished_at: float | None = None
     polls: int | None = None
-    """Polls that its poller made until it saw the end."""
+    """Polls that its poller made until the end was observed."""
     given_up_at: float | None = None
-    """Since when a stalled task is not polled by itself any more."""
+    """When automatic polling of a stalled task stopped."""
     unseen_seconds: float | None = None
-    """Seconds between the last poll that saw it open and the one that saw the end; None where that is not known."""
+    """Seconds between the last poll that found it open and the poll that found it ended; None where unknown."""
 
     @property
     def is_open(self) -> bool:
-        """Whether anything can still become of it."""
+        """Whether its status can still change without a new submit."""
         return self.status in OPEN
 
     @property
     def is_polled(self) -> bool:
-        """Whether a poll can tell more."""
-        return self.status in WATCHED
+        """Whether it is polled."""
+        return self.status in POLLED
 
     @property
     def is_moving(self) -> bool:
-        """Whether waiting can show more: its submit is under way, or the proxy works on it."""
+        """Whether waiting can help: its submit is under way, or the proxy works on it."""
         return self.is_polled or self.status is Status.SUBMITTING
 
     @property
     def handle(self) -> str:
-        """The id that a caller goes on with."""
+        """The id to use in the next call."""
         return self.task_id or self.submission_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What one poll showed, in our words. `status` is one of the four a proxy can report."""
+    """What one poll showed, in our terms. `status` is one of the four that a proxy can report."""
 
     status: Status
     upstream_status: str | None = None
@@ -199,7 +199,7 @@ class Observation:
 
 
 def move(task: Task, status: Status, now: float) -> Task:
-    """`task` in its next state, without the warnings that were about the last one.
+    """`task` in its next state, without the warnings that belonged to the last one.
 
     Raises:
         IllegalMove: `MOVES` does not list it.
@@ -212,28 +212,28 @@ def move(task: Task, status: Status, now: float) -> Task:
 
 
 def accept(task: Task, task_id: str, now: float, warnings: tuple[str, ...] = ()) -> Task:
-    """The proxy took the submit and named its task."""
+    """The proxy accepted the submit and named its task."""
     accepted = move(task, _S.QUEUED, now)
     return replace(accepted, task_id=task_id, failure=None, warnings=_joined(accepted.warnings, warnings))
 
 
 def refuse(task: Task, failure: Failure, now: float) -> Task:
-    """The proxy said no, readably: nothing was charged."""
+    """The proxy refused the submit in a readable way: nothing was charged."""
     return replace(move(task, _S.REFUSED, now), failure=failure)
 
 
-def doubt(task: Task, message: str, now: float) -> Task:
-    """The answer was lost: the submit may have been charged."""
+def mark_unconfirmed(task: Task, message: str, now: float) -> Task:
+    """The outcome is unknown: the submit may have been charged."""
     return replace(move(task, _S.UNCONFIRMED, now), failure=Failure("unconfirmed", message))
 
 
 def stall(task: Task, warning: str, now: float) -> Task:
-    """Nothing moves any more; `warning` says since when or why."""
+    """Nothing changes any more; `warning` says for how long, or why."""
     return warn(move(task, _S.STALLED, now), warning)
 
 
 def stall_if_running(task: Task, warning: str, now: float) -> Task:
-    """The same, where the task is one that runs; others stay as they are."""
+    """Like `stall` for a running task. Any other task is returned unchanged."""
     return stall(task, warning, now) if task.status in {_S.QUEUED, _S.PROCESSING} else task
 
 
@@ -244,80 +244,86 @@ def stall_when_idle(task: Task, patience: float, now: float) -> Task:
 
 
 def warn(task: Task, warning: str) -> Task:
-    """`task` with one more thing to know; it has not moved by that."""
+    """`task` with one more warning. Its state does not change."""
     return replace(task, warnings=_joined(task.warnings, (warning,)))
 
 
 def give_up(task: Task, now: float) -> Task:
-    """A stalled task that is left alone from now on; one that moved meanwhile stays as it is."""
+    """A stalled task that is not polled automatically any more. A task that moved meanwhile is unchanged."""
     if task.status is not _S.STALLED or task.given_up_at is not None:
         return task
     return replace(task, given_up_at=now)
 
 
 def resume(task: Task) -> Task:
-    """A task that was given up, once somebody asks for it."""
+    """A task whose polling was given up, polled again because a caller asks for it."""
     return replace(task, given_up_at=None)
 
 
 UNLISTED_SECONDS = 20.0
-"""How long a success may take to list its pictures before it counts as one without pictures: some polls."""
+"""How long a success may take to list its pictures before it counts as one without pictures."""
 
 
-def merge(task: Task, seen: Observation, now: float) -> Task:
-    """What is known after a poll: `seen` joined with what was known, never less than before.
+def merge(task: Task, observed: Observation, now: float) -> Task:
+    """`task` merged with one observation. What was known is never lost.
 
-    A status that goes backwards, a progress that shrinks and a poll that comes after the end change
-    nothing; `updated_at` moves only when something did.
+    A status that goes backwards, a smaller progress and an observation after the end change nothing. `updated_at`
+    changes only when something else does.
     """
-    if task.status is _S.SUCCEEDED and seen.status is _S.SUCCEEDED and seen.images:
-        return _relinked(task, seen, now)
-    if not task.is_polled or _is_late(task, seen):
+    if task.status is _S.SUCCEEDED and observed.status is _S.SUCCEEDED and observed.images:
+        return _relinked(task, observed, now)
+    if not task.is_polled or _is_late(task, observed):
         return task
-    if _is_unlisted(task, seen, now):
-        seen = replace(seen, status=_S.PROCESSING, warnings=())
+    if _is_unlisted(task, observed, now):
+        observed = replace(observed, status=_S.PROCESSING, warnings=())
     known = replace(
         task,
-        upstream_status=seen.upstream_status or task.upstream_status,
-        progress=max((p for p in (task.progress, seen.progress) if p is not None), default=None),
-        upstream_eta=seen.eta_seconds,
-        warnings=_joined(_without(_OF_A_POLL, task.warnings), seen.warnings),
+        upstream_status=observed.upstream_status or task.upstream_status,
+        progress=max((p for p in (task.progress, observed.progress) if p is not None), default=None),
+        upstream_eta=observed.eta_seconds,
+        warnings=_joined(_without(_OF_A_POLL, task.warnings), observed.warnings),
     )
     # A stalled task that reports the state it stalled in has not moved.
-    moved_on = seen.status in MOVES[task.status] and (task.status is not _S.STALLED or _advanced(task, seen))
+    moved_on = observed.status in MOVES[task.status] and (task.status is not _S.STALLED or _advanced(task, observed))
     if moved_on:
-        known = move(known, seen.status, now)
+        known = move(known, observed.status, now)
     if known.status is _S.SUCCEEDED:
-        known = replace(known, images=seen.images, failure=None, progress=100, upstream_eta=None)
+        known = replace(known, images=observed.images, failure=None, progress=100, upstream_eta=None)
     elif known.status is _S.FAILED:
-        known = replace(known, failure=seen.failure or Failure("generation_failed", ""), upstream_eta=None)
+        known = replace(known, failure=observed.failure or Failure("generation_failed", ""), upstream_eta=None)
     changed = moved_on or known.progress != task.progress or known.upstream_status != task.upstream_status
     return replace(known, updated_at=now) if changed else known
 
 
-def _is_late(task: Task, seen: Observation) -> bool:
-    return seen.status is _S.QUEUED and task.status in {_S.PROCESSING, _S.STALLED}
+def _is_late(task: Task, observed: Observation) -> bool:
+    return observed.status is _S.QUEUED and task.status in {_S.PROCESSING, _S.STALLED}
 
 
-def _is_unlisted(task: Task, seen: Observation, now: float) -> bool:
-    """Whether it is a success that may list its pictures yet. The row has not changed since the first such poll."""
-    is_first = seen.upstream_status != task.upstream_status
-    return seen.status is _S.SUCCEEDED and not seen.images and (is_first or now - task.updated_at < UNLISTED_SECONDS)
+def _is_unlisted(task: Task, observed: Observation, now: float) -> bool:
+    """Whether it is a success that may still list its pictures. The row is unchanged since the first such poll."""
+    is_first = observed.upstream_status != task.upstream_status
+    return (
+        observed.status is _S.SUCCEEDED
+        and not observed.images
+        and (is_first or now - task.updated_at < UNLISTED_SECONDS)
+    )
 
 
-def _advanced(task: Task, seen: Observation) -> bool:
-    if seen.status in {_S.SUCCEEDED, _S.FAILED}:
+def _advanced(task: Task, observed: Observation) -> bool:
+    if observed.status in {_S.SUCCEEDED, _S.FAILED}:
         return True
-    return (seen.progress or 0) > (task.progress or 0) or seen.upstream_status != task.upstream_status
+    return (observed.progress or 0) > (task.progress or 0) or observed.upstream_status != task.upstream_status
 
 
-def _relinked(task: Task, seen: Observation, now: float) -> Task:
-    """A finished task polled again: fresh links, while what we measured and saved stays."""
+def _relinked(task: Task, observed: Observation, now: float) -> Task:
+    """A finished task polled again: the links are new, and what was measured and saved stays."""
     ours = {image.index: image for image in task.images}
-    fresh = tuple(replace(ours[image.index], url=image.url) if image.index in ours else image for image in seen.images)
-    kept = tuple(image for index, image in ours.items() if index not in {image.index for image in seen.images})
+    fresh = tuple(
+        replace(ours[image.index], url=image.url) if image.index in ours else image for image in observed.images
+    )
+    kept = tuple(image for index, image in ours.items() if index not in {image.index for image in observed.images})
     images = tuple(sorted(fresh + kept, key=lambda image: image.index))
-    warnings = _joined(_without(_OF_A_POLL, task.warnings), seen.warnings)
+    warnings = _joined(_without(_OF_A_POLL, task.warnings), observed.warnings)
     return task if images == task.images else replace(task, images=images, warnings=warnings, updated_at=now)
 
 

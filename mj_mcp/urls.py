@@ -1,7 +1,7 @@
-"""What makes a URL usable and safe, and how this machine reaches it.
+"""Which URLs are usable and safe, and how this machine reaches them.
 
 Owns the rules that settings, logins, the proxy's answers and pictures share, and the environment's `HTTPS_PROXY`,
-`NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`. Knows nothing of who connects.
+`NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`. Does not know who connects.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from urllib.request import getproxies_environment, proxy_bypass
 import httpx
 
 PORTS = {"http": 80, "https": 443}
-"""The schemes that are taken, each with its usual port."""
+"""The allowed schemes, each with its default port."""
 
 UNUSABLE_TUNNEL = "HTTPS_PROXY cannot be used: it must be like http://host:port"
-"""It is not shown: it may hold a password."""
+"""The value is not shown: it may hold a password."""
 
 _NEVER = re.compile(r"[\x00-\x1f\x7f\\]")
 
@@ -28,7 +28,7 @@ def parts_of(url: str) -> SplitResult:
     """The parts of a URL.
 
     Raises:
-        ValueError: it is none. The standard library's own message would show the value.
+        ValueError: it is not a URL. The standard library's own message would show the value.
     """
     try:
         parts = urlsplit(url)
@@ -39,33 +39,33 @@ def parts_of(url: str) -> SplitResult:
 
 
 def link_parts(url: str) -> SplitResult:
-    """The parts of a link that leads to a host by http or https, and shows no other host before an @.
+    """The parts of an http or https link. It must name a host, and no user name before an @.
 
     Raises:
-        ValueError: it is no such link; says why, in words that follow "the link ...".
+        ValueError: it is not such a link. The message continues the sentence "the link ...".
     """
     try:
         parts = parts_of(url)
     except ValueError:
-        raise ValueError("is no usable URL") from None
+        raise ValueError("is not a usable URL") from None
     if has_controls(url):
-        raise ValueError("is no usable URL")
+        raise ValueError("is not a usable URL")
     if parts.scheme not in PORTS:
         raise ValueError("is neither http nor https")
     if "@" in parts.netloc:
         raise ValueError("carries a user name, which is refused")
     if not parts.hostname or parts.port == 0:
-        raise ValueError("names no usable host")
+        raise ValueError("has no usable host")
     return parts
 
 
 def has_controls(url: str) -> bool:
-    """Whether it holds what `urlsplit` drops without a word, or a backslash, which browsers read as a slash."""
+    """Whether it holds characters that `urlsplit` drops silently, or a backslash, which browsers read as a slash."""
     return _NEVER.search(url) is not None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this host, a name or an address without a port, is the machine itself."""
+    """Whether this host, a name or an address without a port, is this machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -73,7 +73,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_safe(url: str) -> bool:
-    """Whether nobody on the way can read or change what is sent: https, or http on this machine itself."""
+    """Whether nobody can read or change what is sent: https, or http on this machine."""
     try:
         parts = parts_of(url)
     except ValueError:
@@ -83,9 +83,9 @@ def is_safe(url: str) -> bool:
 
 
 def read_tunnel(url: str) -> str | None:
-    """The URL of the HTTP proxy through which `url` is reached; None where it is reached directly.
+    """The HTTP proxy through which `url` is reached; None where it is reached directly.
 
-    Plain http is always reached directly: a proxy would see all that is sent. https is only tunnelled.
+    Plain http is always reached directly, because an HTTP proxy would see everything. https is only tunnelled.
     """
     parts = urlsplit(url)
     proxy = getproxies_environment().get("https")
@@ -95,7 +95,7 @@ def read_tunnel(url: str) -> str | None:
 
 
 def tunnel_parts(proxy: str) -> SplitResult:
-    """The parts of that HTTP proxy's URL. Raises ValueError: it is none."""
+    """The parts of that HTTP proxy's URL. Raises ValueError: it is not a URL."""
     parts = parts_of(proxy)
     if parts.scheme not in PORTS or not parts.hostname:
         raise ValueError(UNUSABLE_TUNNEL)
@@ -104,9 +104,9 @@ def tunnel_parts(proxy: str) -> SplitResult:
 
 @cache
 def authorities() -> ssl.SSLContext:
-    """Those of `SSL_CERT_FILE` or `SSL_CERT_DIR`, else certifi's.
+    """The certificate authorities of `SSL_CERT_FILE` or `SSL_CERT_DIR`, else certifi's.
 
-    Reading them takes some 20 ms and a MiB or two, so every client of the process shares them.
+    Reading them takes about 20 ms and 1 to 2 MiB, so all clients of the process share them.
 
     Raises:
         OSError: they cannot be read, or there are none.

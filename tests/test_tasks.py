@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from mj_mcp.tasks import (
     MOVES,
     OPEN,
+    POLLED,
     RUNNING,
     TASKS,
     UNLISTED_SECONDS,
-    WATCHED,
     Failure,
     IllegalMove,
     Image,
@@ -23,7 +23,7 @@ from mj_mcp.tasks import (
     Status,
     Task,
     accept,
-    doubt,
+    mark_unconfirmed,
     merge,
     move,
     refuse,
@@ -60,7 +60,7 @@ WORDS: dict[Status, list[str | None]] = {
 VERBS: dict[str, tuple[Status, Callable[[Task], Task]]] = {
     "accept": (Status.QUEUED, lambda task: accept(task, "77", LATER)),
     "refuse": (Status.REFUSED, lambda task: refuse(task, Failure("rejected", "no"), LATER)),
-    "doubt": (Status.UNCONFIRMED, lambda task: doubt(task, "lost", LATER)),
+    "doubt": (Status.UNCONFIRMED, lambda task: mark_unconfirmed(task, "lost", LATER)),
     "stall": (Status.STALLED, lambda task: stall(task, "nothing moves", LATER)),
 }
 
@@ -126,7 +126,7 @@ def test_the_groups_of_states_agree_with_the_table() -> None:
     ends = {status for status in Status if not MOVES[status]}
     assert ends == {Status.SUCCEEDED, Status.FAILED, Status.REFUSED}
     assert set(Status) - ends - {Status.ABANDONED} == OPEN
-    assert {status for status in OPEN if MOVES[status] >= TERMINAL} == WATCHED
+    assert {status for status in OPEN if MOVES[status] >= TERMINAL} == POLLED
     assert RUNNING < OPEN
     assert set(Status) - {Status.REFUSED} == TASKS
 
@@ -166,7 +166,7 @@ def test_a_task_is_frozen() -> None:
 
 
 def test_an_accepted_submit_has_its_id_and_no_doubt_left() -> None:
-    doubtful = replace(doubt(task_in(Status.SUBMITTING), "no answer in time", THEN), warnings=("a",))
+    doubtful = replace(mark_unconfirmed(task_in(Status.SUBMITTING), "no answer in time", THEN), warnings=("a",))
     assert doubtful.failure == Failure("unconfirmed", "no answer in time")
     assert accept(doubtful, "77", LATER, ("a", "b")) == replace(
         doubtful, status=Status.QUEUED, task_id="77", updated_at=LATER, failure=None, warnings=("a", "b")
@@ -224,8 +224,8 @@ def test_what_was_wrong_with_the_pictures_is_what_the_newest_poll_says() -> None
 @pytest.mark.parametrize("status", Status)
 def test_what_a_task_says_of_itself_follows_from_its_state(status: Status) -> None:
     task = task_in(status)
-    assert (task.is_open, task.is_polled) == (status in OPEN, status in WATCHED)
-    assert task.is_moving == (status in WATCHED or status is Status.SUBMITTING)
+    assert (task.is_open, task.is_polled) == (status in OPEN, status in POLLED)
+    assert task.is_moving == (status in POLLED or status is Status.SUBMITTING)
     assert (task.handle, replace(task, task_id="77").handle) == ("sub_1", "77")
 
 

@@ -1,1 +1,1 @@
-"""Where originals are kept: a folder under a ceiling, and a bucket where there is one."""
+"""Where originals are kept: a folder of limited size and, if configured, a bucket."""

@@ -1,10 +1,10 @@
-"""An S3-compatible bucket, as a place for pictures that replicas share.
+"""An S3-compatible bucket that holds the pictures of all replicas.
 
-Owns the requests to it, how long each may take, and what its refusals mean in words that a person can act on. Endpoint,
-region and credentials are read by the library itself, from the standard AWS variables or the machine's role. Must not
-know what the bytes mean, which of them are owed, or who asks.
+Owns the requests to it, their timeouts, and what a person can do about each refusal. The library itself reads
+endpoint, region and credentials, from the standard AWS variables or the machine's role. Does not know what the bytes
+mean, which of them are still to be sent, or who asks.
 
-The library's own messages hold whole answers of the server: of those, only the code of the error is ever repeated.
+The library's messages hold whole answers of the server. Only the error code in them is ever shown.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 READ_SECONDS: Final = 5.0
-"""For one object, its retries included: a call waits for it, and can still take the link."""
+"""Timeout of a read, including retries. A call waits for it and must have time left to fetch the link."""
 WRITE_SECONDS: Final = 60.0
-"""The same for a write, for which no call waits."""
+"""Timeout of a write. No call waits for it."""
 CONNECT_SECONDS: Final = 2.0
 RETRIES: Final = 2
 
@@ -48,7 +48,7 @@ _CHECK: Final = "check AWS_ENDPOINT_URL, the credentials and the network"
 
 
 class BucketUnavailable(Exception):
-    """The bucket did not do what it was asked; says why. `refused` when it answered, and so answers at once."""
+    """A request to the bucket failed; says why. `refused`: the bucket answered, so it is not silent."""
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
         super().__init__(reason)
@@ -57,20 +57,20 @@ class BucketUnavailable(Exception):
 
 
 class Bucket:
-    """One bucket, below one prefix. Every verb raises BucketUnavailable, in bounded time."""
+    """One bucket, below one prefix. Every method raises BucketUnavailable, after a limited time."""
 
     def __init__(
         self, store: S3Store, errors: tuple[type[Exception], ...], read_seconds: float, write_seconds: float
     ) -> None:
-        """Nothing is asked yet. `errors` are what the library raises."""
+        """No request is made yet. `errors` are what the library raises."""
         self._store = store
         self._errors = errors
         self._read_seconds, self._write_seconds = read_seconds, write_seconds
 
     async def get(self, name: str, max_bytes: int) -> bytes | None:
-        """An object's bytes, whatever they are; None when there is none of that name.
+        """The bytes of an object; None if there is no object of that name.
 
-        Raises ImageUnavailable when there are more than `max_bytes`: such an object is none of ours.
+        Raises ImageUnavailable if there are more than `max_bytes`: we never write such an object.
         """
         async with self._asked(self._read_seconds):
             try:
@@ -87,7 +87,7 @@ class Bucket:
             return bytes(data)
 
     async def put(self, name: str, data: bytes, media_type: str) -> None:
-        """Write an object; when this returns, the bucket has it whole. Replaces what was there."""
+        """Write an object, replacing any that was there. When this returns, the bucket has all of it."""
         async with self._asked(self._write_seconds):
             await self._store.put_async(name, data, attributes={"Content-Type": media_type}, use_multipart=False)
 
@@ -104,7 +104,7 @@ class Bucket:
         except TimeoutError:
             raise BucketUnavailable(f"it did not answer within {seconds:g} s; {_CHECK}") from None
         except self._errors as failure:
-            # Without the library's error as its cause: a traceback would show the server's whole answer.
+            # The library's error is not the cause: a traceback would show the server's whole answer.
             raise _translated(str(failure)) from None
 
 
@@ -119,19 +119,19 @@ def _translated(said: str) -> BucketUnavailable:
 def open_bucket(
     url: str, *, over_http: bool, read_seconds: float = READ_SECONDS, write_seconds: float = WRITE_SECONDS
 ) -> Bucket:
-    """The bucket at `s3://bucket/prefix`. Nothing is asked before the first use.
+    """The bucket at `s3://bucket/prefix`. No request is made before the first use.
 
-    `over_http` allows what the operator's own endpoint asks for.
+    `over_http` allows plain http, which the operator's own endpoint may need.
 
     Raises:
-        StorageUnavailable: the library is not installed, or cannot use what the AWS variables say.
+        StorageUnavailable: the library is not installed, or cannot use the AWS variables.
     """
     try:
         from obstore.exceptions import BaseError  # noqa: PLC0415 - only those who have a bucket pay for it
         from obstore.store import S3Store  # noqa: PLC0415 - as above
     except ImportError as failure:
         raise StorageUnavailable(
-            "MJ_ARCHIVE_URL names a bucket, which needs what the extra [s3] brings: pip install 'mj-mcp[s3]'"
+            "MJ_ARCHIVE_URL names a bucket, which needs the extra [s3]: pip install 'mj-mcp[s3]'"
         ) from failure
     parts = urlsplit(url)
     errors = (BaseError, OSError, ValueError)
@@ -146,10 +146,10 @@ def open_bucket(
                 "user_agent": "mj-mcp",
             },
             retry_config={"max_retries": RETRIES, "retry_timeout": timedelta(seconds=write_seconds)},
-            disable_bulk_delete=True,  # a request of its own, which not every S3-compatible server knows
+            disable_bulk_delete=True,  # a separate kind of request, which not every S3-compatible server knows
         )
-    except errors:  # its message may hold what the variables hold
+    except errors:  # its message may hold the values of the variables
         raise StorageUnavailable(
-            "the bucket of MJ_ARCHIVE_URL cannot be used with what the AWS_... variables say"
+            "the bucket of MJ_ARCHIVE_URL cannot be used with the AWS_... variables that are set"
         ) from None
     return Bucket(store, errors, read_seconds, write_seconds)

@@ -1,9 +1,9 @@
-"""A folder of originals and sheets: kept before the links die, dropped when room is needed.
+"""A folder of originals and sheets: saved before the links expire, removed when space is needed.
 
-Owns one flat folder and its ceiling. Files in it with other names are not its own and are left alone. Must not know
-where pictures come from or who asks. Everything here blocks: call it through a thread.
+Owns one flat folder and its size limit. Files with other names are not ours and are left alone. Does not know where
+pictures come from or who asks. Every function blocks: call it in a thread.
 
-A file may vanish at any time (a person tidies up, another process needs room): a path is a hint, not a promise.
+A file may disappear at any time (a person cleans up, another process needs space), so a path is only a hint.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Archive:
     """Originals and sheets by submission. Several processes may share one folder."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Nothing is touched yet. `max_bytes` is the ceiling over originals and sheets together."""
+        """Touches no file yet. `max_bytes` limits originals and sheets together."""
         self._folder = folder
         self._max_bytes = max_bytes
 
     def put(self, submission_id: str, what: What, data: bytes, extension: str) -> Path:
-        """Keep one picture; replaces an earlier one of the same place. Raises OSError when it cannot be written."""
+        """Keep one picture, replacing an earlier one. Raises OSError when it cannot be written."""
         if extension not in EXTENSIONS:
             raise ValueError(f"an archive keeps {sorted(EXTENSIONS)}, not {extension!r}")
         sweep_leftovers(self._folder)
@@ -50,7 +50,7 @@ class Archive:
         return path
 
     def get(self, submission_id: str, what: What) -> Path | None:
-        """Where a picture is, or None; counts as a use."""
+        """The path of a picture, or None. Counts as a use."""
         for extension in sorted(EXTENSIONS):
             path = self._path(submission_id, what, extension)
             with contextlib.suppress(OSError):
@@ -61,7 +61,7 @@ class Archive:
         return None
 
     def files(self) -> list[Path]:
-        """Every file of its own, the least recently used first. Raises OSError when the folder cannot be read."""
+        """All of our files, the least recently used first. Raises OSError when the folder cannot be read."""
         return [path for _, _, path in sorted(self._scan())] if self._folder.exists() else []
 
     def _path(self, submission_id: str, what: What, extension: str) -> Path:
@@ -69,11 +69,11 @@ class Archive:
 
     @staticmethod
     def _touch(path: Path, accessed: int) -> None:
-        with contextlib.suppress(OSError):  # a read-only archive still serves
+        with contextlib.suppress(OSError):  # a read-only archive still works
             os.utime(path, ns=(accessed, time.time_ns()))
 
     def _make_room(self, newest: Path) -> None:
-        """Drop the least recently used until the rest fits; the file just written stays in any case."""
+        """Remove the least recently used files until the rest fits. The file just written always stays."""
         kept = sorted(self._scan())
         excess = sum(size for _, size, _ in kept) - self._max_bytes
         for _, size, path in kept:
@@ -85,7 +85,7 @@ class Archive:
                     excess -= size
 
     def _scan(self) -> Iterator[tuple[int, int, Path]]:
-        """When it was last used, its size and its path, for each file of ours."""
+        """Last use, size and path of each of our files."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
@@ -95,7 +95,7 @@ class Archive:
 
 
 def name_of(submission_id: str, what: What) -> str:
-    """The name of a picture, without an extension: the same in every place."""
+    """The name of a picture without an extension, the same in the folder and the bucket."""
     name = safe_name(submission_id)
     if name != submission_id:  # two ids must never share a name
         name = f"{name[:100]}.{hashlib.sha256(submission_id.encode()).hexdigest()[:16]}"

@@ -1,10 +1,10 @@
-"""What is kept of finished tasks: in a folder near by and, where there is one, in a bucket that replicas share.
+"""The pictures of finished tasks: in a local folder and, if configured, in a bucket that replicas share.
 
-Owns in which order the places are asked, and that every picture arrives in the bucket at last. Knows nothing of links,
+Owns the order in which folder and bucket are read, and that every picture reaches the bucket. Knows nothing of links,
 of the journal, or of who asks.
 
-With a bucket the folder is a cache under its ceiling. What the bucket has not confirmed stands in the folder `unsent`
-as well, which has no ceiling and outlives the process: a file leaves it when the bucket has said that it has it.
+With a bucket, the folder is a cache of limited size. A file that the bucket has not confirmed is also kept in the
+folder `unsent`, which has no size limit and survives a restart. It is removed there once the bucket has confirmed it.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from mj_mcp.pictures import MAX_BYTES, SHEET_BYTES, PictureInfo, PictureWorkers,
 log = structlog.get_logger("mj_mcp.archive.store")
 
 RETRY_SECONDS = 30.0
-"""Between two attempts to send, and for how long a bucket that does not answer is not read from."""
+"""Between two attempts to send. A bucket that does not answer is not read for this long."""
 READS_AT_ONCE = 4
 STOP_SECONDS = 3.0
-"""How long a stop goes on sending. The rest is sent after the next start."""
+"""How long shutdown continues to send. The rest is sent after the next start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture, in memory. `path` is None where there is no file of it."""
+    """One picture in memory. `path` is None if there is no file of it."""
 
     data: bytes
     info: PictureInfo
@@ -47,7 +47,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a picture was when it was archived: a file with the same bytes need not be decoded again."""
+    """A picture as it was archived. A file with the same bytes is not decoded again."""
 
     info: PictureInfo
     size: int
@@ -55,7 +55,7 @@ class Known:
 
 
 class Store:
-    """Originals and sheets by submission. Leaving sends what is owed; several processes may share the folder."""
+    """Originals and sheets by submission. Several processes may share the folder. Leaving the block sends the rest."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Store:
         bucket: Bucket | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        """Nothing is touched yet. `max_bytes` is the ceiling of `folder`, originals and sheets together."""
+        """Touches nothing yet. `max_bytes` limits `folder`, originals and sheets together."""
         self._retry_seconds = retry_seconds
-        self._near = Archive(folder, max_bytes)
+        self._folder = Archive(folder, max_bytes)
         self._unsent = Archive(folder / "unsent", sys.maxsize)
         self._bucket = bucket
         self._workers = workers
@@ -87,57 +87,59 @@ class Store:
                     await self._send_all(self._bucket)
 
     async def put(self, submission_id: str, what: What, data: bytes, extension: str) -> Path:
-        """Keep a picture; where it is near by. The bucket gets it afterwards. Raises OSError: it cannot be written."""
+        """Write a picture to the folder and return its path; the bucket gets it later. Raises OSError."""
         try:
             return await asyncio.to_thread(self._put, submission_id, what, data, extension)
         finally:
             self._more.set()
 
     async def get(
-        self, submission_id: str, what: What, known: Known | None = None, *, far: bool = True
+        self, submission_id: str, what: What, known: Known | None = None, *, ask_bucket: bool = True
     ) -> Picture | None:
-        """A picture that is `known` or decodes, or None; `far` asks the bucket too.
+        """A picture that is `known` or decodes, or None. `ask_bucket`: read the bucket too.
 
-        Never raises: there is always the link.
+        Never raises, because the caller can still use the link.
         """
-        near = await self._get_near(submission_id, what, known)
-        if near is not None or self._bucket is None or not far:
-            return near
-        return await self._get_far(self._bucket, submission_id, what, known)
+        found = await self._get_from_folder(submission_id, what, known)
+        if found is not None or self._bucket is None or not ask_bucket:
+            return found
+        return await self._get_from_bucket(self._bucket, submission_id, what, known)
 
     async def find(self, submission_id: str, what: What, known: Known) -> Path | None:
-        """A file near by that holds exactly this picture; it is read through, but never held in memory."""
-        for position in (self._near, self._unsent):
+        """A local file that holds exactly this picture. It is checked without loading it into memory."""
+        for archive in (self._folder, self._unsent):
             with suppress(OSError):
-                path = await asyncio.to_thread(position.get, submission_id, what)
+                path = await asyncio.to_thread(archive.get, submission_id, what)
                 if path is not None and await asyncio.to_thread(_holds, path, known):
                     return path
         return None
 
-    # ---------------------------------------------------------------------------------------------- near by
+    # --------------------------------------------------------------------------------------------- the folder
 
     def _put(self, submission_id: str, what: What, data: bytes, extension: str) -> Path:
-        if self._bucket is not None:  # first: a crash between the two leaves nothing that is not sent
+        if self._bucket is not None:  # first: after a crash between the two, it is still sent
             self._unsent.put(submission_id, what, data, extension)
-        return self._near.put(submission_id, what, data, extension)
+        return self._folder.put(submission_id, what, data, extension)
 
-    async def _get_near(self, submission_id: str, what: What, known: Known | None) -> Picture | None:
-        for position in (self._near, self._unsent):
-            with suppress(OSError, ImageUnavailable):  # it vanished, or the disk damaged it
-                path = await asyncio.to_thread(position.get, submission_id, what)
+    async def _get_from_folder(self, submission_id: str, what: What, known: Known | None) -> Picture | None:
+        for archive in (self._folder, self._unsent):
+            with suppress(OSError, ImageUnavailable):  # it disappeared, or the disk damaged it
+                path = await asyncio.to_thread(archive.get, submission_id, what)
                 if path is not None:
                     return await self._checked(await asyncio.to_thread(path.read_bytes), known, path)
         return None
 
     async def _checked(self, data: bytes, known: Known | None, path: Path | None = None) -> Picture:
-        """The picture of these bytes. Another one than is known has to decode. Raises ImageUnavailable."""
+        """The picture of these bytes. They must decode, unless they are the known ones. Raises ImageUnavailable."""
         digest = await digest_of(data)
         info = known.info if known and known.sha256 == digest else await self._workers.inspect(data)
         return Picture(data, info, digest, path)
 
     # ------------------------------------------------------------------------------------------- the bucket
 
-    async def _get_far(self, bucket: Bucket, submission_id: str, what: What, known: Known | None) -> Picture | None:
+    async def _get_from_bucket(
+        self, bucket: Bucket, submission_id: str, what: What, known: Known | None
+    ) -> Picture | None:
         name = name_of(submission_id, what)
         try:
             async with self._reads:
@@ -153,13 +155,13 @@ class Store:
         except ImageUnavailable as failure:
             log.warning("bucket_object_refused", name=name, reason=failure.message)
             return None
-        with suppress(OSError):  # shown all the same
-            path = await asyncio.to_thread(self._near.put, submission_id, what, data, picture.info.extension)
+        with suppress(OSError):  # the picture is shown even if it cannot be written
+            path = await asyncio.to_thread(self._folder.put, submission_id, what, data, picture.info.extension)
             return replace(picture, path=path)
         return picture
 
     async def send(self) -> None:
-        """Send to the bucket what an earlier process left, then whatever is put, until cancelled."""
+        """Send to the bucket what an earlier process left, then everything that is put, until cancelled."""
         while self._bucket is not None:
             self._more.clear()
             if await self._send_all(self._bucket):
@@ -168,20 +170,20 @@ class Store:
                 await asyncio.sleep(self._retry_seconds)
 
     async def _send_all(self, bucket: Bucket) -> bool:
-        """Whether nothing is owed any more. The first failure ends it: the next one would wait as long."""
+        """Send all unsent files; whether all were sent. Stops at the first failure: the next would take as long."""
         try:
-            owed = await asyncio.to_thread(self._unsent.files)
-            for number, path in enumerate(owed):
+            unsent = await asyncio.to_thread(self._unsent.files)
+            for number, path in enumerate(unsent):
                 with suppress(FileNotFoundError):  # another process has sent it
                     data = await asyncio.to_thread(path.read_bytes)
                     try:
                         await bucket.put(path.stem, data, media_type_of(data) or "application/octet-stream")
                     except BucketUnavailable as failure:
-                        self._failed("put", failure, waiting=len(owed) - number)
-                        await asyncio.to_thread(os.utime, path)  # the next attempt begins with another
+                        self._failed("put", failure, waiting=len(unsent) - number)
+                        await asyncio.to_thread(os.utime, path)  # the next attempt starts with another file
                         return False
                     self._silent_until = 0.0
-                    # What was put again meanwhile is the same picture.
+                    # If it was put again meanwhile, it is the same picture.
                     await asyncio.to_thread(path.unlink)
         except OSError as failure:
             log.warning("pictures_not_sent", reason=failure.strerror)
@@ -189,7 +191,7 @@ class Store:
         return True
 
     def _failed(self, verb: str, failure: BucketUnavailable, **more: int) -> None:
-        """Say so, at most once in a while; and ask no more for a while where an answer would have to be waited for."""
+        """Log it, but not too often. A bucket that does not answer is not read for a while."""
         now = time.monotonic()
         if not failure.refused:
             self._silent_until = now + self._retry_seconds
@@ -199,7 +201,7 @@ class Store:
 
 
 async def digest_of(data: bytes) -> str:
-    """SHA-256 in hexadecimal digits, off the event loop."""
+    """SHA-256 in hexadecimal, computed off the event loop."""
     return await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
 
 

@@ -1,1 +1,1 @@
-"""Who may log in: tokens of a file, and an issuer that signs them. No MCP, no HTTP server."""
+"""Who may log in: a file of tokens, and an OAuth issuer. Knows nothing of MCP or of an HTTP server."""

@@ -1,7 +1,7 @@
-"""The issuer of an organisation's logins: its keys, fetched and kept, and its tokens, checked.
+"""The OAuth issuer of an organisation: fetches and caches its keys, and checks its tokens.
 
-Owns OAuth's outside: the issuer's metadata, its key set, and JWTs. Knows nothing of MCP, of requests or of tasks. Only
-signatures that the issuer alone can make are accepted: what is signed with a shared secret, or not at all, is not.
+Owns the issuer's metadata, its key set, and JWTs. Knows nothing of MCP, of requests or of tasks. Only signatures that
+the issuer alone can make are accepted, so not those made with a shared secret, and no unsigned tokens.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ log = structlog.get_logger("mj_mcp.auth.issuer")
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
 SKEW_SECONDS = 60
-"""How far the issuer's clock may be from ours."""
+"""How far the issuer's clock may differ from ours."""
 
 FETCH_SECONDS = 5.0
 MAX_BYTES = 256 * 1024
 MAX_SUBJECT = 255
-"""Characters, by OpenID Connect Core 1.0 section 2."""
+"""In characters, by OpenID Connect Core 1.0 section 2."""
 
 FRESH_SECONDS = 3600.0
-"""Older keys are fetched again before they are used, so that one that the issuer gave up is not accepted for long.
-For as long an issuer may be away without anybody noticing."""
+"""Older keys are fetched again before use, so that a key the issuer withdrew is soon refused. An issuer may be
+unreachable for this long without an effect."""
 
 COOLDOWN_SECONDS = 5.0
-"""Between two fetches, whatever key ids strangers make up, and whether the issuer answers or not."""
+"""The shortest time between two fetches, whatever key ids the tokens name, and whether the issuer answers or not."""
 
 REASONS: dict[type[Exception], str] = {
     jwt.ExpiredSignatureError: "it has expired",
     jwt.ImmatureSignatureError: "it is not valid yet",
     jwt.InvalidAudienceError: "it is for another audience",
-    jwt.InvalidIssuerError: "it is of another issuer",
+    jwt.InvalidIssuerError: "it is from another issuer",
     jwt.InvalidSignatureError: "its signature is wrong",
     jwt.InvalidAlgorithmError: "its algorithm is not that of the key",
-    jwt.PyJWKClientError: "its key is none of the issuer's",
+    jwt.PyJWKClientError: "its key is not one of the issuer's",
     jwt.MissingRequiredClaimError: "it lacks a claim (exp, iat, iss, aud and sub are needed)",
 }
-"""What is said of a token, by what PyJWT raises: its own words may carry what the token says."""
+"""The reason by PyJWT's error. PyJWT's own messages may contain claims of the token."""
 
 
 class NotAccepted(Exception):
-    """The token is not good; says why, without what it holds."""
+    """The token is not accepted. Says why, without its contents."""
 
 
 class IssuerUnavailable(Exception):
-    """The issuer's keys cannot be had, so nobody can tell."""
+    """The issuer's keys cannot be fetched, so tokens cannot be checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token that is good says. `expires_at`: seconds since the epoch."""
+    """The checked claims of a token. `expires_at`: seconds since the epoch."""
 
     subject: str
     client: str
@@ -79,7 +79,7 @@ class _KeySet(BaseModel):
 
 
 class Issuer:
-    """One issuer, whose tokens for one audience are accepted."""
+    """One issuer whose tokens for one audience are accepted."""
 
     def __init__(
         self,
@@ -97,11 +97,11 @@ class Issuer:
         self._fetching = asyncio.Lock()
 
     async def check(self, token: str) -> Grant:
-        """What the token says, once it is sure that the issuer says it.
+        """The claims of the token, after checking that the issuer signed them.
 
         Raises:
-            NotAccepted: it does not, or no longer, or not to us.
-            IssuerUnavailable: the keys cannot be had.
+            NotAccepted: the issuer did not sign them, they expired, or they are not for this server.
+            IssuerUnavailable: the keys cannot be fetched.
         """
         try:
             header = jwt.get_unverified_header(token)
@@ -124,13 +124,13 @@ class Issuer:
         known = self._keys.match_kid(self._keys.fresh(), kid)
         if known is not None:
             return known
-        async with self._fetching:  # whoever waits for a fetch waits here, and takes no thread from others
+        async with self._fetching:  # callers that need a fetch wait here, and hold no thread meanwhile
             return await asyncio.to_thread(self._keys.get_signing_key, kid)
 
 
 def _grant(claims: dict[str, Any]) -> Grant:
     if not claims["sub"].strip() or len(claims["sub"]) > MAX_SUBJECT or not claims["sub"].isprintable():
-        raise NotAccepted("its subject is no name")
+        raise NotAccepted("its subject is not a usable name")
     said = claims.get("scope", claims.get("scp", ""))
     words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
     return Grant(
@@ -142,7 +142,7 @@ def _grant(claims: dict[str, Any]) -> Grant:
 
 
 class _Keys(jwt.PyJWKClient):
-    """PyJWT's cache of the issuer's keys. What it fetches is found by the issuer's metadata, by our rules of egress."""
+    """PyJWT's cache of the issuer's keys. It fetches by the issuer's metadata and our rules for outgoing requests."""
 
     def __init__(self, issuer: str, fresh_seconds: float, cooldown_seconds: float, fetch_seconds: float) -> None:
         super().__init__(issuer, lifespan=fresh_seconds, cooldown_duration=cooldown_seconds, timeout=fetch_seconds)
@@ -154,7 +154,7 @@ class _Keys(jwt.PyJWKClient):
         return found.keys if found else []
 
     def fetch_data(self) -> jwt.PyJWKSet:
-        """PyJWT asks again at once where a fetch failed, so that is held back here."""
+        """Fetches, but not again right after a failure, as PyJWT would."""
         now = time.monotonic()
         if now < self._quiet_until:
             raise IssuerUnavailable("the issuer's keys could not be fetched a moment ago")
@@ -170,10 +170,10 @@ class _Keys(jwt.PyJWKClient):
 
 
 def published_keys(issuer: str, seconds: float = FETCH_SECONDS) -> jwt.PyJWKSet:
-    """The keys that the issuer publishes now and that can check a signature that we accept. Blocks.
+    """The issuer's current keys that can check a signature that we accept. Blocks.
 
     Raises:
-        IssuerUnavailable: they cannot be had, or there are none; says why.
+        IssuerUnavailable: they cannot be fetched, or there are none; says why.
     """
     until = time.monotonic() + seconds
     try:
@@ -189,12 +189,12 @@ def published_keys(issuer: str, seconds: float = FETCH_SECONDS) -> jwt.PyJWKSet:
 
 
 def _is_usable(key: jwt.PyJWK) -> bool:
-    """A set may hold keys for other uses, and for algorithms that prove nothing."""
+    """A set may hold keys for other uses, and for algorithms that prove nothing (a shared secret)."""
     return isinstance(key.key_id, str) and key.public_key_use in {"sig", None} and key.algorithm_name in ALGORITHMS
 
 
 def _key_set_of(issuer: str, until: float) -> str:
-    """Where the issuer keeps its keys, by its own metadata (RFC 8414 section 3, or OpenID Connect Discovery 1.0)."""
+    """The URL of the issuer's keys, from its metadata (RFC 8414 section 3, or OpenID Connect Discovery 1.0)."""
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
     for url in (
@@ -212,11 +212,11 @@ def _key_set_of(issuer: str, until: float) -> str:
 
 
 def _get(url: str, until: float) -> bytes:
-    """The body at this address: no redirects, no more than `MAX_BYTES`, and none of it after `until`."""
+    """The body at this address. No redirects, at most `MAX_BYTES`, and nothing after `until`."""
     if not is_safe(url):
-        raise IssuerUnavailable("an address of it is neither https nor on this machine")
+        raise IssuerUnavailable("one of its addresses is neither https nor on this machine")
     body = b""
-    # A compressed answer could unfold past the cap in one piece, so nothing is unpacked.
+    # A compressed answer could expand beyond the limit at once, so compression is off.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     left = max(until - time.monotonic(), 0.001)
     with (

@@ -1,7 +1,7 @@
-"""The bearer tokens of `mj-mcp serve --http`: made, listed, revoked and looked up.
+"""The bearer tokens of `mj-mcp serve --http`: create, list, revoke and find.
 
-Owns the token file, which holds hashes of tokens, each with a name and scopes, and never a token. Knows nothing of
-HTTP, of MCP or of the command line.
+Owns the token file. It holds a hash, a name and scopes per token, and never a token. Knows nothing of HTTP, of MCP or
+of the command line.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ log = structlog.get_logger("mj_mcp.auth.tokens")
 
 READ, SPEND = "mj:read", "mj:spend"
 SCOPES = (READ, SPEND)
-"""What a login may be allowed: to see its own tasks, and to buy new ones."""
+"""What a login allows: reading its own tasks, and submitting new ones."""
 
 PREFIX = "mjt_"
-"""By this a scanner for leaked secrets, and a person, can tell what it is."""
+"""The prefix by which a secret scanner, or a person, recognises a token."""
 
 SECRET_BYTES = 32
-"""As many random bytes cannot be guessed, which is why a plain hash of them is enough."""
+"""This many random bytes cannot be guessed, so a plain hash is enough."""
 
 MAX_FILE_BYTES = 1 << 20
 WRITER_SECONDS = 5.0
-"""How long a writer waits for another one."""
+"""How long a writer waits for another writer."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
 class TokensError(Exception):
-    """One line for a person: the file, a name or a scope is not what it must be."""
+    """One line for a person: the file, a name or a scope is not valid."""
 
 
 class Token(BaseModel):
-    """What is known of a token. `created_at`: seconds since the epoch."""
+    """One entry of the file. `created_at`: seconds since the epoch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,7 +64,7 @@ class _Contents(BaseModel):
 
 
 class TokenFile:
-    """The file as a server uses it: read again when it changes, and never believed when it is broken."""
+    """The file as a server uses it: read again when it changes, and refused when it is broken."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -72,22 +72,22 @@ class TokenFile:
         self._read: tuple[Token, ...] | TokensError = ()
 
     def is_there(self) -> bool:
-        """Whether tokens are in use here, even if the last one was revoked."""
+        """Whether tokens are used here, even if the last one was revoked."""
         self._refresh()
         return self._signature is not None
 
     def find(self, token: str) -> Token | None:
-        """The entry of this token; None when it has none.
+        """The entry of this token; None if there is none.
 
         Raises:
-            TokensError: the file cannot be used, so nobody is known.
+            TokensError: the file cannot be used, so no token is known.
         """
         self._refresh()
         if isinstance(self._read, TokensError):
             raise self._read
         digest = _digest(token)
         found = None
-        for entry in self._read:  # each is compared, so that the time taken says nothing
+        for entry in self._read:  # every hash is compared, so that the time taken reveals nothing
             if hmac.compare_digest(entry.sha256, digest):
                 found = entry
         return found
@@ -109,10 +109,10 @@ class TokenFile:
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
-    """Every token of the file, in the order they were made; none when there is no file.
+    """Every token of the file, in order of creation; none if there is no file.
 
     Raises:
-        TokensError: the file cannot be read, is no token file, or may be written by other users.
+        TokensError: the file cannot be read, is not a token file, or may be written by other users.
     """
     try:
         with path.open("rb") as file:
@@ -125,26 +125,26 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
     if os.name == "posix" and mode & 0o022:
         raise TokensError(f"{path} may be written by other users: its mode must be 0600")
     if len(text) > MAX_FILE_BYTES:
-        raise TokensError(f"{path} is no token file: it has more than {MAX_FILE_BYTES} bytes")
+        raise TokensError(f"{path} is not a token file: it has more than {MAX_FILE_BYTES} bytes")
     try:
         contents = _Contents.model_validate_json(text)
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise TokensError(f"{path} is no token file: {where + ': ' if where else ''}{first['msg']}") from None
+        raise TokensError(f"{path} is not a token file: {where + ': ' if where else ''}{first['msg']}") from None
     if len({token.name for token in contents.tokens}) < len(contents.tokens):
-        raise TokensError(f"{path} is no token file: it holds a name twice")
+        raise TokensError(f"{path} is not a token file: it has the same name twice")
     return contents.tokens
 
 
 def add_token(path: Path, name: str, scopes: tuple[str, ...], *, now: float) -> str:
-    """Make a token and return it: it is nowhere else, so this is the only time that it can be seen.
+    """Create a token and return it. It is stored nowhere, so it can be shown only now.
 
     Raises:
         TokensError: the name is taken or unusable, or the file cannot be used.
     """
     if not _NAME.fullmatch(name):
-        raise TokensError(f"{name!r} is no name for a token: letters, digits and . _ @ -, 64 at most, no space")
+        raise TokensError(f"{name!r} is not a name for a token: up to 64 letters, digits and . _ @ -, no space")
     token = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     with _changing(path) as tokens:
         if any(entry.name == name for entry in tokens):
@@ -157,7 +157,7 @@ def add_token(path: Path, name: str, scopes: tuple[str, ...], *, now: float) -> 
 
 
 def revoke_token(path: Path, name: str) -> int:
-    """Forget a token; how many are left.
+    """Remove a token. Returns how many are left.
 
     Raises:
         TokensError: there is none of that name, or the file cannot be used.
@@ -172,7 +172,7 @@ def revoke_token(path: Path, name: str) -> int:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[list[Token]]:
-    """The tokens, to be changed in place; written when the block ends well."""
+    """The tokens, to be changed in place. They are written if the block succeeds."""
     try:
         make_folder(path.parent)
         with _only_writer(path.with_name(f"{path.name}.lock")):
@@ -205,7 +205,7 @@ def _digest(token: str) -> str:
 
 
 def _signature_at(path: Path) -> tuple[int, ...] | None:
-    """What changes when the file does; None when it is not there."""
+    """Changes when the file does; None if there is no file."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""The commands. Words for a person at a terminal are made here."""
+"""The commands. The words for a person at a terminal are written here."""

@@ -1,6 +1,6 @@
-"""The front door: the commands, and the words that a person reads.
+"""The commands, and what they print.
 
-Owns what it prints. `cli_journal.py` has the commands that keep the journal, `terminal.py` what all of them share.
+Owns what it prints. `journal_commands.py` and `token_commands.py` have further commands, `terminal.py` shared helpers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ T = TypeVar("T")
 log = structlog.get_logger("mj_mcp.cli.commands")
 
 COLLECT_AFTER = 1_000
-"""Objects made between two collections of garbage."""
+"""The number of new objects that triggers a garbage collection."""
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,9 +59,9 @@ main.add_command(tokens)
 @main.command()
 @click.option("--http", "over_http", is_flag=True, help="Serve streamable HTTP at /mcp, with /healthz and /readyz.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen, with --http.")
-@click.option("--port", default=8000, show_default=True, help="The port, with --http; 0 takes a free one.")
+@click.option("--port", default=8000, show_default=True, help="The port, with --http; 0 picks a free one.")
 @click.option("--stateless", is_flag=True, help="With --http: no sessions, for several replicas behind one address.")
-@click.option("--demo", "is_demo", is_flag=True, help="Against the built-in simulator: no key, no cost.")
+@click.option("--demo", "is_demo", is_flag=True, help="Use the built-in simulator: no key, no cost.")
 def serve(over_http: bool, host: str, port: int, stateless: bool, is_demo: bool) -> None:
     """Serve over stdio (what a host starts), or over HTTP."""
 
@@ -82,7 +82,7 @@ def serve(over_http: bool, host: str, port: int, stateless: bool, is_demo: bool)
 
 @main.command()
 def doctor() -> None:
-    """Check settings, reachability, key, journal, output folder, archive and logins. Spends nothing."""
+    """Check settings, network, key, journal, output folder, archive and logins. Costs nothing."""
     from mj_mcp.cli.doctor import run_checks  # noqa: PLC0415 - a start of the server does not pay for it
 
     settings = settings_or_exit()
@@ -96,9 +96,11 @@ def doctor() -> None:
 
 @main.command()
 @click.argument("prompt", default="a lighthouse on a cliff at dusk --ar 3:2")
-@click.option("--out", type=click.Path(file_okay=False), default=None, help="Where the pictures go. Default: mj-demo.")
+@click.option(
+    "--out", type=click.Path(file_okay=False), default=None, help="The folder for the pictures. Default: mj-demo."
+)
 def demo(prompt: str, out: str | None) -> None:
-    """Run the whole job against the built-in simulator: imagine, upscale, vary, reroll. Costs nothing."""
+    """Run a whole job with the built-in simulator: imagine, upscale, vary, reroll. Costs nothing."""
     from mj_mcp.cli.demo import Bar, run_demo  # noqa: PLC0415 - needs the client and the simulator, which serving does not
 
     def bar(label: str) -> AbstractContextManager[Bar]:
@@ -113,8 +115,8 @@ def demo(prompt: str, out: str | None) -> None:
 
 @main.command()
 @click.option("--port", default=8765, show_default=True, help="Where to listen on 127.0.0.1.")
-@click.option("--speed", default=1.0, show_default=True, help="How much faster than real time jobs run.")
-@click.option("--key", default="test-key", show_default=True, help="The API key that it accepts.")
+@click.option("--speed", default=1.0, show_default=True, help="How many times faster than real time jobs run.")
+@click.option("--key", default="test-key", show_default=True, help="The API key that the simulator accepts.")
 def simulate(port: int, speed: float, key: str) -> None:
     """Run the simulator of the Midjourney Proxy alone, as a real HTTP server."""
     from mj_mcp.simulator import Simulator  # noqa: PLC0415 - as above
@@ -132,12 +134,17 @@ def simulate(port: int, speed: float, key: str) -> None:
 
 
 @main.group(invoke_without_command=True)
-@click.option("--status", type=click.Choice([status.value for status in Status]), default=None, help="Only these.")
-@click.option("--limit", default=20, show_default=True, help="How many, newest first.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option(
+    "--status",
+    type=click.Choice([status.value for status in Status]),
+    default=None,
+    help="Only tasks with this status.",
+)
+@click.option("--limit", default=20, show_default=True, help="The number of tasks, newest first.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @click.pass_context
 def tasks(context: click.Context, status: Status | None, limit: int, as_json: bool) -> None:
-    """List what was bought, and settle what is in doubt."""
+    """List what was submitted, and settle unconfirmed submits."""
     if context.invoked_subcommand is None:
         wanted = Status(status) if status else None
 
@@ -152,7 +159,7 @@ def tasks(context: click.Context, status: Status | None, limit: int, as_json: bo
 @click.argument("task_id")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def show(task_id: str, as_json: bool) -> None:
-    """Show one task whole, by its task id or submission id. Asks the proxy nothing."""
+    """Show all fields of one task, by its task id or submission id. Does not ask the proxy."""
     task = _with_records(lambda records: records.find(task_id))
     if as_json:
         print(_as_json(task))
@@ -166,21 +173,21 @@ def show(task_id: str, as_json: bool) -> None:
 @click.argument("submission_id")
 @click.argument("task_id")
 def attach(submission_id: str, task_id: str) -> None:
-    """Say which task an unconfirmed submission became, as the proxy's records show; checked by a poll."""
+    """Attach an unconfirmed submission to its task, as the proxy's records show. The task is fetched to check it."""
     task = _with_records(lambda records: records.attach(submission_id, task_id))
-    print(f"{submission_id} is task {task.task_id}, and it is {task.status}.")
+    print(f"{submission_id} is task {task.task_id}; its status is {task.status}.")
 
 
 @tasks.command()
 @click.argument("submission_id")
 def abandon(submission_id: str) -> None:
-    """Give an unconfirmed submission up, when the proxy's records show that it never became a task."""
+    """Abandon an unconfirmed submission, if the proxy's records show that it never became a task."""
     _with_records(lambda records: records.abandon(submission_id))
-    print(f"{submission_id} is given up; the same request can be submitted again.")
+    print(f"{submission_id} is abandoned; the same request can be submitted again.")
 
 
 def _with_records(work: Callable[[Settlement], Awaitable[T]]) -> T:
-    """Run `work` on the records, with errors in a person's words."""
+    """Run `work` on the journal. Errors are printed in plain words."""
     from mj_mcp.app import open_settlement  # noqa: PLC0415 - only the commands that need it pay for it
 
     settings = settings_or_exit()
@@ -217,7 +224,7 @@ def _serve(serving: Callable[[Settings, Observer], Coroutine[Any, Any, None]]) -
 
 
 def _set_up(settings: Settings) -> None:
-    gc.disable()  # until the server has started: nothing that is made before is garbage
+    gc.disable()  # until the server has started: what is created before is never garbage
     logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(*settings.secrets))
 
 
@@ -234,13 +241,13 @@ async def _serving(settings: Settings, observe: Observer) -> None:
 async def _serving_http(settings: Settings, observe: Observer, host: str, port: int, *, stateless: bool) -> None:
     from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
     from mj_mcp.server import build_server  # noqa: PLC0415 - as above
-    from mj_mcp.server.bearer import reception_for  # noqa: PLC0415 - stdio does not pay for it
+    from mj_mcp.server.bearer import bearer_auth_for  # noqa: PLC0415 - stdio does not pay for it
     from mj_mcp.server.http import http_app, listen, serve_http  # noqa: PLC0415 - as above
     from mj_mcp.server.links import Links, signing_secret  # noqa: PLC0415 - as above
 
-    reception = reception_for(settings)
+    bearer_auth = bearer_auth_for(settings)
     try:
-        listener = listen(host, port, settings, protected=reception.wants_login())
+        listener = listen(host, port, settings, protected=bearer_auth.wants_login())
     except SettingsError as failure:
         fail(str(failure), EXIT_SETTINGS)
     except OSError as failure:
@@ -254,14 +261,14 @@ async def _serving_http(settings: Settings, observe: Observer, host: str, port: 
     async with open_studio(settings, observe) as studio:
         links = Links(secret, studio, settings.public_url)
         server = build_server(studio, settings, observe, link=links.link, sessions=not stateless)
-        beside = [links.route, *reception.routes]
-        app = http_app(server, settings, studio, stateless=stateless, protect=reception.protect, beside=beside)
+        beside = [links.route, *bearer_auth.routes]
+        app = http_app(server, settings, studio, stateless=stateless, protect=bearer_auth.protect, beside=beside)
         _collect_garbage()
         await serve_http(app, listener, on_stop=studio.release)
 
 
 def _collect_garbage() -> None:
-    """Collect again, but never look at what the start has made: it lives as long as the process."""
+    """Collect garbage again, but skip what the start has created: it lives as long as the process."""
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
     gc.enable()
@@ -269,7 +276,7 @@ def _collect_garbage() -> None:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run until done; SIGTERM and SIGINT end it in good order, once what is in flight is recorded."""
+    """Run until done. SIGTERM and SIGINT end it properly, after what is in flight is recorded."""
 
     async def until_signal() -> None:
         task = asyncio.current_task()
@@ -284,7 +291,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _once(task: asyncio.Task[Any] | None) -> Any:  # noqa: ANN401 - a callback
-    """Cancel `task` at the first signal; later ones do not disturb its clean-up."""
+    """Cancel `task` at the first signal; later ones do not disturb its cleanup."""
     result = False
 
     def stop() -> None:

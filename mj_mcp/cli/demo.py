@@ -1,6 +1,6 @@
-"""The whole job, as a host would run it: a real server process, a real client, the built-in simulator.
+"""A whole job as a host would run it: a real server process, a real client, the built-in simulator.
 
-Owns the story that `mj-mcp demo` tells. Prints nothing itself: it is given the words' way out.
+Owns the steps of `mj-mcp demo`. Prints nothing itself: the caller passes in the output.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mj_mcp.simulator import Simulator
 
 KEY = "demo-key"
 SPEED = 8.0
-"""A job of half a minute takes four seconds."""
+"""Jobs of 30 s take 4 s."""
 
 
 class Bar(Protocol):
@@ -34,17 +34,17 @@ class Bar(Protocol):
     pos: int
 
     def update(self, n_steps: int) -> None:
-        """Go on by so many steps."""
+        """Advance by this many steps."""
         ...
 
 
 HOST_SPEED = 2.0
-"""In a host a job takes 15 s: long enough to see that it is waited for."""
+"""In a host, a job takes 15 s: long enough to show that the call waits."""
 
 
 @asynccontextmanager
 async def demo_settings(settings: Settings) -> AsyncIterator[Settings]:
-    """The settings of a server that runs against a simulator of its own, with a journal that ends with it."""
+    """The settings of a server with its own simulator and a temporary journal."""
     with tempfile.TemporaryDirectory(prefix="mj-mcp-demo-") as data:
         async with Simulator(key=KEY, speed=HOST_SPEED, report_progress=True) as simulator:
             proxy = {"api_key": SecretStr(KEY), "base_url": simulator.url}
@@ -57,7 +57,7 @@ Bars = Callable[[str], AbstractContextManager[Bar]]
 
 
 async def run_demo(prompt: str, out: Path, say: Say, bars: Bars) -> None:
-    """Imagine, upscale, vary, reroll and a simple-change; the pictures end up in `out`."""
+    """Imagine, upscale, vary, reroll and a simple-change. The pictures are saved in `out`."""
     with tempfile.TemporaryDirectory(prefix="mj-mcp-demo-") as data, _log(out).open("w") as log:
         async with Simulator(key=KEY, speed=SPEED, report_progress=True) as simulator:
             say(f"A simulated Midjourney Proxy runs at {simulator.url}; nothing is spent.")
@@ -88,7 +88,7 @@ async def _notify(client: Client, prompt: str, out: Path, say: Say, bars: Bars) 
 
 
 async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arguments: Any) -> str:  # noqa: ANN401 - a tool's arguments
-    """One tool call, followed to its end as an agent would, with a bar that a person can watch."""
+    """One tool call, followed to its end as an agent would, with a progress bar."""
     with bars(tool.ljust(16)) as bar:
 
         async def show(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001 - the SDK's signature

@@ -1,4 +1,4 @@
-"""The checks of `mj-mcp doctor`: what a person wants to know before they spend. Spends nothing, prints nothing."""
+"""The checks of `mj-mcp doctor`: what to know before you spend money. Costs nothing, prints nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BUCKET_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the doctor's."""
+    """One line of `mj-mcp doctor`."""
 
     name: str
     ok: bool
@@ -34,26 +34,28 @@ class Check:
 
 
 async def run_checks(settings: Settings) -> list[Check]:
-    """Every check, in the order in which a person would mend what fails."""
+    """Every check, in the order in which you would fix what fails."""
     return [
         _check_settings(settings),
         *await _check_proxy(settings),
         await _check_journal(settings),
         _check_folder("output folder", settings.output_dir, "MJ_OUTPUT_DIR"),
         *([await _check_archive(settings)] if settings.archive and settings.archive_url else []),
-        *([_check_tokens(settings)] if settings.http_tokens or _is_seen(settings.token_file) else []),
+        *([_check_tokens(settings)] if settings.http_tokens or _exists(settings.token_file) else []),
         *([await _check_issuer(settings.auth_issuer)] if settings.auth_issuer else []),
     ]
 
 
 def _check_settings(settings: Settings) -> Check:
     if not is_safe(settings.base_url):
-        return Check("settings", ok=False, said=f"MJ_BASE_URL is {settings.base_url}: the key would travel unencrypted")
+        return Check(
+            "settings", ok=False, said=f"MJ_BASE_URL is {settings.base_url}: the key would be sent unencrypted"
+        )
     return Check("settings", ok=True, said=f"proxy {settings.base_url}, data in {settings.data_dir}")
 
 
 async def _check_proxy(settings: Settings) -> list[Check]:
-    """The free check of `Proxy`: whether the proxy is there under this path and takes the key."""
+    """The free check of `Proxy`: whether the proxy answers at this path and accepts the key."""
     tunnel = read_tunnel(settings.base_url)
     through = " through HTTPS_PROXY" if tunnel else ""
     http = Http(settings.base_url, settings.api_key.get_secret_value(), tunnel=tunnel)
@@ -93,33 +95,35 @@ async def _check_journal(settings: Settings) -> Check:
 
 
 def _server_of(url: str) -> str:
-    """Host and database, and nothing of who enters there; "" for SQLite."""
+    """Host and database, without the user; "" for SQLite."""
     parts = urlsplit(url)
     host = ",".join([*filter(None, [parts.netloc.rpartition("@")[2]]), *parse_qs(parts.query).get("host", [])])
     return f"{host}{parts.path}" if url else ""
 
 
 async def _check_archive(settings: Settings) -> Check:
-    """One small object is written, read and removed: what replicas do all day, and the removal that tidies up."""
+    """Writes, reads and removes one small object: what replicas do, and the cleanup."""
     if not settings.bucket_url:
         return _check_folder("archive", settings.archive_folder, "MJ_ARCHIVE_URL")
     name, text = f"mj-mcp-doctor-{uuid.uuid4().hex}", b"written by mj-mcp doctor"
     try:
         async with asyncio.timeout(BUCKET_SECONDS):
             bucket = open_bucket(settings.bucket_url, over_http=settings.bucket_over_http)
-            await bucket.get(name, len(text))  # before it is there: without a right, S3 refuses instead of saying so
+            await bucket.get(
+                name, len(text)
+            )  # before it exists: without the right, S3 refuses instead of reporting that it is missing
             await bucket.put(name, text, "text/plain")
             same = await bucket.get(name, len(text)) == text
             await bucket.delete(name)
     except (BucketUnavailable, MjError, TimeoutError) as failure:
         said = redactor(*settings.secrets)(str(failure)) or f"it took more than {BUCKET_SECONDS:g} s"
         return Check("archive", ok=False, said=f"{settings.bucket_url}: {said}")
-    read = "written, read and removed one object" if same else "what was read is not what was written"
+    read = "written, read and removed one object" if same else "the object read differs from the one written"
     return Check("archive", ok=same, said=f"{settings.bucket_url}: {read}")
 
 
-def _is_seen(path: Path) -> bool:
-    """Whether it is there, as far as can be told: what keeps the data folder shut is said of the journal."""
+def _exists(path: Path) -> bool:
+    """Whether it exists, as far as known. An unreadable data folder is reported by the journal's check."""
     try:
         return path.exists()
     except OSError:
@@ -130,7 +134,7 @@ def _check_tokens(settings: Settings) -> Check:
     try:
         tokens = read_tokens(settings.token_file)
     except TokensError as failure:
-        return Check("tokens", ok=False, said=f"{failure}, so nobody can log in by one")
+        return Check("tokens", ok=False, said=f"{failure}, so nobody can log in with a token")
     if not tokens and not settings.auth_issuer:
         return Check(
             "tokens", ok=False, said=f"{settings.token_file} has none, so nobody can log in: mj-mcp tokens add"

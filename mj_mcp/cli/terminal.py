@@ -1,4 +1,4 @@
-"""What the commands of every file share: the settings, or a line that says what is wrong with them, and the way out."""
+"""Helpers of all commands: read the settings or print what is wrong with them, and exit with an error."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def settings_or_exit(*, needs_key: bool = True) -> Settings:
     except SettingsError as failure:
         fail(f"{failure}. The README lists the settings.", EXIT_SETTINGS)
     if needs_key and not settings.has_key:
-        fail("MJ_API_KEY is not set. `mj-mcp demo` shows everything without a key.", EXIT_SETTINGS)
+        fail("MJ_API_KEY is not set. `mj-mcp demo` works without a key.", EXIT_SETTINGS)
     return settings
 
 
 def fail(line: str, code: int) -> NoReturn:
-    """Say what is wrong in one line, and end."""
+    """Print one line to stderr, and exit."""
     print(f"mj-mcp: {line}", file=sys.stderr)
     sys.exit(code)

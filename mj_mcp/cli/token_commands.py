@@ -1,6 +1,6 @@
-"""The commands that make, list and revoke the tokens of `serve --http`.
+"""The commands that create, list and revoke the tokens of `serve --http`.
 
-Owns their words and exit codes. A token is printed once, when it is made.
+Owns their words and exit codes. A token is printed once, when it is created.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mj_mcp.settings import SettingsError, read_settings
 
 @contextmanager
 def _said_plainly() -> Iterator[Path]:
-    """The token file, with errors in a person's words."""
+    """The token file. Errors are printed in plain words."""
     try:
-        # No request goes to the proxy, so its key is not needed to give somebody a login.
+        # Nothing is sent to the proxy, so creating a login needs no key.
         yield read_settings(api_key="none").token_file
     except SettingsError as failure:
         fail(str(failure), EXIT_SETTINGS)
@@ -33,7 +33,7 @@ def _said_plainly() -> Iterator[Path]:
 
 @click.group()
 def tokens() -> None:
-    """Make, list and revoke the logins of `serve --http`. A running server notices at once."""
+    """Create, list and revoke the logins of `serve --http`. A running server notices at once."""
 
 
 @tokens.command()
@@ -45,19 +45,19 @@ def tokens() -> None:
     multiple=True,
     default=SCOPES,
     show_default=True,
-    help="What it allows; may be given twice. mj:read: use the server, see one's own tasks. mj:spend: buy.",
+    help="What it allows; may be given twice. mj:read: use the server and see one's own tasks. mj:spend: submit.",
 )
 def add(name: str, scopes: tuple[str, ...]) -> None:
-    """Make a token for NAME, whose tasks are NAME's, and show it once."""
+    """Create a token for NAME and show it once. Its tasks belong to NAME."""
     with _said_plainly() as path:
         token = add_token(path, name, scopes, now=time.time())
         print(token)
-        print(f"This is the only time that the token of {name} is shown. Its hash is in {path}.", file=sys.stderr)
+        print(f"The token of {name} is shown only once, now. Its hash is in {path}.", file=sys.stderr)
 
 
 @tokens.command("list")
 def list_() -> None:
-    """List names and scopes. The tokens themselves are nowhere."""
+    """List names and scopes. The tokens themselves are not stored."""
     with _said_plainly() as path:
         found = read_tokens(path)
         for token in found:
@@ -70,9 +70,9 @@ def list_() -> None:
 @tokens.command()
 @click.argument("name")
 def revoke(name: str) -> None:
-    """Make the token of NAME useless. The tasks stay, for whoever gets a new token of that NAME."""
+    """Revoke the token of NAME. Its tasks are kept; a new token of that NAME sees them."""
     with _said_plainly() as path:
         left = revoke_token(path, name)
         print(f"The token of {name} is revoked.")
         if not left:
-            print(f"None is left, so nobody can use one until the next is made ({path} keeps the door closed).")
+            print(f"No token is left, so nobody can log in until you create one ({path} keeps logins required).")

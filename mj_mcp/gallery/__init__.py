@@ -1,7 +1,7 @@
-"""What becomes of a finished task's pictures: fetched once, kept, shown small, saved whole.
+"""The pictures of finished tasks: fetched once, archived, shown on sheets, saved in full size.
 
-Joins the pictures' edge with the journal and, for a fresh link, the proxy. Owns what a caller can ask of them. Knows
-nothing of MCP, nor of how a picture is fetched, drawn or written.
+Connects the picture code with the journal and, for a new link, the proxy. Owns what a caller can ask of pictures.
+Knows nothing of MCP, nor of how a picture is fetched, drawn or written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Gallery", "Labelled", "Shown"]
 
 
 class Gallery:
-    """The pictures of every finished task of this process. `store` is None where originals are not kept."""
+    """The pictures of all finished tasks. `store` is None where originals are not kept."""
 
     def __init__(
         self,
@@ -42,19 +42,19 @@ class Gallery:
         answer_seconds: float = PICTURES_SECONDS,
         try_again_seconds: float = TRY_AGAIN_SECONDS,
     ) -> None:
-        """Nothing is fetched before a task finishes or somebody asks.
+        """Nothing is fetched before a task finishes or a caller asks.
 
-        `tell` hears of tasks that were measured; `now` is Unix time.
+        `notify` gets each task that was measured; `now` is Unix time.
         """
         self._originals = Originals(
             journal, proxy, client=client, workers=workers, store=store, notify=notify, answer_seconds=answer_seconds
         )
-        self._owed = CatchUp(journal, now)
+        self._catch_up = CatchUp(journal, now)
         self._sheets = Sheets(
             self._originals,
             workers=workers,
             store=store,
-            owed=self._owed.add,
+            on_missing=self._catch_up.add,
             try_again_seconds=try_again_seconds,
         )
         self._workers = workers
@@ -62,27 +62,28 @@ class Gallery:
         self._output_dir = output_dir
 
     def keep(self, task: Task) -> None:
-        """A task is over: fetch and archive its originals now, if it has any, whether or not anybody waits."""
+        """A task has ended: fetch and archive its originals now, if it has any, whether or not a caller waits."""
         if self._keeps and task.images and task.status is Status.SUCCEEDED:
-            self._sheets.develop(task)
+            self._sheets.make(task)
 
     async def catch_up(self) -> None:
-        """Archive what succeeded lately but is not archived yet, until cancelled."""
-        await self._owed.run(self._sheets.develop)
+        """Archive the recent pictures that are not archived yet, until cancelled."""
+        await self._catch_up.run(self._sheets.make)
 
     async def show(self, task: Task, seconds: float) -> Shown:
-        """The task's contact sheet, waiting up to `seconds` for it to be made. Never raises for a picture's sake."""
+        """The task's contact sheet, after waiting up to `seconds` for it. Never raises because of a picture."""
         return await self._sheets.show(task, seconds)
 
     async def together(self, groups: Sequence[Sequence[Labelled]], seconds: float) -> Shown:
-        """Pictures of several tasks on one sheet, each group a block of its own, in at most `seconds`.
+        """Pictures of several tasks on one sheet, one block per group, in at most `seconds`.
 
-        What cannot be had in that time is an empty tile, and named in `missing`. Never raises for a picture's sake.
+        A picture that is not available in time is an empty tile, listed in `missing`. Never raises because of a
+        picture.
         """
         return await self._sheets.together(groups, seconds)
 
     async def present(self, task: Task) -> Task:
-        """`task`, its pictures without the paths of files that are gone."""
+        """`task`, without the paths of files that no longer exist."""
         return await self._originals.present(task)
 
     async def view(self, task: Task, index: int, max_edge: int) -> Rendered:
@@ -104,7 +105,7 @@ class Gallery:
         return (await self._originals.all([self._originals.picture(task, image)]))[0]
 
     async def file(self, task: Task, index: int) -> File:
-        """The same, to be sent: as a file wherever one is kept.
+        """Like `original`, but as a file where one is kept.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable.
@@ -113,7 +114,7 @@ class Gallery:
         return (await self._originals.all([self._originals.file(task, image)]))[0]
 
     async def living_link(self, task: Task, index: int) -> str:
-        """The proxy's own link to a picture, by which the proxy can fetch it now.
+        """The proxy's own link to a picture, which the proxy can fetch now.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable.
@@ -127,7 +128,7 @@ class Gallery:
     async def save(
         self, task: Task, indexes: Sequence[int] | None, folder: str | None, name: str | None = None
     ) -> list[SavedFile]:
-        """Full-size files in the output folder, or in `folder` inside it, called by the task's id or by `name`.
+        """Save full-size files in the output folder, or in `folder` inside it, named after the task's id or `name`.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable.
@@ -141,12 +142,12 @@ class Gallery:
         return await asyncio.to_thread(save_originals, self._output_dir, folder, originals)
 
     async def aclose(self) -> None:
-        """Stop fetching. What is half done is absent, not broken."""
+        """Stop fetching. Unfinished files are removed."""
         await self._sheets.aclose()
         await self._originals.aclose()
 
     async def _named(self, task: Task, image: Image) -> Picture:
-        """The picture, or the reason with its index: it is one of several."""
+        """The picture. An error names the index, since it is one of several pictures."""
         try:
             return await self._originals.picture(task, image)
         except ImageUnavailable as failure:

@@ -1,8 +1,8 @@
-"""Pictures that could not be archived when their task ended are tried again, for as long as their links may live.
+"""Archives pictures that could not be archived when their task ended, for as long as their links may work.
 
-Owns when. What this process could not archive it is told of; what others left is found in the journal, at the start
-and from time to time. One task is tried at a time, and of each no more than an id and two times are remembered. Knows
-nothing of how a picture is had.
+Owns when to retry. Tasks that failed in this process are added directly; those of other processes are found in the
+journal, at the start and every 15 minutes. One task is tried at a time, and only its id and two times are kept. Knows
+nothing of how a picture is fetched.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from mj_mcp.tasks import Status, Task
 log = structlog.get_logger("mj_mcp.gallery.catch_up")
 
 LINK_SECONDS = 86_400.0
-"""How long after the end of its task a link may live."""
+"""How long a link may work after the end of its task."""
 SETTLE_SECONDS = 5.0
-"""How long a task that has just ended is left to the process that saw the end."""
+"""How long a task that has just ended is left to the process that polled it."""
 FIRST_SECONDS, LONGEST_SECONDS = 30.0, 3600.0
-"""Between two attempts as much time passes as has passed since the end, but no less and no more than this."""
+"""The delay between two attempts: the time since the end, within these bounds."""
 SCAN_SECONDS = 900.0
 PAGE = 100
 MOST = 10_000
-"""Tasks remembered. What is left out is found by a later scan."""
+"""The most tasks remembered. A later scan finds the rest."""
 
 
 class CatchUp:
-    """The tasks of which an original is owed."""
+    """The tasks with originals that are not archived."""
 
     def __init__(self, journal: Journal, now: Callable[[], float]) -> None:
         """`now`: Unix time."""
@@ -43,42 +43,42 @@ class CatchUp:
         self._more = asyncio.Event()
 
     def add(self, task: Task) -> None:
-        """Its originals could not all be archived just now."""
+        """Retry this task later: some of its originals could not be archived."""
         now = self._now()
-        if _is_owed(task, now):
+        if _has_missing(task, now):
             self._plan(task, now + min(max(now - _end(task), FIRST_SECONDS), LONGEST_SECONDS))
 
-    async def run(self, develop: Callable[[Task], Awaitable[object]]) -> None:
-        """Try again until cancelled. `develop` archives what it can, and `add`s the task again where it cannot."""
+    async def run(self, make: Callable[[Task], Awaitable[object]]) -> None:
+        """Retry until cancelled. `make` archives what it can, and calls `add` for a task that needs another attempt."""
         while True:
-            seconds = await self.round(develop)
+            seconds = await self.round(make)
             self._more.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._more.wait()
 
-    async def round(self, develop: Callable[[Task], Awaitable[object]]) -> float:
-        """Try all that is due, one after the other. Seconds until there is more to do."""
+    async def round(self, make: Callable[[Task], Awaitable[object]]) -> float:
+        """Try all tasks that are due, one after the other. Returns the seconds until the next one is due."""
         try:
             if self._now() >= self._scan_at:
                 await self._scan()
             while (sid := next((sid for sid, at in self._due.items() if at <= self._now()), None)) is not None:
                 task = await self._journal.find(sid, None)
                 del self._due[sid]
-                if task is not None and _is_owed(task, self._now()):
-                    await develop(task)
+                if task is not None and _has_missing(task, self._now()):
+                    await make(task)
         except StorageUnavailable as failure:
-            log.warning("pictures_not_caught_up", reason=failure.message)
+            log.warning("pictures_not_retried", reason=failure.message)
             return FIRST_SECONDS
         return max(0.0, min([self._scan_at, *self._due.values()]) - self._now())
 
     async def _scan(self) -> None:
-        """Find what is owed of the tasks that succeeded lately, whoever saw their end."""
+        """Find the recent successes with originals that are not archived, of any process."""
         now, cursor = self._now(), None
         while True:
             page = await self._journal.page(None, Status.SUCCEEDED, PAGE, cursor)
             for task in page.tasks:
-                if _is_owed(task, now) and task.submission_id not in self._due:
+                if _has_missing(task, now) and task.submission_id not in self._due:
                     self._plan(task, _end(task) + SETTLE_SECONDS)
             cursor = page.next_cursor
             if cursor is None or not any(_is_recent(task, now) for task in page.tasks):
@@ -99,7 +99,7 @@ def _is_recent(task: Task, now: float) -> bool:
     return _end(task) > now - LINK_SECONDS
 
 
-def _is_owed(task: Task, now: float) -> bool:
+def _has_missing(task: Task, now: float) -> bool:
     return (
         task.status is Status.SUCCEEDED and _is_recent(task, now) and any(image.path is None for image in task.images)
     )

@@ -1,4 +1,4 @@
-"""One original at a time: from what is kept, or from its link, or from the link that a fresh fetch gives.
+"""One original at a time: from the archive, from its link, or from the new link of another fetch.
 
 Owns where the bytes of a picture come from, and that what was fetched is archived. Knows nothing of sheets, of
 views, or of who asks.
@@ -30,16 +30,16 @@ log = structlog.get_logger("mj_mcp.gallery.originals")
 T = TypeVar("T")
 
 GONE_SECONDS = 2.0
-"""How long it is remembered which files of a task are gone. A disk may be slow: it is asked on a thread, and seldom."""
+"""How long the missing files of a task are remembered. A disk may be slow, so it is checked rarely, in a thread."""
 GONE_REMEMBERED = 1024
 
 PICTURES_SECONDS = 22.0
-"""How long viewing or saving may take: hosts cut a call after 25 s and more."""
+"""Timeout for viewing or saving: hosts cut a call after 25 s or more."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One original to be sent: a file of ours, or its bytes where none could be kept."""
+    """One original to send: a file, or its bytes where no file could be kept."""
 
     media_type: str
     sha256: str
@@ -60,7 +60,7 @@ class Originals:
         notify: Listener,
         answer_seconds: float = PICTURES_SECONDS,
     ) -> None:
-        """Nothing is fetched before somebody asks. `tell` hears of each task of which something was learned."""
+        """Nothing is fetched before a caller asks. `notify` gets each task whose row changed."""
         self._journal = journal
         self._proxy = proxy
         self._client = client
@@ -73,7 +73,7 @@ class Originals:
         self._gone: TTLCache[str, frozenset[str]] = TTLCache(GONE_REMEMBERED, GONE_SECONDS)
 
     async def picture(self, task: Task, image: Image) -> Picture:
-        """One original. What had to be fetched is archived, also when the caller has gone meanwhile.
+        """One original. If it has to be fetched, it is archived even if the caller leaves.
 
         Raises:
             ImageUnavailable.
@@ -81,7 +81,7 @@ class Originals:
         return await self._pictures.run((task.submission_id, image.index), lambda: self._found(task, image))
 
     async def file(self, task: Task, image: Image) -> File:
-        """One original, as a file wherever one can be kept.
+        """One original, as a file where one can be kept.
 
         Raises:
             ImageUnavailable.
@@ -95,7 +95,7 @@ class Originals:
         return File(picture.info.media_type, picture.sha256, picture.path or picture.data)
 
     async def present(self, task: Task) -> Task:
-        """`task`, its pictures without the paths of files that are gone: an archive drops what it has no room for."""
+        """`task`, without the paths of files that no longer exist: an archive removes files to make space."""
         paths = [image.path for image in task.images if image.path]
         gone = self._gone.get(task.submission_id)
         if paths and gone is None:
@@ -107,22 +107,22 @@ class Originals:
         return replace(task, images=tuple(images))
 
     async def _found(self, task: Task, image: Image) -> Picture:
-        noted = image.path is not None  # by whichever process; a new picture is in no bucket yet
-        picture = await self._kept(task, image, far=noted)
+        noted = image.path is not None  # by any process; a new picture is in no bucket yet
+        picture = await self._kept(task, image, ask_bucket=noted)
         if picture is None:
             try:
                 picture = await self._fetched(task, image)
             except ImageUnavailable:
-                # Kept by another process, perhaps, and the journal could not be told.
-                if noted or (picture := await self._kept(task, image, far=True)) is None:
+                # Another process may have archived it without being able to write the journal.
+                if noted or (picture := await self._kept(task, image, ask_bucket=True)) is None:
                     raise
-        if noted and image.sha256 != picture.sha256:  # an older version archived it, or the proxy sends other bytes now
+        if noted and image.sha256 != picture.sha256:  # archived by an older version, or the proxy sends other bytes now
             listeners = [measured(image, picture)]
             await self.record(task, lambda known: with_measured(known, listeners))
         return picture
 
     async def all(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-        """All at once, in the time that a call has; the first that cannot be had ends the others."""
+        """All originals at once, within the time of a call. The first that is not available cancels the others."""
         jobs = [asyncio.ensure_future(one) for one in work]
         try:
             await asyncio.wait(jobs, timeout=self._answer_seconds, return_when=asyncio.FIRST_EXCEPTION)
@@ -141,21 +141,21 @@ class Originals:
         return [job.result() for job in jobs]
 
     async def record(self, task: Task, change: Callable[[Task], Task]) -> None:
-        """Write down what was learned. Pictures are shown, and saved, also when the journal cannot be written."""
+        """Write to the journal what was learned. Pictures are shown and saved even if that fails."""
         try:
             self._notify(await self._journal.update(task.submission_id, change))
         except StorageUnavailable as failure:
             log.warning("pictures_not_recorded", task_id=task.task_id, reason=failure.message)
 
     async def aclose(self) -> None:
-        """Stop looking and fetching."""
+        """Stop fetching."""
         await self._pictures.aclose()
         await self._fetches.aclose()
 
-    async def _kept(self, task: Task, image: Image, *, far: bool) -> Picture | None:
+    async def _kept(self, task: Task, image: Image, *, ask_bucket: bool) -> Picture | None:
         if self._store is None:
             return None
-        return await self._store.get(task.submission_id, image.index, _known(image), far=far)
+        return await self._store.get(task.submission_id, image.index, _known(image), ask_bucket=ask_bucket)
 
     async def _fetched(self, task: Task, image: Image) -> Picture:
         data = await self._bytes(task, image)
@@ -169,15 +169,15 @@ class Originals:
             log.warning("picture_not_archived", task_id=task.task_id, index=image.index, reason=failure.strerror)
             return picture
         finally:
-            self._gone.clear()  # others may have gone, to make room
+            self._gone.clear()  # others may have been removed to make space
         return replace(picture, path=path)
 
     async def _bytes(self, task: Task, image: Image) -> bytes:
-        """The bytes behind the link; an expired link is looked up once more."""
+        """The bytes behind the link. If the link has expired, the task is fetched once for a new one."""
         return (await self.living(task, image))[1]
 
     async def living(self, task: Task, image: Image) -> tuple[str, bytes]:
-        """The proxy's own link to the picture, and the bytes behind it: only they show that it lives.
+        """The proxy's own link to the picture, and the bytes behind it, which prove that the link works.
 
         Raises:
             ImageUnavailable.
@@ -193,7 +193,7 @@ class Originals:
             return fresh, await self._client.fetch(fresh)
 
     async def _fetch_again(self, task: Task) -> FetchResult:
-        """One look for all the pictures of a task: their links die together."""
+        """One fetch for all pictures of a task: their links expire together."""
         return await self._fetches.run(task.submission_id, lambda: self._relinked(task))
 
     async def _relinked(self, task: Task) -> FetchResult:
@@ -221,7 +221,7 @@ def image_of(task: Task, index: int) -> Image:
 
 
 def measured(image: Image, picture: Picture) -> Image:
-    """What is known of the original once it was had."""
+    """What is known of the original after reading it."""
     return replace(
         image,
         media_type=picture.info.media_type,
@@ -234,7 +234,7 @@ def measured(image: Image, picture: Picture) -> Image:
 
 
 def with_measured(task: Task, images: Sequence[Image]) -> Task:
-    """The task with what was measured of these pictures; the links stay those that it has."""
+    """The task with what was measured of these pictures. Its links do not change."""
     found = {image.index: image for image in images}
     return replace(task, images=tuple(replace(found.get(one.index, one), url=one.url) for one in task.images))
 

@@ -1,7 +1,7 @@
 """Sheets of finished tasks: the contact sheet of one, and labelled sheets of several.
 
-Owns when a sheet is made, what is remembered of it, and how many originals are held for it at once. Knows nothing of
-MCP, nor of how a picture is had, drawn or written.
+Owns when a sheet is made, what is remembered of it, and how many originals are in memory for it at once. Knows
+nothing of MCP, nor of how a picture is fetched, drawn or written.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ NO_PICTURES = "it has no pictures"
 LATE = "it is still being fetched"
 STILL_FETCHING = "the pictures are still being fetched; get_task shows them a little later"
 TRY_AGAIN_SECONDS = 30.0
-"""How long a sheet with a hole in it stands before its missing pictures are tried again."""
+"""How long an incomplete sheet is used before its missing pictures are tried again."""
 
 DRAW_SECONDS = 1.0
-"""What a labelled sheet keeps of its time for drawing: what has not arrived by then is an empty tile."""
+"""The part of a labelled sheet's time reserved for drawing. A picture that comes later is an empty tile."""
 
 FETCHES_AT_ONCE = 6
-"""Originals fetched for sheets. `PictureClient` has eight slots: two are left to those who view and save."""
+"""Originals fetched for sheets. `PictureClient` has eight slots: two are left for viewing and saving."""
 READS_AT_ONCE = 4
-"""Originals read for sheets from where they are kept; they do not wait for the fetched ones."""
+"""Originals read from the archive for sheets. They do not wait for the fetched ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A picture for a labelled sheet. Without an index it is the task's whole contact sheet, as one tile."""
+    """A picture for a labelled sheet. Without an index, it is the task's whole contact sheet as one tile."""
 
     label: str
     task: Task
@@ -53,18 +53,18 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A sheet, ready for a result: base64, or None and why there is none. `missing` names what it does not show."""
+    """A sheet for a result: base64, or None with the reasons. `missing` lists what it does not show."""
 
     data: str | None
     media_type: str | None = None
     missing: tuple[str, ...] = ()
     images: tuple[Image, ...] = ()
-    """What was measured of its pictures."""
+    """The pictures as they were measured."""
     at: float = 0.0
 
 
 class Sheets:
-    """The sheets of this process. `store` is None where nothing is kept."""
+    """The sheets of this process. `store` is None where nothing is archived."""
 
     def __init__(
         self,
@@ -72,14 +72,14 @@ class Sheets:
         *,
         workers: PictureWorkers,
         store: Store | None,
-        owed: Callable[[Task], None],
+        on_missing: Callable[[Task], None],
         try_again_seconds: float = TRY_AGAIN_SECONDS,
     ) -> None:
-        """`owed` hears of each task of which an original could not be archived."""
+        """`on_missing` is called with each task that has an original that could not be archived."""
         self._originals = originals
         self._workers = workers
         self._store = store
-        self._owed = owed
+        self._on_missing = on_missing
         self._try_again_seconds = try_again_seconds
         self._shown: LRUCache[str, Shown] = LRUCache(REMEMBERED_SHEETS)
         self._jobs: SingleFlight[str, Shown] = SingleFlight()
@@ -88,20 +88,21 @@ class Sheets:
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
 
     async def show(self, task: Task, seconds: float | None) -> Shown:
-        """The task's contact sheet, waiting up to `seconds` for it to be made. Never raises for a picture's sake."""
+        """The task's contact sheet, after waiting up to `seconds` for it. Never raises because of a picture."""
         known = self._shown.get(task.submission_id)
         if known is not None and (not known.missing or time.monotonic() - known.at < self._try_again_seconds):
             return known
         if not task.images:
             return Shown(None)
-        job = self.develop(task)
+        job = self.make(task)
         await asyncio.wait({job}, timeout=seconds)
         return job.result() if job.done() else known or Shown(None, missing=(STILL_FETCHING,))
 
     async def together(self, groups: Sequence[Sequence[Labelled]], seconds: float) -> Shown:
-        """Pictures of several tasks on one sheet, each group a block of its own, in at most `seconds`.
+        """Pictures of several tasks on one sheet, one block per group, in at most `seconds`.
 
-        What cannot be had in that time is an empty tile, and named in `missing`. Never raises for a picture's sake.
+        A picture that is not available in time is an empty tile, listed in `missing`. Never raises because of a
+        picture.
         """
         until = time.monotonic() + seconds
         items = [item for group in groups for item in group]
@@ -120,16 +121,16 @@ class Sheets:
             return Shown(None, missing=(STILL_FETCHING,))
         return _encoded(drawing.result().data, drawing.result().media_type, missing)
 
-    def develop(self, task: Task) -> asyncio.Task[Shown]:
-        """Fetch, archive and measure every picture, and make the sheet. It is done once, however many ask."""
-        return self._jobs.begin(task.submission_id, lambda: self._develop(task))
+    def make(self, task: Task) -> asyncio.Task[Shown]:
+        """Fetch, archive and measure every picture, and draw the sheet. Concurrent callers share one run."""
+        return self._jobs.begin(task.submission_id, lambda: self._make(task))
 
     async def aclose(self) -> None:
-        """Stop. What is half done is absent, not broken."""
+        """Stop. Unfinished files are removed."""
         await self._jobs.aclose()
         await self._tiles.aclose()
 
-    async def _develop(self, task: Task) -> Shown:
+    async def _make(self, task: Task) -> Shown:
         archived = False
         try:
             if (kept := await self._kept(task)) is not None:
@@ -153,12 +154,12 @@ class Sheets:
             log.exception("sheet_failed", task_id=task.task_id)
             shown = Shown(None, missing=(_reason(failure),), at=time.monotonic())
         if self._store is not None and not archived:
-            self._owed(task)
+            self._on_missing(task)
         self._shown[task.submission_id] = shown
         return shown
 
     async def _picture(self, task: Task, image: Image, share: int) -> tuple[Tile, Image]:
-        """One picture as a tile, and what was measured of it. Its bytes are held no longer than that takes."""
+        """One picture as a tile, and its size and format. Its bytes are released as soon as the tile is made."""
 
         async def made() -> tuple[Tile, Image]:
             async with self._reads if image.path else self._fetches:
@@ -168,7 +169,7 @@ class Sheets:
         return await self._tiles.run((task.submission_id, image.index, share), made)
 
     async def _tile(self, item: Labelled, share: int) -> tuple[Tile | None, str]:
-        """What stands under a label, and what is missing there."""
+        """The tile for a label, and the reason why it is missing."""
         try:
             if item.index is not None:
                 tile, _ = await self._picture(item.task, image_of(item.task, item.index), share)
@@ -195,18 +196,18 @@ class Sheets:
         return _encoded(sheet.data, sheet.media_type, missing)
 
     async def _kept(self, task: Task) -> Shown | None:
-        """The sheet made earlier, when there is nothing left to measure or to archive. Only whole sheets are kept."""
+        """The sheet made earlier, if nothing is left to measure or to archive. Only complete sheets are kept."""
         if self._store is None or not all(image.media_type and image.path for image in task.images):
             return None
         sheet = await self._store.get(task.submission_id, SHEET)
         if sheet is None:
             return None
-        converted = await self._workers.converted(sheet.data)  # an earlier start may have had another format
+        converted = await self._workers.converted(sheet.data)  # an earlier start may have used another format
         return _encoded(converted.data, converted.media_type, ())
 
 
 async def _in_time(jobs: Sequence[asyncio.Task[Any]], seconds: float) -> None:
-    """Wait for the jobs, and cancel those that take longer."""
+    """Wait for the jobs, and cancel those that are not done in time."""
     try:
         await asyncio.wait(jobs, timeout=seconds)
     finally:

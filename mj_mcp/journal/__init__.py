@@ -1,4 +1,4 @@
-"""The journal: what was bought, from before it was paid for.
+"""The journal: every submit, recorded before it is paid for.
 
 `Journal` is the protocol; `open_journal` picks the engine.
 """
@@ -29,6 +29,6 @@ def open_journal(url: str, data_dir: Path, account: str) -> Journal:
         from mj_mcp.journal.postgres import Postgres  # noqa: PLC0415 - as above
     except ImportError as failure:
         raise StorageUnavailable(
-            "MJ_DATABASE_URL needs what the extra [postgres] brings: pip install 'mj-mcp[postgres]'"
+            "MJ_DATABASE_URL needs the extra [postgres]: pip install 'mj-mcp[postgres]'"
         ) from failure
     return SqlJournal(Postgres(url), account)

@@ -1,7 +1,7 @@
-"""The journal as a person keeps it: a backup, and a check of every row.
+"""Maintenance of the journal: a backup, and a check of every row.
 
-Owns what makes a journal sound. Opens connections of its own: the file is looked at as it is, and a server that may be
-running is not disturbed.
+Owns which journals are valid. Opens connections of its own: the file is read as it is, and a running server is not
+disturbed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from mj_mcp.journal.engine import Db
 from mj_mcp.journal.rows import load
 from mj_mcp.journal.schema import any_of
 from mj_mcp.journal.sqlite_files import translated
-from mj_mcp.tasks import OPEN, WATCHED, Status
+from mj_mcp.tasks import OPEN, POLLED, Status
 
 BUSY_SECONDS = 5.0
 PAGE = 1000
 
 FAULTS_SHOWN = 100
-"""After so many, the next one tells nothing new."""
+"""More faults than this are not listed."""
 
 COLUMNS = ("number", "submission_id", "task_id", "owner", "kind", "status", "submitted_at", "finished_at", "claim")
-HELD = WATCHED | {Status.SUBMITTING}
+HELD = POLLED | {Status.SUBMITTING}
 
 
 def sqlite_file(data_dir: Path) -> Path:
@@ -46,24 +46,24 @@ def sqlite_file(data_dir: Path) -> Path:
 
 
 def back_up(data_dir: Path, target: Path) -> int:
-    """A consistent copy of the SQLite journal in a new file `target` (mode 0600), while servers go on writing.
+    """A consistent copy of the SQLite journal in a new file `target` (mode 0600), while servers keep writing.
 
     Returns:
         How many rows of tasks it holds.
 
     Raises:
-        StorageUnavailable: `target` is there already, or one of the two cannot be used.
+        StorageUnavailable: `target` exists, or one of the two cannot be used.
     """
     source = sqlite_file(data_dir)
     with translated():
         try:
             with new_file(target) as draft, closing(_reading(source)) as db, closing(sqlite3.connect(draft)) as copy:
                 db.backup(copy)
-                # One file, with nothing beside it that could be forgotten.
+                # One file, with no second file beside it that could be forgotten.
                 copy.execute("PRAGMA journal_mode = DELETE")
                 (rows,) = copy.execute("SELECT count(*) FROM tasks").fetchone()
         except FileExistsError:
-            raise StorageUnavailable(f"{target} is there already; nothing is overwritten") from None
+            raise StorageUnavailable(f"{target} exists already; nothing is overwritten") from None
         return int(rows)
 
 
@@ -75,7 +75,7 @@ def _reading(path: Path) -> sqlite3.Connection:
 
 
 def check_file(data_dir: Path) -> tuple[int, list[str]]:
-    """How many rows the SQLite journal has, and what is wrong with it, a line each. Changes nothing."""
+    """The number of rows in the SQLite journal, and its faults, one line each. Changes nothing."""
     with translated(), closing(_reading(sqlite_file(data_dir))) as db:
         try:
             said = [line for (line,) in db.execute("PRAGMA integrity_check")]
@@ -87,16 +87,16 @@ def check_file(data_dir: Path) -> tuple[int, list[str]]:
 
 
 def check_database(url: str) -> tuple[int, list[str]]:
-    """The same for a journal in PostgreSQL, whose server looks after its own files."""
+    """The same for a journal in PostgreSQL, whose server checks its own files."""
     from mj_mcp.journal.database import Session, connected  # noqa: PLC0415 - the driver is an extra
 
     with connected(url) as db, db.transaction():
-        db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")  # servers may go on writing
+        db.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")  # servers may keep writing
         return check_rows(Session(db))
 
 
 def check_rows(db: Db) -> tuple[int, list[str]]:
-    """How many rows there are, and which of them contradict themselves or each other."""
+    """The number of rows, and which of them contradict themselves or each other."""
     faults = [
         f"{count} open rows hold the same claim ({claim})"
         for claim, count in db.execute(

@@ -1,6 +1,6 @@
-"""Which row answers a request that was made before.
+"""Which row answers a repeated request.
 
-Owns what counts as the same purchase. Runs inside the transaction of a claim, one at a time for each account.
+Owns what counts as the same purchase. Runs inside the transaction of a claim, one at a time per account.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, Kind, Status, Task
 
 ALWAYS_SECONDS = 1e15
-"""Longer than any journal is old: another upscale of the same picture is the same picture again."""
+"""Longer than any journal is old: repeating an upscale always gives the same picture."""
 
 ANSWERING = (
     f"SELECT body, number FROM tasks WHERE account = ? AND request_key = ? AND status IN {any_of(OPEN)}"
@@ -20,13 +20,13 @@ ANSWERING = (
     f" AND status = '{Status.SUCCEEDED}' AND coalesce(settled_at, finished_at) > {{now}} - ?"
     " ORDER BY number DESC LIMIT 1"
 )
-"""Each half is a range of an index of its own, however many rows a request has: `tasks_open` and `tasks_settled`."""
+"""Each half reads one range of an index, however many rows a request has: `tasks_open` and `tasks_settled`."""
 
 
 def answering(db: Db, dialect: Dialect, account: str, kind: Kind | None, request_key: str) -> Task | None:
-    """The newest row that answers an identical request: an open one, or one that succeeded lately enough.
+    """The newest row that answers an identical request: an open one, or one that succeeded recently.
 
-    Its age is taken by the storage's clock: the clocks of two processes may be hours apart.
+    Its age is measured by the storage's clock, since the clocks of two processes may be hours apart.
     """
     seconds = ALWAYS_SECONDS if kind is Kind.UPSCALE else REPEAT_SECONDS
     whose = (account, request_key)

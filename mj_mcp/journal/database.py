@@ -1,6 +1,6 @@
-"""A PostgreSQL database as a place for the journal: its tables made, its errors in words, its parameters as `?`.
+"""The journal's PostgreSQL database: its tables, its errors in our words, its parameters as `?`.
 
-Owns what a single connection needs to know. Which connections there are, and when, is in `postgres.py`.
+Owns what a single connection needs. `postgres.py` owns which connections there are, and when.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mj_mcp.journal.schema import MIGRATIONS, in_postgres
 T = TypeVar("T")
 
 MIGRATING = 0x6D6A5F6D6370
-"""The advisory lock that lets one replica at a time make the tables."""
+"""The advisory lock that lets one replica at a time create the tables."""
 
 FIND_TABLE = "SELECT to_regclass('migrations')"
 
@@ -40,27 +40,27 @@ REASONS: dict[type[psycopg.Error], str] = {
     errors.TooManyConnections: "the database takes no more connections",
     errors.InsufficientPrivilege: "the database's user may not use it",
 }
-"""What a person can do something about, in words for a person."""
+"""Failures that a person can act on, in plain words."""
 
 
 @contextmanager
 def connected(url: str) -> Iterator[psycopg.Connection]:
-    """A connection to the journal at `url`, migrated; for what a person does with it as a whole."""
+    """A connection to the journal at `url`, migrated. For commands that read or copy the whole journal."""
     with translated(), psycopg.connect(url, autocommit=True) as db:
         migrate(db)
         yield db
 
 
 class Bounded(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that is closed where the database has not answered by `deadline`, on the monotonic clock.
+    """A connection that closes itself if the database does not answer by `deadline`, on the monotonic clock.
 
-    Limits that the server keeps are no help against a server, or a way to it, that says nothing more.
+    Timeouts on the server do not help when the server, or the network to it, is silent.
     """
 
     deadline = math.inf
 
-    def wait(self, gen: PQGen[T], *args: Any, **more: Any) -> T:  # noqa: ANN401 - handed on, whatever it is
-        """What every statement waits with.
+    def wait(self, gen: PQGen[T], *args: Any, **more: Any) -> T:  # noqa: ANN401 - passed on unchanged
+        """Every statement waits here.
 
         Raises:
             ConnectionTimeout: there was no answer in time.
@@ -73,7 +73,7 @@ class Bounded(psycopg.Connection[tuple[Any, ...]]):
 
 
 def _until(deadline: float, steps: PQGen[T]) -> PQGen[T]:
-    """These steps of a conversation with the database; between them, psycopg waits a tenth of a second at most."""
+    """The steps of a conversation with the database. Between them, psycopg waits at most 0.1 s."""
     try:
         wanted = next(steps)
         while True:
@@ -103,7 +103,7 @@ def _statement(sql: str) -> bytes:
 
 
 def migrate(db: psycopg.Connection) -> None:
-    """Bring the tables up to date; several replicas may do so at once.
+    """Bring the tables up to date. Several replicas may call it at once.
 
     Raises:
         StorageUnavailable: they were written by a newer version, or the server is too old.
@@ -124,7 +124,7 @@ def _alone(db: psycopg.Connection) -> Iterator[None]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Whatever the database says becomes one error that says that nothing was bought."""
+    """Turns every error of the database into one that says that nothing was submitted."""
     try:
         yield
     except psycopg.Error as failure:

@@ -1,6 +1,6 @@
-"""What the journal asks of a storage: connections, threads, and the few words in which the engines' SQL differs.
+"""What the journal needs from a storage: connections, threads, and the parts of SQL in which the engines differ.
 
-Owns the shape of an engine. Knows no table.
+Owns the interface of an engine. Knows no tables.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 WRITE_SECONDS = 5.0
-"""How long a write may wait for a storage that is locked or away before the submit is refused."""
+"""How long a write may wait for a locked or unavailable storage before the submit is refused."""
 
 READ_SECONDS = 2.0
-"""The same for a read. A call with no time to wait makes some of them, and must be answered within 4 s."""
+"""The same for a read. A call that does not wait makes some reads, and must be answered within 4 s."""
 
 
 class Rows(Protocol):
-    """What a statement gave."""
+    """The result of a statement."""
 
     def fetchone(self) -> Any:  # noqa: ANN401 - a row
         """The next row, or None."""
         ...
 
     def fetchall(self) -> list[Any]:
-        """All rows that are left."""
+        """All remaining rows."""
         ...
 
     def __iter__(self) -> Any:  # noqa: ANN401 - rows
@@ -35,7 +35,7 @@ class Rows(Protocol):
 
 
 class Db(Protocol):
-    """A connection inside a transaction. Parameters stand as `?`."""
+    """A connection inside a transaction. Parameters are written as `?`."""
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
         """Run one statement."""
@@ -44,25 +44,25 @@ class Db(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Where the engines' SQL differs."""
+    """The parts in which the engines' SQL differs."""
 
     next_seq: str
     """An expression for the number of the next change."""
     now: str
     """An expression for the time in seconds since the epoch, by the storage's own clock; one time per statement."""
     begin_read: str
-    """A statement that begins a transaction whose reads all show the same moment."""
-    take_turn: str = ""
-    """A statement that lets the claims of one account (`?`) in one by one, where transactions do not already."""
+    """A statement that begins a transaction in which all reads see the same state."""
+    lock_account: str = ""
+    """A statement that lets in one claim per account (`?`) at a time, if transactions do not already."""
     lock_row: str = ""
     skip_locked: str = ""
-    """What ends a SELECT whose rows are going to be changed; the second passes over what others are changing."""
+    """The end of a SELECT whose rows will be changed. The second one skips rows that others are changing."""
     announce: str = ""
-    """What ends the UPDATE of a task, to tell other processes of it at once, where the storage can."""
+    """The end of the UPDATE of a task, which notifies other processes at once, if the storage can."""
 
 
 class Engine(Protocol):
-    """One kind of storage: its connections, its threads, and who of its users is alive."""
+    """One kind of storage: its connections, its threads, and which of its processes are alive."""
 
     dialect: Dialect
     holder: str
@@ -73,7 +73,7 @@ class Engine(Protocol):
         ...
 
     async def read(self, work: Callable[[Db], T]) -> T:
-        """Run `work`, which only reads, beside any writes. Raises `StorageUnavailable`."""
+        """Run `work`, which only reads, in parallel with writes. Raises `StorageUnavailable`."""
         ...
 
     def changed(self, db: Db, account: str) -> Iterable[str]:
@@ -81,11 +81,11 @@ class Engine(Protocol):
         ...
 
     async def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` soon after others have changed something, until cancelled; ends where nothing tells of it."""
+        """Call `heard` soon after another process changed something, until cancelled. Returns if the engine cannot."""
         ...
 
     def dead_for(self, db: Db, holder: str) -> float:
-        """For how many seconds that process has been gone. 0 where nobody can tell; infinity where it is certain."""
+        """For how many seconds that process has been gone. 0: unknown. Infinity: certainly gone."""
         ...
 
     async def aclose(self) -> None:

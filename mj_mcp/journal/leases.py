@@ -1,4 +1,4 @@
-"""Who watches which open task, when several processes share the journal, and what becomes of those of the dead.
+"""Which process polls which open task when several share the journal, and what happens to the tasks of dead ones.
 
 Owns the leases. Everything here runs inside a transaction of the journal.
 """
@@ -12,31 +12,29 @@ from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.protocol import LEASE_SECONDS
 from mj_mcp.journal.rows import NEVER, load, readable, store
 from mj_mcp.journal.schema import any_of
-from mj_mcp.tasks import OPEN, WATCHED, Failure, Status, Task, doubt, refuse
+from mj_mcp.tasks import OPEN, POLLED, Failure, Status, Task, mark_unconfirmed, refuse
 
 GONE_SECONDS = 2.0
-"""How long the session of a process may be away before others watch its tasks. Two who watch one do no harm."""
+"""How long a process may lack a session before others poll its tasks. Two that poll one task do no harm."""
 
 SETTLE_SECONDS = 30.0
-"""The same before its submits are unconfirmed. A process that lost its connection may be reconnecting, while the proxy
-takes its submit."""
+"""The same before its submits become unconfirmed. A process that lost its connection may be reconnecting while the
+proxy accepts its submit."""
 
 SILENT_SECONDS = 180.0
-"""After so long without a renewed lease, a submit is unconfirmed whatever shows of its process: the last resort where
-nothing shows, and where a machine that lost its power seems to be connected."""
+"""After this time without a renewed lease, a submit becomes unconfirmed even if its process seems alive. It covers
+engines that cannot tell, and a machine that lost power while its connection still looks open."""
 
-_TENDED = f"status IN {any_of(OPEN - {Status.UNCONFIRMED})} AND coalesce(lease_until, 0) < {NEVER:.0f}"
+_LEASED = f"status IN {any_of(OPEN - {Status.UNCONFIRMED})} AND coalesce(lease_until, 0) < {NEVER:.0f}"
 
 DISOWNED_SECONDS = 60.0
-"""A row whose writing was not confirmed may still appear; after so long it will not."""
+"""A row whose write was not confirmed may still appear; after this time it cannot."""
 
-_UNANSWERED = Failure(
-    StorageUnavailable.code, "the journal did not answer when this was to be submitted, so nothing was submitted"
-)
+_UNANSWERED = Failure(StorageUnavailable.code, "the journal did not answer in time; nothing was submitted")
 
 
 class Leases:
-    """This process's part in the open tasks of one account."""
+    """The open tasks of one account that this process holds."""
 
     def __init__(self, engine: Engine, account: str) -> None:
         self._engine = engine
@@ -46,14 +44,14 @@ class Leases:
         self._disowned: dict[str, float] = {}
 
     def disown(self, submission_id: str, now: float) -> None:
-        """Of this submit it cannot be told whether its row was written. Nothing was sent, so the row is no task."""
+        """It is unknown whether the row of this submit was written. Nothing was sent, so the row is not a task."""
         self._disowned[submission_id] = now
 
-    def needs_tending(self, db: Db) -> bool:
-        """Whether a lease is to be renewed, taken over or settled: asked by a read, so that idling writes nothing."""
+    def has_work(self, db: Db) -> bool:
+        """Whether a lease must be renewed, taken over or settled. This is a read, so an idle process writes nothing."""
         leases = db.execute(
             f"SELECT holder, status, min(lease_until) - {self._now} FROM tasks"
-            f" WHERE account = ? AND {_TENDED} GROUP BY holder, status",
+            f" WHERE account = ? AND {_LEASED} GROUP BY holder, status",
             (self._account,),
         ).fetchall()
         dead_for = self._dead_for(db, {holder for holder, *_ in leases})
@@ -65,15 +63,15 @@ class Leases:
         )
 
     def tend(self, db: Db, now: float) -> list[Task]:
-        """Renew what is held, take over what nobody watches, settle what the dead left: see `Journal.tend`."""
+        """Renew our leases, take over tasks that nobody polls, settle those of dead processes: see `Journal.tend`."""
         me, lease = self._engine.holder, f"{self._now} + {LEASE_SECONDS}"
         settled = self._refuse_disowned(db, now)
         db.execute(
-            f"UPDATE tasks SET lease_until = {lease} WHERE account = ? AND {_TENDED} AND holder = ?",
+            f"UPDATE tasks SET lease_until = {lease} WHERE account = ? AND {_LEASED} AND holder = ?",
             (self._account, me),
         )
         rows = db.execute(
-            f"SELECT body, holder, status, lease_until - {self._now} FROM tasks WHERE account = ? AND {_TENDED}"
+            f"SELECT body, holder, status, lease_until - {self._now} FROM tasks WHERE account = ? AND {_LEASED}"
             f" AND coalesce(holder, '') <> ?{self._engine.dialect.skip_locked}",
             (self._account, me),
         ).fetchall()
@@ -85,12 +83,12 @@ class Leases:
                     (me, task.submission_id),
                 )
             else:
-                settled.append(doubt(task, "the server stopped before the proxy's answer was recorded", now))
+                settled.append(mark_unconfirmed(task, "the server stopped before the proxy's answer was recorded", now))
                 store(db, self._engine, settled[-1])
         return [*settled, *self.held(db)]
 
     def _dead_for(self, db: Db, holders: set[str | None]) -> dict[str | None, float]:
-        """For how long each of these others is gone. A process that left in good order names nobody."""
+        """For how long each of these other processes has been gone. A process that closed properly holds no rows."""
         others = holders - {self._engine.holder}
         return {holder: math.inf if holder is None else self._engine.dead_for(db, holder) for holder in others}
 
@@ -109,8 +107,8 @@ class Leases:
         return refused
 
     def held(self, db: Db) -> list[Task]:
-        """Every task to watch. A body is read again when it was written since: most stand still at most sweeps."""
-        which = f"FROM tasks WHERE account = ? AND status IN {any_of(WATCHED)} AND holder = ?"
+        """Every task to poll. A body is read again only if it was written since: most do not change between sweeps."""
+        which = f"FROM tasks WHERE account = ? AND status IN {any_of(POLLED)} AND holder = ?"
         values = (self._account, self._engine.holder)
         known, rows = self._known, db.execute(f"SELECT submission_id, seq {which}", values).fetchall()
         if any(known.get(sid, (None,))[0] != seq for sid, seq in rows):
@@ -122,13 +120,13 @@ class Leases:
                 if known.get(sid, (None,))[0] != seq
                 for task in readable([body])
             }
-        # One that is damaged is not among them, and is tried again each time: a person may mend it.
+        # A damaged row is not among them and is read again each time: a person may repair it.
         self._known = {sid: known[sid] for sid, seq in rows if known.get(sid, (None,))[0] == seq}
         return [task for _, task in self._known.values()]
 
 
 def _is_left(status: str, left: float | None, dead_for: float) -> bool:
-    """Whether nobody looks after a row whose lease has so many seconds `left`, and whose holder is gone for so long."""
+    """Whether a row is orphaned: its lease has `left` seconds, and its holder has been gone for so long."""
     if left is None or dead_for == math.inf:
         return True
     # A lease far in the future was written before the clock was set back.

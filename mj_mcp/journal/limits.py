@@ -1,7 +1,7 @@
-"""What a person allows, counted in the journal, and the fair queue for a place below the limit of open tasks.
+"""The limits that a person set, counted in the journal, and the fair queue for a slot below the limit of open tasks.
 
 Owns the counts and the order of the queue. Knows nothing of claims. Everything here runs inside the transaction of a
-claim, one at a time for each account.
+claim, one at a time per account.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from datetime import UTC, datetime
 
 from mj_mcp.errors import Busy, LimitReached
 from mj_mcp.journal.engine import Db, Dialect
-from mj_mcp.journal.protocol import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, QUEUE_SECONDS, Limits, Usage
+from mj_mcp.journal.protocol import KEPT_SECONDS, QUEUE_SECONDS, UNCONFIRMED_COUNTS_SECONDS, Limits, Usage
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, RUNNING, Kind, Status, Task
 
 BUSY_SECONDS = 15.0
-"""What a caller is told to wait: about half a job."""
+"""`Retry-After` in seconds: about half a job."""
 
 UNCHARGED = frozenset({Status.REFUSED, Status.ABANDONED})
-"""What does not count as a submit of the day."""
+"""Statuses that do not count as a submit of the day."""
 
 DAY_SECONDS = 86400.0
 
 
 def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
-    """Refuse a new submit that goes beyond what a person allows, whoever else waits.
+    """Refuse a new submit beyond the limits that a person set, whatever the queue.
 
     Raises:
         Busy: the owner's limit of open tasks is reached, or there is a pause.
-        LimitReached: the day's ceiling is reached, the owner's or all told.
+        LimitReached: the limit of the day is reached, the owner's or the account's.
     """
     if limits.pause is not None:
         raise limits.pause
@@ -38,7 +38,7 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
         running = _running(db, account, now, task.owner)
         if running >= limits.owner_max_open:
             raise Busy(
-                f"you have {running} tasks open, and each caller may have at most {limits.owner_max_open} open at once"
+                f"you have {running} open tasks; each caller may have at most {limits.owner_max_open} at once"
                 " (MJ_MAX_OPEN_TASKS_PER_USER)",
                 retry_after_seconds=BUSY_SECONDS,
             )
@@ -46,7 +46,7 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
         spent = _spent(db, account, task.owner, _midnight(now)).total()
         if spent >= limits.owner_per_day:
             raise LimitReached(
-                f"you submitted {spent} tasks today (UTC), and a person allowed each caller {limits.owner_per_day}"
+                f"you submitted {spent} tasks today (UTC); the limit for each caller is {limits.owner_per_day}"
                 " (MJ_DAILY_TASK_LIMIT_PER_USER)",
                 retry_after_seconds=_until_tomorrow(now),
             )
@@ -54,21 +54,21 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
         spent = _spent(db, account, None, _midnight(now)).total()
         if spent >= limits.per_day:
             raise LimitReached(
-                f"{spent} tasks were submitted today (UTC), and a person allowed {limits.per_day}"
-                " (MJ_DAILY_TASK_LIMIT)",
+                f"{spent} tasks were submitted today (UTC); the limit is {limits.per_day} (MJ_DAILY_TASK_LIMIT)",
                 retry_after_seconds=_until_tomorrow(now),
             )
 
 
-def take_place(db: Db, dialect: Dialect, account: str, task: Task, slot: str, *, limits: Limits, now: float) -> int:
-    """0 when there is a place for `task` now; else its position in the queue, in which it has this `slot`.
+def take_slot(db: Db, dialect: Dialect, account: str, task: Task, slot: str, *, limits: Limits, now: float) -> int:
+    """0 if a slot is free for `task` now; else its position in the queue, where it waits under the id `slot`.
 
-    A slot that is not asked for again is kept for a while by the storage's clock, and holds back those behind it. Its
-    turn is the owner's: any request of that owner may use it meanwhile. `now`: as for the limit of open tasks.
+    A queue entry that is not asked for again is kept for a while by the storage's clock, and still blocks those behind
+    it. It belongs to the owner: any of the owner's requests may use it meanwhile. `now`: as for the limit of open
+    tasks.
     """
     db.execute(f"DELETE FROM waiting WHERE account = ? AND seen_at < {dialect.now} - ?", (account, KEPT_SECONDS))
     running = _running(db, account, now, None)
-    if running < limits.max_open and not _in_turn(db, dialect, account):
+    if running < limits.max_open and not _queue_order(db, dialect, account):
         return 0
     db.execute(
         f"INSERT INTO waiting (account, owner, submission_id, seen_at) VALUES (?, ?, ?, {dialect.now})"
@@ -77,7 +77,7 @@ def take_place(db: Db, dialect: Dialect, account: str, task: Task, slot: str, *,
     )
     ahead = min(
         number
-        for number, (waiting, owner, unseen_for) in enumerate(_in_turn(db, dialect, account))
+        for number, (waiting, owner, unseen_for) in enumerate(_queue_order(db, dialect, account))
         if waiting == slot or (owner == task.owner and unseen_for > QUEUE_SECONDS)
     )
     if running + ahead < limits.max_open:
@@ -117,14 +117,14 @@ def count_usage(db: Db, dialect: Dialect, account: str, owner: str | None, *, li
 
 
 def leave_queue(db: Db, slot: str) -> None:
-    """Give up the slot."""
+    """Remove the entry from the queue."""
     db.execute("DELETE FROM waiting WHERE submission_id = ?", (slot,))
 
 
-def _in_turn(db: Db, dialect: Dialect, account: str) -> list[tuple[str, str, float]]:
-    """Slot, owner and seconds since it was asked for, in the order in which they are served: owners take turns.
+def _queue_order(db: Db, dialect: Dialect, account: str) -> list[tuple[str, str, float]]:
+    """Id, owner and seconds since the last request of each entry, in the order of service: owners alternate.
 
-    Everybody's first request goes before anybody's second; among those, whoever was served longest ago is first.
+    Every owner's first request goes before anyone's second. Among those, the owner served longest ago goes first.
     """
     rows = db.execute(
         f"SELECT submission_id, owner, {dialect.now} - seen_at FROM waiting WHERE account = ? ORDER BY number",
@@ -140,7 +140,7 @@ def _in_turn(db: Db, dialect: Dialect, account: str) -> list[tuple[str, str, flo
 
 
 def _last_served(db: Db, account: str, owner: str) -> int:
-    """The number of the owner's newest row: rows are numbered in the order in which they were claimed."""
+    """The number of the owner's newest row. Rows are numbered in the order of their claims."""
     row = db.execute("SELECT max(number) FROM tasks WHERE account = ? AND owner = ?", (account, owner)).fetchone()
     return row[0] or 0
 
@@ -149,13 +149,13 @@ def _running(db: Db, account: str, now: float, owner: str | None) -> int:
     row = db.execute(
         f"SELECT count(*) FROM tasks WHERE account = ? AND owner = coalesce(?, owner) AND status IN {any_of(OPEN)}"
         f" AND (status IN {any_of(RUNNING)} OR (status = '{Status.UNCONFIRMED}' AND submitted_at > ?))",
-        (account, owner, now - DOUBT_COUNTS_SECONDS),
+        (account, owner, now - UNCONFIRMED_COUNTS_SECONDS),
     ).fetchone()
     return int(row[0])
 
 
 def _spent(db: Db, account: str, owner: str | None, since: float) -> Counter[str | None]:
-    """Submits by kind: all but those that were certainly, or by a person's word, not charged."""
+    """Submits by kind, except those that were not charged, certainly or by a person's decision."""
     rows = db.execute(
         "SELECT kind, count(*) FROM tasks WHERE account = ? AND owner = coalesce(?, owner) AND submitted_at >= ?"
         f" AND status NOT IN {any_of(UNCHARGED)} GROUP BY kind",

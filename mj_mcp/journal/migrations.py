@@ -1,6 +1,6 @@
-"""Brings a journal's tables up to date, in whichever engine: each migration once, all that are missing or none.
+"""Brings a journal's tables up to date on any engine: each migration runs once, and all missing ones or none.
 
-Owns the table `migrations`. Knows no other table: what there is to apply is in `schema.py`.
+Owns the table `migrations`. Knows no other table: the migrations are in `schema.py`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def migrate(
     alone: AbstractContextManager[object],
     in_words: Callable[[str], str] = str,
 ) -> None:
-    """Apply what is missing; several processes may do so at once.
+    """Apply what is missing. Several processes may call it at once.
 
     Args:
         db: a connection.
-        migrations: names and scripts, in order, in SQLite's words.
-        find_table: a SELECT of one row, whose only column is null where there is no table `migrations` yet.
-        alone: a transaction that lets in one process at a time; entered only where something is missing.
-        in_words: gives a script in the engine's own words.
+        migrations: names and scripts, in order, in SQLite's SQL.
+        find_table: a SELECT of one row whose only column is null if there is no table `migrations` yet.
+        alone: a transaction that lets in one process at a time. Entered only if something is missing.
+        in_words: translates a script to the engine's SQL.
 
     Raises:
         StorageUnavailable: the tables were written by a newer version.

@@ -1,11 +1,11 @@
 """The journal in PostgreSQL, shared by replicas on any number of machines.
 
-Owns the connections, what is tried again when they are lost, and how replicas hear of each other. What is written is
-in `sql.py`. Needs PostgreSQL 13 or newer, and sessions of its own: no pooler that shares them out by transaction.
+Owns the connections, what is retried when they are lost, and how replicas notify each other. `sql.py` owns what is
+written. Needs PostgreSQL 13 or newer and sessions of its own: no pooler in transaction mode.
 
-Nothing that another replica wrote is missed, in whatever order transactions commit: a row's `seq` is the id of the
-transaction that wrote it, and a search for changes takes every row that the snapshot of the one before did not show.
-Notifications only make the search come soon; a lost one loses nothing.
+No change of another replica is missed, in whatever order transactions commit. A row's `seq` is the id of the
+transaction that wrote it, and a search for changes takes every row that the previous search's snapshot did not show.
+A notification only makes the search come sooner; losing one loses no change.
 """
 
 from __future__ import annotations
@@ -32,71 +32,71 @@ from mj_mcp.journal.engine import READ_SECONDS, WRITE_SECONDS, Db, Dialect
 T = TypeVar("T")
 
 AWAY_SECONDS = 3.0
-"""For so long after it did not answer, reads give the database TRY_SECONDS only: few calls wait for it in full."""
+"""For this long after the database did not answer, reads wait only TRY_SECONDS, so that few calls wait in full."""
 
 OPEN_SECONDS = 60.0
-"""How long the tables may take to be made."""
+"""How long creating the tables may take."""
 
 READERS = 3
 CONNECT_SECONDS = 3
 TRY_SECONDS = 0.25
-"""How often the pool is asked for a connection: each time it tries to make one."""
+"""How often the pool is asked for a connection. Each time it tries to make one."""
 
-HEARD_GAP_SECONDS = 0.1
-"""Many changes at once are heard of together."""
+NOTIFY_GAP_SECONDS = 0.1
+"""Notifications within this time are handled together."""
 
 CHANNEL = "mj_mcp_journal"
 
 ALIVE = "hashtextextended(?, 1)"
-"""The advisory lock of a living process (`?`), beside those of the accounts, which are hashed with 0."""
+"""The advisory lock of a living process (`?`). Those of the accounts are hashed with 0."""
 
 LIVES = (
     "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     f" AND (classid::bigint << 32 | objid::bigint) = {ALIVE})"
 )
-"""Whether the process (`?`) has a session. It is only looked at: two who tried to lock it would see each other."""
+"""Whether the process (`?`) has a session. The lock is only read: two processes that try it would see each other."""
 
-LOOKED_AWAY_SECONDS = 4.0
-"""Longer than the time between two sweeps."""
+MISSED_SWEEP_SECONDS = 4.0
+"""Longer than the time between two sweeps. After such a gap, everyone's session may have been lost."""
 
 LISTENS = sys.platform != "win32"
-"""Whether processes have a session that shows their life: the event loop of Windows cannot hold one."""
+"""Whether a process has a session that shows that it is alive. The event loop of Windows cannot hold one."""
 
 DEFAULTS = {
     "application_name": "mj-mcp",
     "connect_timeout": str(CONNECT_SECONDS),
-    # A peer that is gone without a word is noticed within seconds, not hours.
+    # A peer that disappears is noticed within seconds, not hours.
     "keepalives_idle": "4",
     "keepalives_interval": "2",
     "keepalives_count": "2",
     "tcp_user_timeout": "5000",
 }
-"""What a connection is given unless the URL says otherwise."""
+"""Connection parameters, unless the URL sets them."""
 
 GONE = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
 
 
 class Postgres:
-    """See `mj_mcp.journal.engine.Engine`. The database is asked on first use: a start does not wait for it."""
+    """See `mj_mcp.journal.engine.Engine`. It connects on first use: a start does not wait for the database."""
 
     dialect = Dialect(
         next_seq="pg_current_xact_id()::text::bigint",
-        # The statement's time, not the transaction's: a claim may have waited for its turn since its transaction began.
+        # The statement's time, not the transaction's: a claim may have waited for the lock since its transaction began.
         now="extract(epoch FROM statement_timestamp())::float8",
         begin_read="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        take_turn="SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
+        lock_account="SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
         lock_row=" FOR UPDATE",
         skip_locked=" FOR UPDATE SKIP LOCKED",
         announce=f" RETURNING pg_notify('{CHANNEL}', writer || ' ' || submission_id)",
     )
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives the seconds for which other processes are gone."""
+        """`clock` measures for how many seconds other processes have been gone."""
         self.holder = uuid.uuid4().hex
         with translated():
             self._conninfo = make_conninfo("", **{**DEFAULTS, **conninfo_to_dict(url)})
-        # One writer: what this process writes is written in the order in which it was asked for, as in SQLite.
+        # One writer, so the writes of this process keep their order, as in SQLite.
         self._writes = ThreadPoolExecutor(1, "journal-write")
         self._reads = ThreadPoolExecutor(READERS, "journal-read")
         self._opener = ThreadPoolExecutor(1, "journal-open")
@@ -107,7 +107,7 @@ class Postgres:
             configure=_configure,
             min_size=0,
             max_size=READERS + 1,
-            reconnect_timeout=0.01,  # it is asked again, every TRY_SECONDS
+            reconnect_timeout=0.01,  # we ask again every TRY_SECONDS
             open=False,
         )
         self._lock = threading.Lock()
@@ -124,7 +124,7 @@ class Postgres:
         return await asyncio.get_running_loop().run_in_executor(self._writes, self._transact, work, by)
 
     async def read(self, work: Callable[[Db], T]) -> T:
-        """See `Engine.read`. Each statement stands for itself."""
+        """See `Engine.read`. Each statement is its own transaction."""
         by = time.monotonic() + READ_SECONDS
         return await asyncio.get_running_loop().run_in_executor(self._reads, self._read, work, by)
 
@@ -133,8 +133,8 @@ class Postgres:
         if self._seen is None:
             (self._seen,) = db.execute("SELECT pg_current_snapshot()::text").fetchone()
             return []
-        # In one statement, so that the rows and the snapshot are of one moment. After a restore into another server,
-        # a `seq` may lie ahead of every transaction there is: the upper bound leaves it alone.
+        # One statement, so that rows and snapshot belong to the same moment. After a restore into another server, a
+        # `seq` may be higher than any transaction's id: the upper bound skips it.
         rows = db.execute(
             "SELECT pg_current_snapshot()::text, changed.writer, changed.body FROM (SELECT 1) AS one LEFT JOIN"
             " (SELECT writer, body, seq FROM tasks WHERE account = ? AND seq >= ?"
@@ -148,23 +148,23 @@ class Postgres:
     async def listen(self, heard: Callable[[], None]) -> None:
         """See `Engine.listen`."""
         while True:
-            with suppress(psycopg.Error, TimeoutError):  # it is made anew; changes are looked for all the same
+            with suppress(psycopg.Error, TimeoutError):  # it is made again; changes are found without it
                 async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as db:
                     async with asyncio.timeout(CONNECT_SECONDS):
                         await db.execute(f"LISTEN {CHANNEL}")
-                        # Held as long as this session lives, it shows that this process does; shared, since the server
-                        # may not have noticed yet that the session before is over.
+                        # This lock is held as long as the session lives, so it shows that this process lives. It is
+                        # shared, because the server may not have noticed yet that the previous session is over.
                         await db.execute(f"SELECT pg_advisory_lock_shared({ALIVE})".replace("?", "%s"), (self.holder,))
-                    heard()  # of what was said while nobody listened
+                    heard()  # for what was announced before we listened
                     while True:
                         notices = [notice.payload async for notice in db.notifies(stop_after=1)]
                         if any(not payload.startswith(self.holder) for payload in notices):
                             heard()
-                        await asyncio.sleep(HEARD_GAP_SECONDS)
+                        await asyncio.sleep(NOTIFY_GAP_SECONDS)
             await asyncio.sleep(TRY_SECONDS)
 
     def dead_for(self, db: Db, holder: str) -> float:
-        """See `Engine.dead_for`. Its session is gone; it may only be reconnecting, so this is never infinite."""
+        """See `Engine.dead_for`. The process may only be reconnecting, so this is never infinite."""
         if not LISTENS:
             return 0.0
         (lives,) = db.execute(LIVES, (holder,)).fetchone()
@@ -173,8 +173,8 @@ class Postgres:
             return 0.0
         now = self._clock()
         since, last = self._missing.get(holder, (now, now))
-        if now - last > LOOKED_AWAY_SECONDS:
-            since = now  # the database may have been away, and with it everybody's session
+        if now - last > MISSED_SWEEP_SECONDS:
+            since = now  # the database may have been unavailable, and so everyone's session
         self._missing[holder] = since, now
         return now - since
 
@@ -186,12 +186,12 @@ class Postgres:
         self._writes.shutdown()
         self._reads.shutdown()
         if self._making is not None:
-            self._making.deadline = 0.0  # tables that are not made by now are made by the next server
+            self._making.deadline = 0.0  # tables that are not created by now are created by the next server
         self._opener.shutdown()
         self._pool.close()
 
     def _transact(self, work: Callable[[Db], T], by: float) -> T:
-        # What has waited for this thread past its time is tried once, unless it was the database that took the time.
+        # A write that waited for this thread past its deadline is tried once, unless the database itself took the time.
         deadline = by if self._is_away() else max(by, time.monotonic() + TRY_SECONDS)
         with translated():
             while True:
@@ -201,7 +201,7 @@ class Postgres:
                         outcome = work(Session(db))
                     except BaseException as failure:
                         if _is_lost(db, failure):
-                            continue  # nothing was committed: once more, on another connection
+                            continue  # nothing was committed: try again on another connection
                         with suppress(psycopg.Error):
                             db.execute("ROLLBACK")
                         raise
@@ -216,7 +216,7 @@ class Postgres:
                     return outcome
 
     def _was_committed(self, xact: str, deadline: float) -> bool:
-        """What became of a transaction whose connection was lost at its COMMIT: the database knows."""
+        """The outcome of a transaction whose connection was lost at COMMIT. The database knows it."""
         while True:
             status = self._read_by(
                 lambda db: db.execute("SELECT pg_xact_status(?::text::xid8)", (xact,)).fetchone()[0], deadline
@@ -247,7 +247,7 @@ class Postgres:
 
     @contextmanager
     def _connection(self, deadline: float) -> Iterator[Bounded]:
-        """A connection that answers by `deadline`; whoever asks for another one after it is told that it is over."""
+        """A connection that answers by `deadline`. Asking for another one after it raises an error."""
         try:
             self._open(deadline)
             db = self._taken(deadline)
@@ -270,7 +270,7 @@ class Postgres:
                     raise
 
     def _open(self, deadline: float) -> None:
-        """Wait until it is open. Whoever needs it meanwhile waits for the same attempt."""
+        """Wait until it is open. Concurrent callers wait for the same attempt."""
         with self._lock:
             if self._opened is None or (self._opened.done() and self._opened.exception()):
                 self._opened = self._opener.submit(self._make)
@@ -281,7 +281,7 @@ class Postgres:
             raise PoolTimeout from None
 
     def _make(self) -> None:
-        # On a connection beside the pool, which would keep the reason of a failure to itself.
+        # On a connection outside the pool, which would hide the reason of a failure.
         with Bounded.connect(self._conninfo, autocommit=True) as self._making:
             self._making.deadline = time.monotonic() + OPEN_SECONDS
             migrate(self._making)
@@ -294,7 +294,7 @@ def _configure(db: Bounded) -> None:
 
 
 def _begin(db: psycopg.Connection) -> str:
-    """Begin a transaction, in one round trip with the question for its id."""
+    """Begin a transaction and read its id, in one round trip."""
     begun = db.execute("BEGIN; SELECT pg_current_xact_id()::text")
     begun.nextset()
     (xact,) = begun.fetchone() or ("",)
@@ -302,10 +302,10 @@ def _begin(db: psycopg.Connection) -> str:
 
 
 def _is_lost(db: psycopg.Connection, failure: BaseException) -> bool:
-    """Whether the connection is gone, and with it what was not committed; it is not used again."""
+    """Whether the connection is lost, with everything uncommitted. It is not used again."""
     if isinstance(failure, GONE):
         db.close()
     return db.closed and isinstance(failure, psycopg.Error)
 
 
-logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # what it warns of is told by whoever needed the connection
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # the caller that needed the connection reports the failure

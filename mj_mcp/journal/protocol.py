@@ -1,4 +1,4 @@
-"""The journal: what was bought, from before it was paid for.
+"""The journal: every submit, recorded before it is paid for.
 
 Owns the promise that every submit has a row before the POST, the claim that makes an identical request find
 the one that is running, the limits, and the leases by which several processes share the open tasks. Knows
@@ -17,33 +17,33 @@ from mj_mcp.errors import MjError
 from mj_mcp.tasks import Kind, Status, Task, WarningCode
 
 LEASE_SECONDS = 8.0
-"""How long a silent process keeps its tasks. Within 10 s of a death somebody else looks after them."""
+"""How long a silent process keeps its tasks. Another process takes over within 10 s of its death."""
 
 QUEUE_SECONDS = 5.0
-"""A request in the queue that has not asked for so long is not waiting any more."""
+"""A queued request that has not asked for this long is not waiting any more."""
 
 KEPT_SECONDS = 15.0
-"""How long its slot is kept all the same, for the same request or another one of its owner."""
+"""How long its place in the queue is kept, for the same request or another one of its owner."""
 
 REPEAT_SECONDS = 600.0
-"""For so long after its success, a request answers an identical one of the same owner.
+"""For this long after its success, a request answers an identical one of the same owner.
 
-A host that gave up after 5 s cannot be told from one that heard the answer, and its model repeats the call.
+A host that gave up after 5 s looks like one that got the answer, and its model repeats the call.
 """
 
-DOUBT_COUNTS_SECONDS = 600.0
-"""An unconfirmed submit counts as open for this long: no job of this API is known to run longer."""
+UNCONFIRMED_COUNTS_SECONDS = 600.0
+"""An unconfirmed submit counts as open for this long. No job of this API is known to run longer."""
 
 
 UNREAD = WarningCode.UNREAD.of()
-"""The warning of a task that is told from memory."""
+"""The warning of a task that comes from memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a person allows: tasks open at once, and submits per UTC day (None: no ceiling); all told, and per owner.
+    """The limits that a person set: open tasks, and submits per UTC day (None: no limit); per account and per owner.
 
-    While there is a `pause`, nothing new is claimed, and it says why; what is open already is still found.
+    During a `pause`, nothing new is claimed, and `pause` says why. Open tasks are still found.
     """
 
     max_open: int
@@ -55,7 +55,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The row to go on with: our own new one, or that of an identical request which is open or succeeded lately."""
+    """The row to continue with: our new one, or that of an identical request that is open or succeeded recently."""
 
     task: Task
     is_new: bool
@@ -63,14 +63,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class QueueSlot:
-    """All places are taken: the request stands in the queue, `position` counts from 1. To be asked for again."""
+    """All slots are taken: the request is in the queue, and `position` counts from 1. Ask again later."""
 
     position: int
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was submitted, counted as the limits count it, and what is left of them.
+    """What was submitted, counted as the limits count, and what is left.
 
     Refused and abandoned submits do not count. Days are in UTC; `last_7_days` are today and the six days before.
     """
@@ -84,7 +84,7 @@ class Usage:
     """Requests in the queue."""
     open_left: int
     today_left: int | None
-    """None: there is no ceiling."""
+    """None: there is no limit."""
     resets_at: float
     """When the next day begins, in seconds since the epoch."""
 
@@ -98,33 +98,33 @@ class Page:
 
 
 class Journal(Protocol):
-    """One account's tasks. Every method raises `StorageUnavailable` when the storage does not answer."""
+    """The tasks of one account. Every method raises `StorageUnavailable` when the storage does not answer."""
 
     async def claim(self, task: Task, request_key: str, *, allow_duplicate: bool, limits: Limits) -> Claim | QueueSlot:
-        """Find the row that answers, or check the limits and insert `task` with `request_key`: all in one transaction.
+        """Find the row that answers, or check the limits and insert `task` with `request_key`, all in one transaction.
 
-        The newest row answers that the same owner asked for with the same `request_key` (which holds the owner) and
-        that is open, or succeeded less than `REPEAT_SECONDS` ago by the storage's clock; for an upscale, that
-        succeeded at any time. It answers before limits, queue and pause; with `allow_duplicate`, none does.
+        The newest row answers that the same owner requested with the same `request_key` (which holds the owner) and
+        that is open, or succeeded less than `REPEAT_SECONDS` ago by the storage's clock; for an upscale, that succeeded
+        at any time. It answers before limits, queue and pause. With `allow_duplicate`, no row answers.
 
-        Where as many tasks are open as there may be, or others were waiting before, the answer is a place in the
-        queue. Owners take turns. A place is lost that `request_key` does not ask for again within `KEPT_SECONDS`.
+        If all slots are taken, or others already wait, the result is a place in the queue. Owners alternate. The place
+        is lost if `request_key` does not ask again within `KEPT_SECONDS`.
 
         Raises:
             Busy: the owner's own limit of open tasks is reached, or there is a pause.
-            LimitReached: the day's ceiling is reached.
+            LimitReached: the limit of the day is reached.
         """
         ...
 
     async def leave(self, request_key: str) -> None:
-        """Give up its slot in the queue."""
+        """Leave the queue."""
         ...
 
     async def adopt(self, task: Task) -> Task:
-        """Insert a task that was found at the proxy; the row that is there already, when there is one.
+        """Insert a task that was found at the proxy. Returns the existing row if there is one.
 
         Raises:
-            TaskNotFound: it is there already, and is another owner's.
+            TaskNotFound: the row exists and belongs to another owner.
         """
         ...
 
@@ -133,19 +133,19 @@ class Journal(Protocol):
         ...
 
     async def find(self, handle: str, owner: str | None) -> Task | None:
-        """The task with this submission id or task id, if it is this owner's (None: anybody's).
+        """The task with this submission id or task id, if it belongs to this owner (None: any owner).
 
-        While the storage does not answer, a task that this process knows comes from memory, with the warning `UNREAD`.
+        While the storage does not answer, a known task comes from memory, with the warning `UNREAD`.
         """
         ...
 
     async def page(
         self, owner: str | None, status: Status | None, limit: int, cursor: str | None, since: float | None = None
     ) -> Page:
-        """The owner's tasks (None: everybody's), newest first; refused submits only when asked for by `status`.
+        """The owner's tasks (None: everyone's), newest first. Refused submits only if `status` asks for them.
 
-        `since`, in seconds since the epoch, leaves out what was submitted before it. A task that was found at the
-        proxy counts from when it was taken in: its `updated_at` of that moment, which later changes do not move.
+        `since`, in seconds since the epoch, leaves out what was submitted earlier. A task that was found at the proxy
+        counts from when it was adopted; later changes do not move that time.
 
         Raises:
             InvalidRequest: `cursor` is not the `next_cursor` of an earlier page of this owner.
@@ -153,18 +153,18 @@ class Journal(Protocol):
         ...
 
     async def usage(self, owner: str | None, limits: Limits) -> Usage:
-        """What this owner submitted (None: everybody), and what is left: the least of the owner's and all told."""
+        """What this owner submitted (None: everyone), and what is left: the smaller of the owner's and account's."""
         ...
 
     async def finished(self, kind: Kind, limit: int) -> list[Task]:
-        """The tasks of that kind that finished last, everybody's: what job times are learned from."""
+        """The tasks of that kind that finished last, of all owners. Job times are learned from them."""
         ...
 
     async def tend(self, now: float) -> list[Task]:
-        """Keep this process's leases, settle what dead processes left, and take over what nobody watches.
+        """Renew this process's leases, settle what dead processes left, and take over tasks that nobody polls.
 
-        Leases go by the storage's clock; `now`, in seconds since the epoch, is when a row is said to be settled.
-        Returns every task that this process is to watch, and those that it has settled.
+        Leases use the storage's clock. `now`, in seconds since the epoch, is the time recorded for a settled row.
+        Returns every task that this process is to poll, and those that it has settled.
         """
         ...
 
@@ -173,16 +173,16 @@ class Journal(Protocol):
         ...
 
     async def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` soon after other processes have changed something, until cancelled.
+        """Call `heard` soon after other processes changed something, until cancelled.
 
-        It only makes a call of `changes` come sooner. Ends at once where the storage tells of nothing.
+        It only makes a call of `changes` come sooner. Returns at once if the storage cannot notify.
         """
         ...
 
     async def ready(self) -> None:
-        """Open the storage now, if it is not open yet."""
+        """Open the storage now, unless it is open."""
         ...
 
     async def aclose(self) -> None:
-        """Give the leases back and close."""
+        """Release the leases and close."""
         ...

@@ -1,6 +1,6 @@
-"""Tasks kept at hand: finished ones, which hardly change, and what was last known of any, for when nothing can be read.
+"""Tasks in memory: finished ones, which hardly change, and the last known state of any, for when reads fail.
 
-Owns two bounded memories, and the rule that nothing stale is told as new. Knows nothing of where tasks are stored.
+Owns two caches of limited size, and the rule that stale data is never shown as new. Does not know the storage.
 """
 
 from __future__ import annotations
@@ -11,47 +11,47 @@ from mj_mcp.tasks import Status, Task
 
 REMEMBERED = 256
 LAST_KNOWN = 4096
-"""Two ids a task: twice as many open tasks as one process is measured with."""
+"""Two ids per task: twice as many open tasks as the largest benchmark of one process."""
 
 
 class Finished:
-    """The finished tasks that were asked for last, by whatever id they were asked for."""
+    """The finished tasks that were read last, by the id that was asked for."""
 
     def __init__(self) -> None:
         self._tasks: LRUCache[str, Task] = LRUCache(REMEMBERED)
         self.changes = 0
-        """Rises with every change; what was read before a change must not be remembered after it."""
+        """Rises with every change. What was read before a change must not be remembered after it."""
 
     def recall(self, handle: str, owner: str | None) -> Task | None:
-        """The task, if it is remembered and is this owner's (None: anybody's)."""
+        """The task, if it is remembered and belongs to this owner (None: any owner)."""
         task = self._tasks.get(handle)
         return task if task is not None and owner in {None, task.owner} else None
 
     def remember(self, handle: str, task: Task, changes: int) -> None:
-        """Keep `task`, read when `changes` was what it is now."""
+        """Keep `task`, which was read when `changes` had its current value."""
         if task.status in {Status.SUCCEEDED, Status.FAILED} and changes == self.changes:
             self._tasks[handle] = task
 
     def forget(self, task: Task) -> None:
-        """A row was written: by this process, or by another one."""
+        """A row was written, by this process or another one."""
         self.changes += 1
         self._tasks.pop(task.submission_id, None)
         self._tasks.pop(task.task_id or "", None)
 
 
 class LastKnown:
-    """Every task as this process saw it last, by either id: what is told while the storage is away."""
+    """The last known state of every task, by either id: the answer while the storage is unavailable."""
 
     def __init__(self) -> None:
         self._tasks: LRUCache[str, Task] = LRUCache(LAST_KNOWN)
 
     def note(self, *tasks: Task) -> None:
-        """These were read or written this moment."""
+        """These tasks were read or written just now."""
         for task in tasks:
             for handle in filter(None, (task.submission_id, task.task_id)):
                 self._tasks[handle] = task
 
     def recall(self, handle: str, owner: str | None) -> Task | None:
-        """The task as it was last seen, if it is remembered and is this owner's (None: anybody's)."""
+        """The last known state, if it is remembered and the task belongs to this owner (None: any owner)."""
         task = self._tasks.get(handle)
         return task if task is not None and owner in {None, task.owner} else None

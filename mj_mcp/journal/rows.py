@@ -1,6 +1,6 @@
 """One task as one row: its body as JSON, and the columns that queries need.
 
-Owns that the two always agree. Knows nothing of which rows are read or why.
+Owns that the two always agree. Does not know which rows are read, or why.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pydantic import TypeAdapter
 
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.journal.engine import Db, Engine
-from mj_mcp.tasks import OPEN, WATCHED, Status, Task
+from mj_mcp.tasks import OPEN, POLLED, Status, Task
 
 NEVER = 1e15
-"""As `lease_until`: a stalled task that was given up, which nobody takes over until somebody asks for it."""
+"""The `lease_until` of a stalled task whose polling was given up. No process takes it over until a caller asks."""
 
 log = structlog.get_logger("mj_mcp.journal")
 
 STORED = {"polls": "looks", "unseen_seconds": "blind"}
-"""Fields of a task that rows call otherwise: a stored name is for good."""
+"""Fields of a task that have another name in stored rows. A stored name never changes."""
 
 _FIELDS = {stored: name for name, stored in STORED.items()}
 _TASK = TypeAdapter(Task)
@@ -36,10 +36,10 @@ def dump(task: Task) -> str:
 
 
 def load(row: Sequence[Any]) -> Task:
-    """The task of a row that begins with its body.
+    """The task of a row whose first column is the body.
 
     Raises:
-        StorageUnavailable: it is no task.
+        StorageUnavailable: it is not a task.
     """
     try:
         body = json.loads(row[0])
@@ -52,7 +52,7 @@ def load(row: Sequence[Any]) -> Task:
 
 
 def readable(bodies: Iterable[str]) -> list[Task]:
-    """The tasks of these bodies. One that is damaged hides no other: it is left out, and told of in the log."""
+    """The tasks of these bodies. A damaged one is skipped and logged; it does not hide the others."""
     tasks = []
     for body in bodies:
         try:
@@ -64,18 +64,18 @@ def readable(bodies: Iterable[str]) -> list[Task]:
 
 @lru_cache(maxsize=256)
 def _notify(_body: str, reason: str) -> None:
-    """Once for each: sweeps read it again and again."""
+    """Once per row: sweeps read it again and again."""
     log.error("row_damaged", reason=reason)
 
 
 def store(db: Db, engine: Engine, task: Task) -> None:
-    """Write the task and the columns that queries need; they are always written together."""
-    # Settled once, a claim is free for good: an abandoned submit that is found may meet its successor.
+    """Write the task together with the columns that queries need."""
+    # Once settled, a row never gets its claim back: an abandoned submit may be found after a new one has the claim.
     given_up = task.given_up_at is not None
-    holder = "holder" if task.status in WATCHED | {Status.SUBMITTING} and not given_up else "NULL"
+    holder = "holder" if task.status in POLLED | {Status.SUBMITTING} and not given_up else "NULL"
     lease = f"{NEVER:.0f}" if given_up else f"CASE WHEN lease_until < {NEVER:.0f} THEN lease_until END"
     claim = "claim" if task.status in OPEN else "NULL"
-    # In an UPDATE, `status` is the one from before: what is stored again after its success keeps its time.
+    # In an UPDATE, `status` is the old value. A row stored again after its success keeps its time.
     success = f"CASE WHEN status = '{Status.SUCCEEDED}' THEN settled_at ELSE {engine.dialect.now} END"
     settled = success if task.status is Status.SUCCEEDED else "NULL"
     db.execute(

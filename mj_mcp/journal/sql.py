@@ -1,8 +1,8 @@
 """The journal's transactions in SQL, the same on every engine.
 
 Owns what is read and written, and in what order within one transaction. A transaction is one plain function that the
-engine runs whole in a thread of its own: a cancelled caller never leaves one half done. Knows nothing of
-connections, files or servers: an `Engine` brings those.
+engine runs as a whole in its own thread, so a cancelled caller never leaves one half done. Knows nothing of
+connections, files or servers: the `Engine` has those.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mj_mcp.errors import InvalidRequest, StorageUnavailable, TaskNotFound
 from mj_mcp.journal.claims import answering
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.leases import Leases
-from mj_mcp.journal.limits import check_limits, count_usage, leave_queue, take_place
+from mj_mcp.journal.limits import check_limits, count_usage, leave_queue, take_slot
 from mj_mcp.journal.protocol import LEASE_SECONDS, UNREAD, Claim, Limits, Page, QueueSlot, Usage
 from mj_mcp.journal.recent import Finished, LastKnown
 from mj_mcp.journal.rows import load, readable, store
@@ -27,14 +27,14 @@ from mj_mcp.tasks import OPEN, TASKS, Kind, Status, Task, warn
 T = TypeVar("T")
 
 CLOCKS_APART_SECONDS = 86400.0
-"""The clocks of the processes that write one journal differ by less, and no request waits in the queue for as long."""
+"""The clocks of the processes that write one journal differ by less, and no request is queued for longer."""
 
 
 class SqlJournal:
     """See `mj_mcp.journal.Journal`."""
 
     def __init__(self, engine: Engine, account: str, now: Callable[[], float] = time.time) -> None:
-        """`now` gives seconds since the epoch."""
+        """`now` returns seconds since the epoch."""
         self._engine = engine
         self._dialect = engine.dialect
         self._account = account
@@ -51,14 +51,14 @@ class SqlJournal:
         slot = self._slot(request_key)
 
         def work(db: Db) -> Claim | QueueSlot:
-            self._take_turn(db)
+            self._lock_account(db)
             if not allow_duplicate:
                 known = answering(db, self._dialect, self._account, task.kind, request_key)
                 if known is not None:
                     leave_queue(db, slot)
                     return Claim(known, is_new=False)
             check_limits(db, self._account, task, limits)
-            if position := take_place(db, self._dialect, self._account, task, slot, limits=limits, now=self._now()):
+            if position := take_slot(db, self._dialect, self._account, task, slot, limits=limits, now=self._now()):
                 return QueueSlot(position)
             claim = request_key + (f":{task.submission_id}" if allow_duplicate else "")
             claimed = replace(task, claimed_at=self._now())
@@ -68,7 +68,7 @@ class SqlJournal:
         try:
             claimed = await self._write(work)
         except StorageUnavailable:
-            # Whether it is written cannot be told when the storage went away at the very end. Nothing is submitted.
+            # If the storage failed at the very end, it is unknown whether the row was written. Nothing is submitted.
             self._leases.disown(task.submission_id, self._now())
             raise
         if isinstance(claimed, Claim):
@@ -83,7 +83,7 @@ class SqlJournal:
         """See `Journal.adopt`."""
 
         def work(db: Db) -> Task:
-            self._take_turn(db)
+            self._lock_account(db)
             row = db.execute(
                 "SELECT body FROM tasks WHERE account = ? AND task_id = ? ORDER BY number LIMIT 1",
                 (self._account, task.task_id),
@@ -158,8 +158,8 @@ class SqlJournal:
             where += " AND owner = ?"
             values.append(owner)
         if since is not None:
-            # Rows are numbered as they were claimed, which is not exactly as they were submitted. So the index on
-            # `submitted_at` only tells below which number nothing can be new enough, and each row is compared.
+            # Rows are numbered as they were claimed, which is not exactly the order of submits. So the index on
+            # `submitted_at` only gives the number below which nothing is new enough, and each row is compared.
             where += (
                 " AND coalesce(submitted_at, adopted_at, finished_at) >= ? AND number > coalesce((SELECT number"
                 " FROM tasks WHERE account = ? AND submitted_at < ? ORDER BY submitted_at DESC LIMIT 1), 0)"
@@ -205,7 +205,7 @@ class SqlJournal:
 
     async def tend(self, now: float) -> list[Task]:
         """See `Journal.tend`."""
-        if not await self._read(self._leases.needs_tending):
+        if not await self._read(self._leases.has_work):
             tended = await self._read(self._leases.held)
         else:
             tended = await self._write(lambda db: self._leases.tend(db, now))
@@ -231,7 +231,7 @@ class SqlJournal:
     async def aclose(self) -> None:
         """See `Journal.aclose`."""
         if self._used:
-            with suppress(StorageUnavailable):  # the leases end by themselves
+            with suppress(StorageUnavailable):  # the leases expire by themselves
                 await self._write(
                     lambda db: db.execute(
                         f"UPDATE tasks SET holder = NULL WHERE account = ? AND status IN {any_of(OPEN)} AND holder = ?",
@@ -241,7 +241,7 @@ class SqlJournal:
             self._used = False
         await self._engine.aclose()
 
-    # ---------------------------------------------------------------------------------------------- pieces
+    # ---------------------------------------------------------------------------------------------- helpers
 
     async def _write(self, work: Callable[[Db], T]) -> T:
         self._used = True
@@ -253,18 +253,18 @@ class SqlJournal:
     def _slot(self, request_key: str) -> str:
         return f"{self._account}:{request_key}"
 
-    def _take_turn(self, db: Db) -> None:
-        if self._dialect.take_turn:
-            db.execute(self._dialect.take_turn, (self._account,))
+    def _lock_account(self, db: Db) -> None:
+        if self._dialect.lock_account:
+            db.execute(self._dialect.lock_account, (self._account,))
 
     def _number(self, db: Db, cursor: str, owner: str | None) -> int:
-        """Where the page before ended. A cursor is the id of its last row: nobody can guess it, and it counts nothing.
+        """Where the previous page ended. A cursor is the id of its last row: it cannot be guessed and shows no counts.
 
         Raises:
-            InvalidRequest: it is no row of this owner.
+            InvalidRequest: it is not a row of this owner.
         """
         row = None
-        if cursor.isascii() and cursor.isprintable():  # what no engine takes for a text is no id
+        if cursor.isascii() and cursor.isprintable():  # anything else is not text for every engine, so it is no id
             row = db.execute(
                 "SELECT number FROM tasks WHERE account = ? AND submission_id = ? AND owner = coalesce(?, owner)",
                 (self._account, cursor, owner),

@@ -1,7 +1,7 @@
 """The journal in one SQLite file, shared by every process of this user on this machine.
 
-Owns the connections and the process locks that tell the living from the dead. Writes have a thread of their own; reads
-have another thread and connection, so that they never wait behind a blocked write. What is written is in `sql.py`.
+Owns the connections, and the process locks that show which processes are alive. Writes and reads have a thread and a
+connection each, so that reads never wait behind a blocked write. `sql.py` owns what is written.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ T = TypeVar("T")
 class Sqlite:
     """See `mj_mcp.journal.engine.Engine`. The file is opened on first use: a start does not wait for the disk."""
 
-    # BEGIN IMMEDIATE lets in one writer at a time, so nothing has to be locked beside it.
+    # BEGIN IMMEDIATE lets in one writer at a time, so no other lock is needed.
     dialect = Dialect(
         next_seq="(SELECT coalesce(max(seq), 0) + 1 FROM tasks)",
-        now="((julianday('now') - 2440587.5) * 86400.0)",  # SQLite 3.42 would have a word for it
+        now="((julianday('now') - 2440587.5) * 86400.0)",  # SQLite 3.42 has a function for it
         begin_read="BEGIN",
     )
 
@@ -53,7 +53,7 @@ class Sqlite:
 
     async def write(self, work: Callable[[Db], T]) -> T:
         """See `Engine.write`."""
-        # The time counts from here: calls behind a locked file must not wait for each other in turn as well.
+        # The deadline starts now, so that calls queued behind a locked file do not add up their waits.
         deadline = time.monotonic() + self._write_seconds
         return await asyncio.get_running_loop().run_in_executor(self._writes, self._transact, work, deadline)
 
@@ -74,12 +74,12 @@ class Sqlite:
         rows = db.execute(
             "SELECT body, seq, writer FROM tasks WHERE account = ? AND seq > ? ORDER BY seq", (account, self._seen_seq)
         ).fetchall()
-        # Only as far as these rows go: others may have been written since.
+        # Only up to these rows: others may have been written since.
         self._seen_seq = rows[-1][1] if rows else self._seen_seq
         return [body for body, _, writer in rows if writer != self.holder]
 
     async def listen(self, heard: Callable[[], None]) -> None:
-        """See `Engine.listen`. The file tells nobody; `changed` is cheap."""
+        """See `Engine.listen`. A file cannot notify; `changed` is cheap."""
 
     def dead_for(self, db: Db, holder: str) -> float:  # noqa: ARG002 - the file system tells
         """See `Engine.dead_for`."""
@@ -90,7 +90,7 @@ class Sqlite:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        """Wait for what is under way, which may be opening the file this moment; then let go of everything."""
+        """Wait for running work, which may be opening the file right now. Then release everything."""
         self._writes.shutdown()
         self._reads.shutdown()
         while self._connections:

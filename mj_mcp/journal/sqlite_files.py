@@ -1,4 +1,4 @@
-"""The journal's file on this machine: opened, migrated, set aside when broken; and who of its users is alive.
+"""The journal's file on this machine: opened, migrated, set aside when broken. Also which processes use it.
 
 Owns paths, modes, process locks, and what the errors of SQLite and the disk mean. Knows nothing of tasks.
 """
@@ -26,7 +26,7 @@ REASONS = {
     sqlite3.SQLITE_READONLY: "it is read-only",
     sqlite3.SQLITE_IOERR: "the disk does not read or write",
 }
-"""What a person can do something about, in words for a person."""
+"""Failures that a person can act on, in plain words."""
 
 FIND_TABLE = "SELECT max(name) FROM sqlite_master WHERE name = 'migrations'"
 
@@ -34,12 +34,12 @@ BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def open_file(path: Path, deadline: float, migrations: Migrations) -> sqlite3.Connection:
-    """A connection to the journal at `path`, made (mode 0600, its folder 0700) and migrated as needed.
+    """A connection to the journal at `path`. Created (mode 0600, folder 0700) and migrated if needed.
 
-    Other programs' locks are waited for until `deadline`, on the monotonic clock.
+    Waits for the locks of other programs until `deadline`, on the monotonic clock.
 
     Raises:
-        StorageUnavailable: the file was broken (it is kept aside), or was written by a newer version.
+        StorageUnavailable: the file was broken (it is kept), or was written by a newer version.
         sqlite3.Error, OSError: it cannot be opened.
     """
     make_folder(path.parent)
@@ -59,12 +59,12 @@ def open_file(path: Path, deadline: float, migrations: Migrations) -> sqlite3.Co
 
 
 def wait_until(db: sqlite3.Connection, deadline: float) -> None:
-    """Let the next statement wait for the locks of others until then."""
+    """Let the next statement wait for other programs' locks until then."""
     db.execute(f"PRAGMA busy_timeout = {max(0, round((deadline - time.monotonic()) * 1000))}")
 
 
 def _open(path: Path, deadline: float, migrations: Migrations) -> sqlite3.Connection:
-    # Never made here: somebody may have set a broken file aside since we looked.
+    # Never created here: another process may have set a broken file aside since we checked.
     where = f"{path.absolute().as_uri()}?mode=rw"
     db = sqlite3.connect(where, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
     try:
@@ -82,7 +82,7 @@ def _open(path: Path, deadline: float, migrations: Migrations) -> sqlite3.Connec
 
 @contextmanager
 def immediate(db: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that may write: one writer at a time is let in."""
+    """A transaction that may write. Only one writer at a time is let in."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -94,7 +94,7 @@ def immediate(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _set_aside(path: Path, failure: Exception) -> str:
-    """Keep the broken file, with its log, under a clear name; never delete it."""
+    """Rename the broken file, with its log, to a clear name. It is never deleted."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     names = (f"{path.stem}.broken-{moment}{f'-{n}' if n else ''}{path.suffix}" for n in count())
     aside = next(aside for name in names if not (aside := path.with_name(name)).exists())
@@ -105,10 +105,10 @@ def _set_aside(path: Path, failure: Exception) -> str:
 
 
 def _make_file(path: Path) -> None:
-    """See that the file is there; never a new one beside a broken one, which knows of charged submits."""
+    """Create the file unless it exists. Never beside a broken one, which has records of charged submits."""
     if path.exists():
         return
-    # In this order: a file that is gone because it was broken is to be found aside.
+    # In this order: a file that is missing because it was broken must be found under its new name.
     if broken := sorted(path.parent.glob(f"{path.stem}.broken-*{path.suffix}")):
         raise StorageUnavailable(_aside_line(broken[-1]))
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -116,14 +116,14 @@ def _make_file(path: Path) -> None:
 
 def _aside_line(aside: Path) -> str:
     return (
-        f"the journal was broken and is kept as {aside}; nothing is submitted until a person has put a repaired"
-        " journal.db in its place, or moved the broken file out of this folder to begin a new one"
+        f"the journal was broken and is kept as {aside}; nothing is submitted until you put a repaired journal.db in"
+        " its place, or move the broken file out of this folder to start a new journal"
     )
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Whatever SQLite or the disk says becomes one error that says that nothing was bought."""
+    """Turns every error of SQLite or the disk into one that says that nothing was submitted."""
     try:
         yield
     except sqlite3.Error as failure:
@@ -134,7 +134,7 @@ def translated() -> Iterator[None]:
 
 
 class ProcessLock:
-    """A file that this process holds locked while it lives: the kernel lets go of it, however the process ends."""
+    """A file that this process keeps locked. The kernel releases the lock however the process ends."""
 
     def __init__(self, folder: Path) -> None:
         self.name = uuid.uuid4().hex
@@ -143,7 +143,7 @@ class ProcessLock:
         self._taking = threading.Lock()
 
     def take(self) -> None:
-        """Show that this process is alive. May be called again, and from several threads."""
+        """Show that this process is alive. May be called repeatedly, and from several threads."""
         with self._taking:
             if self._descriptor is None:
                 self._descriptor = self._locked_file()
@@ -158,7 +158,7 @@ class ProcessLock:
         return descriptor
 
     def is_dead(self, name: str) -> bool:
-        """Whether the process with that lock is certainly gone. False where this cannot be told."""
+        """Whether the process with that lock is certainly gone. False where this is unknown."""
         if sys.platform == "win32":
             return False
         import fcntl  # noqa: PLC0415 - POSIX only
@@ -180,7 +180,7 @@ class ProcessLock:
         return True
 
     def release(self) -> None:
-        """Leave in good order."""
+        """Remove the file and release the lock."""
         if self._descriptor is not None:
             with suppress(OSError):
                 (self._folder / self.name).unlink()

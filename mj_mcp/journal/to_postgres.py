@@ -1,6 +1,6 @@
-"""From one to many: an SQLite journal moves into PostgreSQL, whole or not at all.
+"""Moves an SQLite journal into PostgreSQL, completely or not at all.
 
-Owns what must hold before and after. Knows no column: whatever tables a journal has are moved.
+Owns the conditions before and after. Knows no columns: it moves every table that the journal has.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from mj_mcp.journal.sqlite_files import ProcessLock, open_file, translated
 
 
 def move_to_postgres(data_dir: Path, url: str) -> dict[str, int]:
-    """Copy every row of the SQLite journal into the PostgreSQL at `url`, and compare before it is committed.
+    """Copy every row of the SQLite journal into the PostgreSQL at `url`, and compare before committing.
 
-    The file stays as it is.
+    The file is not changed.
 
     Returns:
         How many rows each table had.
@@ -42,15 +42,13 @@ def move_to_postgres(data_dir: Path, url: str) -> dict[str, int]:
 
 @contextmanager
 def _standing_still(data_dir: Path, path: Path) -> Iterator[sqlite3.Connection]:
-    """The file, migrated, and locked against any writer until the block ends."""
+    """The file, migrated, and locked against writers until the block ends."""
     with translated(), closing(open_file(path, time.monotonic() + BUSY_SECONDS, MIGRATIONS)) as db:
         db.execute("BEGIN IMMEDIATE")
         lock = ProcessLock(data_dir / "processes")
         running = [file.name for file in (data_dir / "processes").glob("*") if not lock.is_dead(file.name)]
         if running:
-            raise StorageUnavailable(
-                f"{len(running)} running server(s) use {path}: stop them first, so that nothing is bought meanwhile"
-            )
+            raise StorageUnavailable(f"{len(running)} running server(s) use {path}: stop them first")
         yield db
 
 
@@ -76,17 +74,17 @@ def _move(table: str, source: sqlite3.Connection, target: psycopg.Connection) ->
         for row in source.execute(wanted):
             copy.write_row(row)
     sent = _digest(source.execute(wanted))
-    with target.cursor(name="moved") as rows:  # in portions, by the server: all of them might not fit in here
+    with target.cursor(name="moved") as rows:  # in batches: all rows might not fit into memory
         rows.execute(wanted.encode())
         if _digest(rows) != sent:
-            raise StorageUnavailable(f"what arrived in {table} is not what was sent; nothing was copied")
+            raise StorageUnavailable(f"the copy of {table} differs from the original; nothing was copied")
     if "number" in columns:
         target.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'number'), max(number)) FROM {table}".encode())
     return sent[0]
 
 
 def _digest(rows: Iterable[tuple[Any, ...]]) -> tuple[int, int]:
-    """How many rows, and a sum over what each of them says, in whatever order they come."""
+    """The number of rows, and a checksum that does not depend on their order."""
     number, total = 0, 0
     for row in rows:
         number += 1

@@ -1,13 +1,13 @@
-"""Pictures: fetch them safely, measure them, show them small, keep them whole.
+"""Pictures: fetched safely, measured, drawn on sheets, saved in full size.
 
-Owns everything between a link and a file or a view. Must not know the proxy's API or its key, the journal, tasks
+Owns everything between a link and a file or a view. Does not know the proxy's API or its key, the journal, tasks
 beyond their ids, MCP, or the environment: what it may do is passed in.
 
-    guard, link   which address may be dialled; which link is worth dialling
-    fetch         the bytes of one picture, capped in bytes and time
+    guard, link   which address may be connected to; which links are acceptable
+    fetch         the bytes of one picture, limited in size and time
     decode        what the bytes are, by decoding them
-    sheet         labelled sheets, the numbered contact sheet, and one picture for viewing
-    workers       the two above, off the event loop
+    sheet         labelled sheets, the numbered contact sheet, and one picture to view
+    workers       decode and sheet on threads, off the event loop
     saving        files for a person, inside one folder, under names we make
 """
 

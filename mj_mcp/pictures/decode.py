@@ -1,11 +1,11 @@
-"""What a picture is, by its bytes only.
+"""What a picture is, judged by its bytes only.
 
-Owns the formats, the ceilings and the full decode. Must not know where the bytes came from, what they were called,
-or what is done with them.
+Owns the formats, the limits and the full decode. Does not know where the bytes came from, what they were called, or
+what is done with them.
 
-Pillow's plugins are opened directly: only the four formats below can ever be reached, and nothing is decoded before
-its size was read from the header and found below the ceiling, far under the point where Pillow itself would warn of
-a decompression bomb (a warning is process-wide state, which threads cannot turn into an error safely).
+Pillow's plugins are opened directly, so only the four formats below can be reached. Nothing is decoded before its size
+was read from the header and is within the limit. That limit is far below the one at which Pillow warns of a
+decompression bomb (a warning is process-wide state, which threads cannot safely turn into an error).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS: Final = 50_000_000
 MAX_SCANS: Final = 40
-"""A progressive JPEG paints the whole picture once for each scan; honest ones have about ten."""
+"""A progressive JPEG draws the whole picture once per scan. Ordinary ones have about ten scans."""
 _DAMAGED = "the picture is cut off or damaged"
 _TURNED = range(5, 9)
 _ORIENTATION = 0x0112
@@ -32,7 +32,7 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, slots=True)
 class PictureInfo:
-    """What a picture is. Width and height are as a person sees it: EXIF may turn the stored rows by 90 degrees."""
+    """Format and size. Width and height are as displayed: EXIF may rotate the stored picture by 90 degrees."""
 
     media_type: str
     extension: str
@@ -42,7 +42,7 @@ class PictureInfo:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A picture in Pillow's hands. `orientation` is EXIF's, 1 to 8, not applied yet."""
+    """A picture opened by Pillow. `orientation` is EXIF's value, 1 to 8, not applied yet."""
 
     info: PictureInfo
     image: ImageFile.ImageFile
@@ -71,18 +71,18 @@ _FORMATS: Final[dict[str, tuple[re.Pattern[bytes], str, Callable[[bytes], bool]]
     "webp": (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp", _webp_is_whole),
     "gif": (re.compile(rb"GIF8[79]a"), "image/gif", _gif_is_whole),
 }
-"""By extension: how the bytes begin, the media type, and whether the end is there."""
+"""By extension: the first bytes, the media type, and the check that the end is there."""
 EXTENSIONS: Final = frozenset(_FORMATS)
 EXTENSION_OF: Final = {media_type: extension for extension, (_, media_type, _) in _FORMATS.items()}
 
 
 def media_type_of(data: bytes) -> str | None:
-    """What the bytes begin like, or None; says nothing of whether they are whole."""
+    """The media type by the first bytes, or None. Does not say whether the file is complete."""
     return next((kind for start, kind, _ in _FORMATS.values() if start.match(data)), None)
 
 
 def inspect(data: bytes) -> PictureInfo:
-    """Format and size of a picture, read from its bytes, after decoding all of it."""
+    """Format and size of a picture, after decoding all of it."""
     with damage_is_unavailable():
         opened = open_picture(data)
         decode(opened, (1, 1))
@@ -90,9 +90,9 @@ def inspect(data: bytes) -> PictureInfo:
 
 
 def decode(opened: Opened, size: tuple[int, int]) -> None:
-    """Decode the whole picture. To be called inside `damage_is_unavailable`.
+    """Decode the whole picture. Call it inside `damage_is_unavailable`.
 
-    A JPEG is read to its end too, but may come smaller, down to `size`: decoding is the slow part.
+    A JPEG is read to its end too, but may be decoded smaller, down to `size`: decoding is the slow part.
     """
     opened.image.draft("RGB", size)
     opened.image.load()
@@ -100,9 +100,9 @@ def decode(opened: Opened, size: tuple[int, int]) -> None:
 
 
 def open_picture(data: bytes) -> Opened:
-    """Read the header of a picture; nothing is decoded yet. To be called inside `damage_is_unavailable`.
+    """Read the header of a picture; nothing is decoded yet. Call it inside `damage_is_unavailable`.
 
-    Raises ImageUnavailable when the bytes are no PNG, JPEG, WebP or GIF, have no end, or hold too many pixels.
+    Raises ImageUnavailable if the bytes are not a PNG, JPEG, WebP or GIF, have no end, or hold too many pixels.
     """
     for extension, (start, media_type, is_whole) in _FORMATS.items():
         if not start.match(data):
@@ -118,12 +118,12 @@ def open_picture(data: bytes) -> Opened:
         if orientation in _TURNED:
             width, height = height, width
         return Opened(PictureInfo(media_type, extension, width, height), image, orientation)
-    raise ImageUnavailable("what the link holds is no PNG, JPEG, WebP or GIF")
+    raise ImageUnavailable("the file behind the link is not a PNG, JPEG, WebP or GIF")
 
 
 @contextmanager
 def damage_is_unavailable() -> Iterator[None]:
-    """Pillow's decoders raise a dozen kinds of errors on damaged bytes; all of them mean the same here."""
+    """Pillow's decoders raise a dozen kinds of errors on damaged bytes. All of them become ImageUnavailable."""
     try:
         yield
     except ImageUnavailable:
@@ -138,7 +138,7 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """The canvas, before libwebp reserves it (RFC 9649, sections 2.5 to 2.7)."""
+    """The size of the canvas, before libwebp allocates it (RFC 9649, sections 2.5 to 2.7)."""
     kind, body = data[12:16], data[20:30].ljust(10, b"\0")
     if kind == b"VP8X":
         return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
@@ -149,7 +149,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _decoder(extension: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
-    """Imported on first use: start-up does not pay for Pillow."""
+    """Imported on first use, so that Pillow does not slow the start."""
     from PIL.GifImagePlugin import GifImageFile  # noqa: PLC0415 - see above
     from PIL.JpegImagePlugin import JpegImageFile  # noqa: PLC0415 - see above
     from PIL.PngImagePlugin import PngImageFile  # noqa: PLC0415 - see above

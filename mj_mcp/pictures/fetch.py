@@ -1,11 +1,11 @@
-"""Fetching the bytes of one picture, safely.
+"""Fetches the bytes of one picture, safely.
 
-Owns the client that asks strangers' hosts: no credentials, no cookies, no content encodings, hard caps on bytes and
-time, every redirect followed by hand through the same guard. Through the tunnel of `HTTPS_PROXY` the name is checked,
-and what it resolves to is the tunnel's to check. Must not know the proxy's API or its key, what the bytes mean, or
+Owns the client for third-party hosts: no credentials, no cookies, no content encodings, hard limits on bytes and
+time, and every redirect followed by us through the same guard. Through the tunnel of `HTTPS_PROXY` only the name is
+checked; the tunnel must check what it resolves to. Does not know the proxy's API or its key, what the bytes mean, or
 where they go.
 
-It speaks through httpcore alone: nothing there adds headers, follows, decodes or logs an address by itself.
+It uses httpcore only, which adds no headers, follows nothing, decodes nothing and logs no address.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MAX_AT_ONCE: Final = 8
 
 STALL_SECONDS: Final = 20.0
 STALL_BYTES: Final = 64 * 2**10
-"""A picture of which fewer bytes come in `STALL_SECONDS` is given up. So is one that has not begun by then."""
+"""A picture is given up if fewer bytes arrive in `STALL_SECONDS`, or if it has not started by then."""
 CEILING_SECONDS: Final = 300.0
-"""For one whole picture, however it comes: 64 MiB need 220 KiB/s."""
+"""The limit for one whole picture: 64 MiB need 220 KiB/s."""
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _EXPIRED = {401, 403, 404, 410}
@@ -42,11 +42,11 @@ _FAILURES = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError,
 
 
 class LinkExpired(ImageUnavailable):
-    """The host refuses this link (HTTP 401, 403, 404, 410): a fresh fetch of the task may give one that works."""
+    """The host refuses this link (HTTP 401, 403, 404, 410). Fetching the task again may give a new one."""
 
 
 class PictureClient:
-    """Fetches pictures from public hosts and from the proxy's own host. Opened once, shared by all."""
+    """Fetches pictures from public hosts and from the proxy's own host. One instance is shared by all callers."""
 
     def __init__(
         self,
@@ -61,18 +61,19 @@ class PictureClient:
         tls: ssl.SSLContext | None = None,
         tunnel_for: Callable[[str], str | None] = lambda _url: None,
     ) -> None:
-        """Remember who may be asked.
+        """Store which hosts may be asked.
 
         Args:
-            own_url: the proxy's URL; its host and port may be private, since a person configured them.
-            image_hosts: when given, only these hosts (`a.example.com`, `*.example.com`) and the own host.
-            resolve: asked once for each dial; the system's resolver when left out.
-            connect: dials an address that the guard has checked.
-            stall_seconds: until the body begins (names, connections, redirects), and for every `STALL_BYTES` of it.
-            max_bytes: of one picture, on the wire.
+            own_url: the proxy's URL. Its host and port may be private, since a person configured them.
+            image_hosts: if given, only these hosts (`a.example.com`, `*.example.com`) and the own host are allowed.
+            resolve: called once per connection; the system's resolver by default.
+            connect: connects to an address that the guard has checked.
+            stall_seconds: timeout until the body begins (names, connections, redirects), and for every `STALL_BYTES` of
+            it.
+            max_bytes: the limit of one picture, as transferred.
             user_agent: sent with every request.
-            tls: for https; the authorities of this machine when left out.
-            tunnel_for: the HTTP proxy through which a URL is reached, if any. Only https may be.
+            tls: for https; this machine's certificate authorities by default.
+            tunnel_for: returns the HTTP proxy through which a URL is reached, if any. Only for https.
         """
         self._own = origin(own_url)
         self._image_hosts = image_hosts
@@ -96,13 +97,13 @@ class PictureClient:
         self._names.shutdown(wait=False, cancel_futures=True)
 
     async def fetch(self, url: str) -> bytes:
-        """The bytes behind a link, whole, whatever they are.
+        """All bytes behind a link, whatever they are.
 
-        Its time runs from the moment a slot is free, so that slow hosts cannot use up the time of others.
+        Its time starts when a slot is free, so that slow hosts do not use up the time of other pictures.
 
         Raises:
             LinkExpired: HTTP 401, 403, 404 or 410.
-            ImageUnavailable: everything else that keeps the bytes from being had.
+            ImageUnavailable: any other reason why the bytes cannot be fetched.
         """
         link = parse_link(url)
         clock = asyncio.get_running_loop().time
@@ -153,7 +154,7 @@ class PictureClient:
             yield answer
 
     def _open_pool(self) -> httpcore.AsyncConnectionPool:
-        """No connection is kept: every request is dialled, and so checked, anew."""
+        """No connection is kept: every request connects, and is checked, again."""
         return httpcore.AsyncConnectionPool(
             ssl_context=self._tls or authorities(),
             max_connections=MAX_AT_ONCE,
@@ -162,7 +163,7 @@ class PictureClient:
         )
 
     def _open_tunnel(self, proxy: str) -> httpcore.AsyncHTTPProxy:
-        """The environment names this proxy, so it may be anywhere."""
+        """The environment names this proxy, so any address is allowed."""
         try:
             parts = tunnel_parts(proxy)
         except ValueError:
@@ -179,9 +180,9 @@ class PictureClient:
         )
 
     async def _body(self, link: Link, answer: httpcore.Response, go_on: Callable[[], None]) -> bytes:
-        """The body, as far as it is allowed; `go_on` is called for every `STALL_BYTES` of it."""
+        """The body, within the limits. `go_on` is called for every `STALL_BYTES` of it."""
         if answer.status in _EXPIRED:
-            raise LinkExpired(f"the picture's link at {link.host} expired or is refused (HTTP {answer.status})")
+            raise LinkExpired(f"the picture's link at {link.host} has expired or is refused (HTTP {answer.status})")
         if answer.status != 200:
             raise ImageUnavailable(f"the picture's host {link.host} answered HTTP {answer.status}")
         if _header(answer, b"content-encoding").strip().lower() not in ("", "identity"):
@@ -189,7 +190,7 @@ class PictureClient:
         length = _header(answer, b"content-length")
         if length.isdecimal() and int(length) > self._max_bytes:
             raise self._too_large(link)
-        body = io.BytesIO()  # hands its buffer over without a copy
+        body = io.BytesIO()  # returns its buffer without a copy
         go_on()
         wanted = STALL_BYTES
         async for part in answer.aiter_stream():

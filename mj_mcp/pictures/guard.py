@@ -1,11 +1,11 @@
-"""The guard of the dialler: decides, at the moment of dialling, whether an address may be dialled.
+"""The guard for outgoing connections: decides, at the moment of connecting, whether an address is allowed.
 
-Owns what counts as a public address and the network backend that resolves once, checks every answer and dials
-exactly what it checked. Must not know HTTP, pictures, settings or what a link looks like.
+Owns what counts as a public address, and the network backend that resolves once, checks every answer and connects to
+exactly what it checked. Does not know HTTP, pictures, settings or links.
 
-Python's `ipaddress` alone is lax: it calls multicast, 192.88.99.0/24, fec0::/10, 64:ff9b::127.0.0.1 and everything
-that IANA has not handed out yet "global", and its tables differ between patch releases. So an address has to pass
-both: `is_global`, and the tables below (IANA special-purpose registries, RFC 6890 and its updates).
+Python's `ipaddress` alone is too lax: it calls multicast, 192.88.99.0/24, fec0::/10, 64:ff9b::127.0.0.1 and everything
+that IANA has not assigned yet "global", and its tables differ between patch releases. So an address must pass both
+`is_global` and the tables below (IANA special-purpose registries, RFC 6890 and its updates).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mj_mcp.errors import ImageUnavailable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Host and port in, addresses out, best first. Asked once for each dial."""
+"""Takes a host and port, returns addresses, the best first. Called once per connection."""
 Connect = Callable[[str, int, float | None], Awaitable[httpcore.AsyncNetworkStream]]
-"""Address (never a name), port and seconds in, an open stream out."""
+"""Takes an address (never a name), port and timeout in seconds, returns an open stream."""
 
 ATTEMPT_SECONDS = 4.0
-"""One address may not use up the time of the others (a black-holed IPv6, say)."""
+"""Timeout per address, so that one (an unreachable IPv6, say) does not use up the time of the others."""
 ATTEMPTS = 4
 
 _REFUSED_V4 = tuple(
@@ -55,7 +55,7 @@ _REFUSED_V4 = tuple(
     )
 )
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-"""All that IANA has handed out for the Internet; the rest is local, reserved or not handed out yet."""
+"""All that IANA has assigned for the Internet. The rest is local, reserved or unassigned."""
 _REFUSED_V6 = tuple(
     ipaddress.IPv6Network(net)
     for net in (
@@ -71,10 +71,10 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: Address) -> bool:
-    """Whether this is an address of the Internet, also after unwrapping an IPv4 address inside an IPv6 one.
+    """Whether this is a public address, also after unwrapping an IPv4 address inside an IPv6 one.
 
-    Mapped, 6to4 and NAT64 (64:ff9b::/96) addresses are judged by what they hold. IPv4-compatible (::/96), Teredo and
-    the local NAT64 prefix (64:ff9b:1::/48) are refused whatever they hold: no picture is served from there.
+    Mapped, 6to4 and NAT64 (64:ff9b::/96) addresses are judged by the address inside. IPv4-compatible (::/96), Teredo
+    and the local NAT64 prefix (64:ff9b:1::/48) are always refused: no picture is served from there.
     """
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global and not any(address in net for net in _REFUSED_V4)
@@ -88,9 +88,9 @@ def is_public(address: Address) -> bool:
 
 
 def is_public_name(host: str) -> bool:
-    """Whether a host may be handed to a tunnel, which resolves it: a public address, or a name outside this network.
+    """Whether a tunnel may be asked for this host: a public address, or a name outside this network.
 
-    `localhost` and single-label names are not. What any other name resolves to is the tunnel's to check.
+    `localhost` and single-label names are refused. The tunnel must check what any other name resolves to.
     """
     if address := parse_address(host):
         return is_public(address)
@@ -99,7 +99,7 @@ def is_public_name(host: str) -> bool:
 
 
 def parse_address(text: str) -> Address | None:
-    """An address as the dialler takes it (a mapped one as the IPv4 address it is), or None when it is none."""
+    """An address as the backend uses it (a mapped one as its IPv4 address), or None if it is not an address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -110,7 +110,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def system_resolver(executor: Executor) -> Resolve:
-    """The system's resolver on threads of its own: a slow name server must not starve `asyncio.to_thread`."""
+    """The system's resolver on its own threads, so that a slow name server does not block `asyncio.to_thread`."""
 
     def look_up(host: str, port: int) -> list[str]:
         answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -123,12 +123,12 @@ def system_resolver(executor: Executor) -> Resolve:
 
 
 async def dial(address: str, port: int, timeout: float | None) -> httpcore.AsyncNetworkStream:  # noqa: ASYNC109 - httpcore's own convention
-    """Open a TCP connection to an address. An address is never resolved again, so what was checked is dialled."""
+    """Open a TCP connection to an address. It is not resolved again, so the checked address is used."""
     return await httpcore.AnyIOBackend().connect_tcp(address, port, timeout=timeout)
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Dials public addresses only, and the configured host at its configured port."""
+    """Connects to public addresses only, and to the configured host at its configured port."""
 
     def __init__(self, own: tuple[str, int], resolve: Resolve, connect: Connect = dial) -> None:
         self._own = own
@@ -143,7 +143,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,  # noqa: ARG002 - same
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002 - same
     ) -> httpcore.AsyncNetworkStream:
-        """Resolve once, refuse if any answer is not public, dial what was checked."""
+        """Resolve once, refuse if any answer is not public, connect to what was checked."""
         addresses = await self._checked(host, port)
         seconds = ATTEMPT_SECONDS if timeout is None else min(timeout, ATTEMPT_SECONDS)
         for address in addresses[:ATTEMPTS]:
@@ -177,9 +177,9 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,  # noqa: ARG002, ASYNC109 - same
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002 - same
     ) -> httpcore.AsyncNetworkStream:
-        """Refuse: no picture lives behind a socket file."""
+        """Refuse: pictures are not fetched from socket files."""
         raise ImageUnavailable("pictures are not fetched from unix sockets")
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; httpcore asks for it between its retries, of which there are none here."""
+        """Sleep. httpcore needs it between retries; there are none here."""
         await asyncio.sleep(seconds)

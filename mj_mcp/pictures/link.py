@@ -1,8 +1,8 @@
-"""One link, parsed once. Owns which links are worth dialling at all; knows no network.
+"""One link, parsed once. Owns which links are acceptable; makes no connections.
 
-A link is parsed here and never again: what was checked is what is dialled and what is sent. The query string is
-often the signature, so of the target only what no URL may hold is percent-encoded; no message ever holds more of a
-link than its host.
+A link is parsed here only, so what was checked is what is connected to and sent. The query string is often the
+signature, so only characters that a URL may not hold are percent-encoded. No message ever shows more of a link than
+its host.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,254})(:[0-9]{1,5})?:?",
 _LABEL = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}", re.ASCII)
 _NUMERIC_END = re.compile(r"(?:^|\.)(?:0x[0-9a-f]*|[0-9]+)\.?$")
 _PLAIN = "%/:;=@!$&'()*+,~-._[]"
-"""What stays as it came; the rest is percent-encoded (RFC 3986, section 3.3; servers take brackets too)."""
+"""Characters that are kept. The rest is percent-encoded (RFC 3986, section 3.3; servers accept brackets too)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where a picture is said to be. `host` is lower case and without brackets; `target` is sent as it is."""
+    """The parsed link of a picture. `host` is in lower case and without brackets; `target` is sent unchanged."""
 
     scheme: str
     host: str
@@ -44,20 +44,20 @@ class Link:
 
 
 def parse_link(text: str) -> Link:
-    """Take a link apart, or raise ImageUnavailable.
+    """Parse a link, or raise ImageUnavailable.
 
-    Refused: anything but http and https, user names in a link, control characters and backslashes, hosts that are no
-    plain ASCII name and no plain address (decimal, octal, hexadecimal, percent-encoded, zone ids), port 0.
+    Refused: schemes other than http and https, user names, control characters and backslashes, port 0, and hosts that
+    are neither a plain ASCII name nor a plain address (decimal, octal, hexadecimal, percent-encoded, zone ids).
     """
     if len(text) > MAX_LINK:
-        raise ImageUnavailable("the picture's link is no usable URL")
+        raise ImageUnavailable("the picture's link is not a usable URL")
     try:
         parts = link_parts(text.strip(" "))
     except ValueError as failure:
         raise ImageUnavailable(f"the picture's link {failure}") from None
     host = (parts.hostname or "").lower()
     if not _AUTHORITY.fullmatch(parts.netloc) or not _is_host(host):
-        raise ImageUnavailable("the picture's link names no usable host")
+        raise ImageUnavailable("the picture's link has no usable host")
     target = quote(parts.path or "/", safe=_PLAIN)
     if parts.query:
         target += "?" + quote(parts.query, safe=_PLAIN + "?")
@@ -65,13 +65,13 @@ def parse_link(text: str) -> Link:
 
 
 def follow(link: Link, location: str) -> Link:
-    """Where a redirect leads. From https to http is refused."""
+    """The target of a redirect. A redirect from https to http is refused."""
     if has_controls(location):
-        raise ImageUnavailable(f"the picture's host {link.host} redirects to no usable URL")
+        raise ImageUnavailable(f"the picture's host {link.host} redirects to an unusable URL")
     try:
         there = urljoin(f"{link.scheme}://{link.authority}{link.target}", location)
     except ValueError:
-        raise ImageUnavailable(f"the picture's host {link.host} redirects to no usable URL") from None
+        raise ImageUnavailable(f"the picture's host {link.host} redirects to an unusable URL") from None
     following = parse_link(there)
     if link.scheme == "https" and following.scheme == "http":
         raise ImageUnavailable(f"the picture's host {link.host} redirects from https to http, which is refused")
@@ -85,7 +85,7 @@ def origin(url: str) -> tuple[str, int]:
 
 
 def host_matches(host: str, patterns: frozenset[str]) -> bool:
-    """Whether a host is named: exactly, or by `*.example.com`, which means every host below example.com."""
+    """Whether a host matches a name exactly, or a pattern `*.example.com`, which means every host below example.com."""
     host = host.rstrip(".")
     wanted = [pattern.strip().lower().rstrip(".") for pattern in patterns]
     return any(host == one or (one.startswith("*.") and host.endswith(one[1:])) for one in wanted)

@@ -1,7 +1,7 @@
-"""Full-size pictures saved for a person: inside one folder, under names we make, each with a sidecar.
+"""Saves full-size pictures for a person: in one folder, under names we choose, each with a sidecar file.
 
-Owns which names and folders are allowed. Must not know HTTP, MCP, settings, or how a picture looks. Everything here
-blocks: call it through a thread.
+Owns which names and folders are allowed. Does not know HTTP, MCP, settings, or how a picture looks. Every function
+blocks: call it in a thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FOLDER_ALLOWED = (
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """One full-size picture to save, and what leads from the file back to its task."""
+    """One full-size picture to save, and the facts that lead from the file back to its task."""
 
     task_id: str
     index: int
@@ -45,12 +45,12 @@ class Original:
     kind: str | None = None
     url_host: str | None = None
     name: str | None = None
-    """What the file is called instead of the task's id; see `check_name`."""
+    """The file's name instead of the task's id; see `check_name`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedFile:
-    """Where a picture was kept."""
+    """A saved picture and its path."""
 
     index: int
     path: Path
@@ -60,25 +60,25 @@ class SavedFile:
 
 
 def check_name(name: str | None) -> None:
-    """Raises InvalidRequest for a name that files shall not have."""
+    """Raises InvalidRequest for a name that is not allowed for files."""
     if name is None:
         return
     letters = all(letter.isalnum() or letter in " -_" for letter in name)
     if not (letters and 0 < len(name) <= 60 and name == name.strip(" -") and not _RESERVED.fullmatch(name)):
         raise InvalidRequest(
-            "name", name, "up to 60 letters, digits, spaces, - and _, beginning and ending with a letter, digit or _"
+            "name", name, "up to 60 letters, digits, spaces, - and _, starting and ending with a letter, digit or _"
         )
 
 
 def save_originals(root: Path, folder: str | None, originals: Sequence[Original]) -> list[SavedFile]:
-    """Keep pictures as `<task id or name>-<index>.<ext>` in `root`, or in `folder` inside it, each with a sidecar.
+    """Save pictures as `<task id or name>-<index>.<ext>` in `root`, or in `folder` inside it, each with a sidecar.
 
-    A file with the same bytes from the same task is kept as it is; a different one is never overwritten: the new
-    one becomes `<task id>-<index>-2.<ext>`, and so on. The sidecar is `<file name>.json`.
+    A file with the same bytes from the same task is kept. A different file is never overwritten: the new one is called
+    `<task id>-<index>-2.<ext>`, and so on. The sidecar is `<file name>.json`.
 
     Raises:
         InvalidRequest: the folder is not allowed.
-        StorageUnavailable: the disk is full, read-only or gone; what was saved before stays.
+        StorageUnavailable: the disk is full, read-only or gone. Pictures saved before that stay.
     """
     try:
         target = open_folder(root, folder)
@@ -89,9 +89,9 @@ def save_originals(root: Path, folder: str | None, originals: Sequence[Original]
 
 
 def open_folder(root: Path, folder: str | None) -> Path:
-    """The folder inside the root, made if it is not there. The root may be a link itself: a person chose it.
+    """The folder inside the root, created if needed. The root itself may be a link, because a person chose it.
 
-    Raises InvalidRequest when the text is not allowed or a link leads out; OSError.
+    Raises InvalidRequest if the name is not allowed or a link leads outside; OSError.
     """
     make_folder(root)
     top = here = root.resolve(strict=True)
@@ -134,14 +134,14 @@ def _save(folder: Path, original: Original) -> SavedFile:
         path = folder / f"{stem}{'' if number == 1 else f'-{number}'}.{original.extension}"
         sidecar = path.with_name(path.name + ".json")
         claimed = not os.path.lexists(sidecar) and write_new(path, original.data)
-        if claimed or _is_same(path, sidecar, original):  # the same bytes may just have been saved by another process
+        if claimed or _is_same(path, sidecar, original):  # another process may have just saved the same bytes
             write_new(sidecar, _story(original, digest))
             return SavedFile(original.index, path, len(original.data), digest, original.media_type)
     raise OSError(errno.EEXIST, "too many files of that name")
 
 
 def _is_same(path: Path, sidecar: Path, original: Original) -> bool:
-    """Whether the file is there already: a plain file with these bytes, not claimed by another task's sidecar."""
+    """Whether the file exists already: a plain file with these bytes that no other task's sidecar claims."""
     try:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_size != len(original.data):
@@ -153,7 +153,7 @@ def _is_same(path: Path, sidecar: Path, original: Original) -> bool:
     try:
         story = json.loads(sidecar.read_bytes())
     except FileNotFoundError:
-        return not sidecar.is_symlink()  # asked again whether it exists, another saver's may have come meanwhile
+        return not sidecar.is_symlink()  # checked again: another process may have written it meanwhile
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(story, dict) and story.get("task_id") == original.task_id

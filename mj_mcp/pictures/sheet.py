@@ -1,9 +1,9 @@
-"""Views of pictures for a model and a person: labelled sheets, the numbered contact sheet, and one picture by itself.
+"""Views of pictures for a model or a person: labelled sheets, the numbered contact sheet, and one picture.
 
-Owns layout, labels, formats and byte budgets; must not know tasks, files, links or MCP. Everything here is plain
-computation on bytes and runs on the threads of a `Darkroom`. Views carry no metadata.
+Owns layout, labels, formats and size limits. Does not know tasks, files, links or MCP. Everything here is computation
+on bytes and runs on the threads of `PictureWorkers`. Views carry no metadata.
 
-A sheet is drawn from tiles, not from originals: a tile holds a few hundred kilobytes where an original may hold 64 MiB.
+A sheet is drawn from tiles, not originals: a tile holds a few hundred KB, an original up to 64 MiB.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHEET_EDGE: Final = 768
 LABELLED_EDGE: Final = 1024
 SHEET_BYTES: Final = 200 * 1024
 VIEW_BYTES: Final = 650 * 1024
-"""As base64 in a result, with all that stands around it: under 900 KB."""
+"""With base64 and the rest of the result: under 900 KB."""
 VIEW_EDGES: Final = range(256, 2049)
 
 _GAP = 6
@@ -40,12 +40,12 @@ _QUALITIES = (82, 68, 50, 32)
 _SMALLER = 0.8
 _SMALLEST = 16
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
-"""EXIF orientation -> Pillow's Transpose (by number: Pillow is not imported yet)."""
+"""EXIF orientation to Pillow's Transpose, by number, since Pillow is not imported yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A view: encoded bytes and what they are."""
+    """A view: encoded bytes and their format."""
 
     data: bytes
     media_type: str
@@ -55,7 +55,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One picture, small enough for a sheet, and what the original is."""
+    """One picture, small enough for a sheet, and the format and size of its original."""
 
     info: PictureInfo
     image: Image.Image
@@ -84,9 +84,9 @@ class _Grid:
 
 
 def tile(data: bytes, share: int = 1) -> Tile:
-    """The whole picture decoded, and kept as large as a sheet of `share` pictures can show it.
+    """The whole picture decoded, and scaled to the size at which a sheet of `share` pictures can show it.
 
-    All tiles of a sheet together hold at most 3 MiB. Raises ImageUnavailable when the bytes are no picture.
+    All tiles of a sheet together hold at most 3 MiB. Raises ImageUnavailable if the bytes are not a picture.
     """
     with damage_is_unavailable():
         opened = open_picture(data)
@@ -99,9 +99,9 @@ def tile(data: bytes, share: int = 1) -> Tile:
 def contact_sheet(
     tiles: Sequence[Tile | None], form: Format = "webp", max_edge: int = SHEET_EDGE, max_bytes: int = SHEET_BYTES
 ) -> Rendered:
-    """All pictures of a task on one sheet, numbered from 1; a single one as itself, without a number.
+    """All pictures of a task on one sheet, numbered from 1. A single picture has no number.
 
-    Raises ImageUnavailable when there is not one picture.
+    Raises ImageUnavailable if there is no picture at all.
     """
     if len(tiles) == 1 and tiles[0] is not None:
         return _encode(_within(tiles[0].image, max_edge), form, max_bytes)
@@ -117,24 +117,24 @@ def labelled_sheet(
     *,
     foot: bool = False,
 ) -> Rendered:
-    """Groups of labelled tiles on one sheet: each group is a block, and the blocks have the same room each.
+    """Groups of labelled tiles on one sheet. Each group is a block, and all blocks have the same size.
 
-    `foot` puts the labels at the bottom of the tiles: for tiles that are numbered sheets themselves.
+    `foot` puts the labels at the bottom of the tiles, for tiles that are numbered sheets themselves.
 
-    Raises ImageUnavailable when there is not one picture.
+    Raises ImageUnavailable if there is no picture at all.
     """
     shapes = [[tile.image.width / tile.image.height for _, tile in group if tile] for group in groups]
     known = [shape for group in shapes for shape in group]
     if not known:
-        raise ImageUnavailable("none of the pictures can be had")
+        raise ImageUnavailable("none of the pictures is available")
     sizes = [(len(group), statistics.median_low(shape or known)) for group, shape in zip(groups, shapes, strict=True)]
     return _encode(_draw(groups, _layout(sizes, max_edge), foot=foot), form, max_bytes)
 
 
 def single_view(data: bytes, max_edge: int = 1024, form: Format = "webp", max_bytes: int = VIEW_BYTES) -> Rendered:
-    """One picture, its longer edge at most `max_edge` (256 to 2048); never enlarged.
+    """One picture, its longer edge at most `max_edge` (256 to 2048). Never enlarged.
 
-    Raises InvalidRequest for another `max_edge`, ImageUnavailable when the bytes are no picture.
+    Raises InvalidRequest for another `max_edge`, ImageUnavailable if the bytes are not a picture.
     """
     if max_edge not in VIEW_EDGES:
         raise InvalidRequest("max_edge", max_edge, f"between {VIEW_EDGES[0]} and {VIEW_EDGES[-1]}")
@@ -144,7 +144,7 @@ def single_view(data: bytes, max_edge: int = 1024, form: Format = "webp", max_by
 
 
 def converted(data: bytes, form: Format) -> Rendered:
-    """A sheet that was made earlier, in this format; nothing is encoded again where it has the format already."""
+    """A sheet that was made earlier, in this format. If it has the format already, it is not encoded again."""
     with damage_is_unavailable():
         opened = open_picture(data)
         if opened.info.media_type == f"image/{form}":
@@ -155,7 +155,7 @@ def converted(data: bytes, form: Format) -> Rendered:
 
 
 def _shrunk(opened: Opened, box: tuple[int, int]) -> Image.Image:
-    """The picture upright, in RGB on white, inside the box, without metadata; never enlarged."""
+    """The picture upright, in RGB on white, inside the box, without metadata. Never enlarged."""
     from PIL import Image  # noqa: PLC0415 - start-up does not pay for Pillow
 
     image: Image.Image = opened.image
@@ -165,7 +165,7 @@ def _shrunk(opened: Opened, box: tuple[int, int]) -> Image.Image:
     decode(opened, (box[0] * 2, box[1] * 2))
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip instead of scale
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-        image.info.pop("transparency", None)  # one of 65,536 greys, which means nothing any more
+        image.info.pop("transparency", None)  # one of 65,536 greys, meaningless after the conversion
     if image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode != "RGB":
@@ -180,7 +180,7 @@ def _shrunk(opened: Opened, box: tuple[int, int]) -> Image.Image:
 
 
 def _within(image: Image.Image, edge: int) -> Image.Image:
-    """The picture, no larger than that; never enlarged."""
+    """The picture, at most this large. Never enlarged."""
     from PIL import Image  # noqa: PLC0415 - start-up does not pay for Pillow
 
     smaller = image.copy()
@@ -189,7 +189,7 @@ def _within(image: Image.Image, edge: int) -> Image.Image:
 
 
 def _grid(count: int, shape: float, box: tuple[float, float]) -> _Grid:
-    """The grid with the largest cells of this shape (width / height) that fits the box."""
+    """The grid with the largest cells of this shape (width / height) that fits into the box."""
 
     def cell(columns: int) -> tuple[float, float]:
         rows = math.ceil(count / columns)
@@ -208,13 +208,13 @@ def _grid(count: int, shape: float, box: tuple[float, float]) -> _Grid:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where everything stands: a grid for each group, and the groups side by side in `columns`."""
+    """The positions: one grid per group, and the groups side by side in `columns`."""
 
     grids: tuple[_Grid, ...]
     columns: int
 
     def lines(self) -> tuple[list[int], list[int]]:
-        """Where the columns and the rows of groups begin; the last one of each is where the sheet ends."""
+        """The start of each column and row of groups. The last value is the end of the sheet."""
         starts = range(0, len(self.grids), self.columns)
         widths = [max(grid.size[0] for grid in self.grids[column :: self.columns]) for column in range(self.columns)]
         heights = [max(grid.size[1] for grid in self.grids[start : start + self.columns]) for start in starts]
@@ -226,7 +226,7 @@ def _sums(lengths: Sequence[int]) -> list[int]:
 
 
 def _layout(groups: Sequence[tuple[int, float]], edge: int) -> _Layout:
-    """The layout of groups of (tiles, shape) that shows the most; of those that show as much, the widest."""
+    """The layout of groups of (tiles, shape) with the largest pictures; among equals, the widest."""
 
     def layout(columns: int) -> _Layout:
         rows = math.ceil(len(groups) / columns)
@@ -256,7 +256,7 @@ def _draw(groups: Sequence[Sequence[Labelled]], layout: _Layout, *, foot: bool) 
 def _paste(
     sheet: Image.Image, corner: tuple[int, int], cell: tuple[int, int], labelled: Labelled, *, foot: bool
 ) -> None:
-    """Draw one cell. The picture is as large as it allows, also when that enlarges it: tiles are compared."""
+    """Draw one cell. The picture fills it, even if that enlarges it, because tiles are compared."""
     from PIL import Image, ImageOps  # noqa: PLC0415 - start-up does not pay for Pillow
 
     (left, top), (label, tile) = corner, labelled
@@ -269,7 +269,7 @@ def _paste(
 
 
 def _badge(text: str, cell: tuple[int, int]) -> Image.Image:
-    """A white label on a dark plate with a light rim and a dark edge around it: it reads on anything."""
+    """A white label on a dark plate with a light rim and a dark edge, readable on any picture."""
     from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415 - start-up does not pay for Pillow
 
     fine = 4  # drawn larger and shrunk: Pillow does not smooth rounded corners
@@ -302,7 +302,7 @@ def _empty_tile(cell: tuple[int, int]) -> Image.Image:
 
 
 def _encode(image: Image.Image, form: Format, max_bytes: int) -> Rendered:
-    """Step quality, then size, down until it fits."""
+    """Lower the quality, then the size, until it fits."""
     from PIL import Image  # noqa: PLC0415 - start-up does not pay for Pillow
 
     while True:
@@ -310,18 +310,18 @@ def _encode(image: Image.Image, form: Format, max_bytes: int) -> Rendered:
             if len(data) <= max_bytes or max(image.size) <= _SMALLEST:
                 return Rendered(data, f"image/{form}", image.width, image.height)
             if len(data) > 4 * max_bytes:
-                break  # no quality will do
+                break  # no quality is small enough
         smaller = (max(1, int(image.width * _SMALLER)), max(1, int(image.height * _SMALLER)))
         image = image.resize(smaller, Image.Resampling.LANCZOS)
 
 
 def _encodings(image: Image.Image, form: Format) -> Iterator[bytes]:
-    """The same picture, the best quality first."""
+    """Encodings of the same picture, the best quality first."""
     from PIL import Image  # noqa: PLC0415 - start-up does not pay for Pillow
 
     if form == "png":
         yield _saved(image, form)
-        # Ten times as fast as Pillow's other ways to find a palette, and as small.
+        # 10 times as fast as Pillow's other methods to find a palette, and as small.
         yield _saved(image.quantize(256, Image.Quantize.FASTOCTREE), form)
         return
     options = {"method": 2} if form == "webp" else {"optimize": True}

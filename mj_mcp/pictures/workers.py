@@ -1,4 +1,4 @@
-"""Where pictures are developed off the event loop. Owns two threads and nothing else."""
+"""Where pictures are decoded and drawn, off the event loop. Owns two threads and nothing else."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ T = TypeVar("T")
 
 
 class PictureWorkers:
-    """Decodes and draws, at most two pictures at once.
+    """Decodes and draws at most two pictures at once.
 
-    The threads themselves are the bound: a semaphore would be given back when a call is cancelled, while its
-    thread goes on decoding.
+    The number of threads is the limit. A semaphore would be released when a call is cancelled, while its thread keeps
+    decoding.
     """
 
     def __init__(self, form: Format = "webp") -> None:
         """`form` is the format of every sheet and view."""
         self._form = form
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mj-darkroom")
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mj-pictures")
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,7 +44,7 @@ class PictureWorkers:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def inspect(self, data: bytes) -> PictureInfo:
-        """`measure.inspect` on a thread."""
+        """`decode.inspect` on a thread."""
         return await self._run(lambda: inspect(data))
 
     async def tile(self, data: bytes, share: int) -> Tile:

@@ -1,4 +1,4 @@
-"""When to poll the open tasks, and who is told of what a poll shows.
+"""When to poll the open tasks, and who is notified of the result.
 
-`poller.py` polls; `schedule.py` says when, from what `job_times.py` remembers; `rate_limit.py` holds the ceiling.
+`poller.py` polls; `schedule.py` says when, from the times in `job_times.py`; `rate_limit.py` limits polls per second.
 """

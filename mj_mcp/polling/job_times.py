@@ -1,6 +1,6 @@
-"""How long the jobs of one kind take, remembered from the last of them, and when that lets an open one be polled.
+"""How long recent jobs of one kind took, and when an open job is polled because of that.
 
-Owns what is learned and from which jobs. Knows no clock and no proxy; times are in seconds, ages count from the claim.
+Owns what is learned and from which jobs. Knows no clock and no proxy. Times are in seconds; ages count from the claim.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ import math
 from mj_mcp.polling.schedule import SLACK, Job, Polls, Schedule, plan
 
 REMEMBERED = 40
-"""Jobs that are learned from, the last in the order of their claims."""
+"""Jobs to learn from: the newest, in the order of their claims."""
 
 ENOUGH = 15
-"""With fewer jobs than that, polls are those of the fixed loop."""
+"""With fewer jobs than this, polls follow the fixed loop."""
 
 FEW, SCOUT = 7, 4
-"""Of so many jobs open at once, one is polled from P on: it shows when today's jobs are quicker than the last ones."""
+"""Of this many open jobs, one is polled from P on. It shows when today's jobs are quicker than the last ones."""
 
 STUCK = 2.0
-"""A job that takes so many times as long as all remembered ones holds the others up no longer."""
+"""A job that takes this many times as long as all remembered ones no longer delays learning from the others."""
 
 JUST_AFTER = 0.2
-"""Seconds after the end that the proxy's reports promise."""
+"""Seconds to wait after the end that the proxy's progress predicts."""
 
 
 class JobTimes:
-    """What is known of the jobs of one kind, those that are open among them.
+    """What is known of the jobs of one kind, open ones included.
 
-    A job counts once all jobs that were claimed before it have ended. Of many that begin at once the quick ones end
-    first, and would otherwise teach that all are quick.
+    A job counts only when all jobs claimed before it have ended. When many start at once, the quick ones end first and
+    would otherwise suggest that all are quick.
     """
 
     def __init__(self, poll_seconds: float, usual: float) -> None:
-        """`usual`: seconds that such a job takes, as long as no job has shown it."""
+        """`usual`: seconds that such a job takes, until jobs of this account have ended."""
         self._poll_seconds, self._usual = poll_seconds, usual
         self._schedule = Schedule(poll_seconds)
         self._history: list[tuple[float, Job]] = []
@@ -48,12 +48,12 @@ class JobTimes:
             self._scouts.add(name)
 
     def drop(self, name: str) -> None:
-        """That job is not polled any more."""
+        """This job is not polled any more."""
         self._open.pop(name, None)
         self._scouts.discard(name)
 
     def learn(self, claimed_at: float, job: Job) -> None:
-        """A job has ended. One whose end nobody watched closely teaches nothing."""
+        """A job has ended. It is ignored if the time between its last two polls was too long to tell when."""
         if job.open_at and job.ended_by - job.open_at > max(2 * self._poll_seconds, job.ended_by / 2):
             return
         self._unsettled.append((claimed_at, job))
@@ -68,17 +68,17 @@ class JobTimes:
 
     @property
     def first_poll(self) -> float:
-        """The age of the first poll; it comes by the end of any job that is not counted yet."""
+        """The age of the first poll. It is no later than the end of any job that does not count yet."""
         ends = (job.ended_by for _, job in self._unsettled if not self._is_early(job))
         return max(self._poll_seconds, min(self._schedule.first, min(ends, default=math.inf)))
 
     @property
     def early_poll(self) -> bool:
-        """Whether jobs have ended by P, so that each is polled then."""
+        """Whether jobs have ended by P, so that each job is polled at P."""
         return self._schedule.early or any(self._is_early(job) for _, job in self._unsettled)
 
     def is_first(self, name: str, age: float) -> bool:
-        """Whether a poll at that age is the first one."""
+        """Whether a poll at this age is the first one."""
         return name in self._scouts or age >= self.first_poll - SLACK * self._poll_seconds
 
     def next_poll(self, name: str, polls: Polls) -> float:
@@ -94,7 +94,7 @@ class JobTimes:
         return min(self._schedule.after(last), last + p)
 
     def remaining(self, age: float) -> float | None:
-        """Seconds until half of the jobs that take longer than `age` have ended; None when none ever took longer."""
+        """Seconds until half of the jobs that take longer than `age` have ended; None when no job ever took longer."""
         times = [job.middle for _, job in self._history] or [self._usual]
         longer = sorted(seconds for seconds in times if seconds > age)
         return longer[len(longer) // 2] - age if longer else None

@@ -1,8 +1,8 @@
-"""Polls the open tasks, tells everybody who waits, and takes both up again after a restart.
+"""Polls the open tasks, notifies every waiter, and resumes polling after a restart.
 
-Owns who is polled by this process and who hears of it. Several processes share the open tasks through the journal's
-leases: each task is polled by one of them, and the others hear of it from the journal. Knows nothing of MCP, nor of how
-a task was bought.
+Owns which tasks this process polls and who waits for them. Several processes share the open tasks through the
+journal's leases: each task is polled by one of them, and the others read the result from the journal. Knows nothing of
+MCP, nor of how a task was submitted.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from mj_mcp.tasks import Kind, Status, Task, give_up, resume
 log = structlog.get_logger("mj_mcp.polling")
 
 PROGRESS_SECONDS = 1.0
-HEARD = 4096
-"""Tasks of which the last change is remembered: twice as many as one process is measured with."""
+CHANGES_REMEMBERED = 4096
+"""Tasks whose last change is remembered: twice as many as the largest benchmark of one process."""
 
 LAST_POLL_SECONDS = 0.7
-"""A wait ends with a poll so long before its end: the answer is as fresh as it can be."""
+"""A wait ends with a poll this long before its end, so that the answer is fresh."""
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A task that is polled here, as `job`, or that somebody waits for. `task` is the last that was heard of it."""
+    """A task that is polled here (`job`), or that a caller waits for. `task` is its newest known state."""
 
     task: Task
     job: OpenJob | None = None
     claimed: float = 0.0
-    """When its job's time began, on the event loop's clock."""
+    """When the job's time began, on the event loop's clock."""
     waiters: int = 0
     polls: int = 0
     lost: bool = False
     """Whether another process polls it now."""
     unrecorded: bool = False
-    """Whether the journal has yet to hear what the last poll showed."""
+    """Whether the result of the last poll is still to be written to the journal."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Poller:
-    """Polls the open tasks that this process holds, and tells everybody who waits."""
+    """Polls the open tasks that this process holds, and notifies every waiter."""
 
     def __init__(
         self,
@@ -67,47 +67,47 @@ class Poller:
         notify: Listener,
         timings: PollTimings,
     ) -> None:
-        """`now`: Unix time. `on_end` hears of each end that is seen here, before anybody; `tell` of every change."""
+        """`now`: Unix time. `on_end` gets each task that a poll finds ended, first; `notify` gets every change."""
         self._journal, self._proxy, self._timings = journal, proxy, timings
         self._now, self._on_end, self._notify = now, on_end, notify
         self._jobs = OpenJobs(poll_seconds, timings)
         self._limit = RateLimit(polls_per_second)
         self._entries: dict[str, _Entry] = {}
-        self._heard: LRUCache[str, Task] = LRUCache(HEARD)
+        self._latest: LRUCache[str, Task] = LRUCache(CHANGES_REMEMBERED)
         self._wake = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._released = False
 
     def load(self) -> Load:
-        """How much is held now. The list is made in one step, so any thread may ask."""
+        """The current number of tasks and waiters. May be called from any thread."""
         entries = list(self._entries.values())
         return Load(sum(entry.job is not None for entry in entries), sum(entry.waiters for entry in entries))
 
     def remaining(self, task: Task) -> float | None:
-        """Seconds until such a job is usually done; None when nothing is known, or it is later than any known."""
+        """Seconds until the task is usually done; None when unknown, or when it takes longer than any known job."""
         if not task.is_polled or task.upstream_eta is not None:
             return task.upstream_eta
         return None if task.claimed_at is None else self._jobs.remaining(task, self._age(task))
 
     async def run(self) -> None:
-        """Poll until cancelled. A defect in one sweep is logged; the next one is made all the same.
+        """Poll until cancelled. An error in one sweep is logged, and the next sweep runs as usual.
 
-        After an end by an error it may run again; what begins to be polled between is taken up by the first sweep.
+        It may run again after it ended with an error. The first sweep then resumes the open tasks.
         """
         try:
             async with asyncio.TaskGroup() as self._group:
-                await self._survive(self._recall)
+                await self._log_failure(self._recall)
                 self._group.create_task(self._journal.listen(self._wake.set))
                 while True:
-                    await self._survive(self._sweep)
+                    await self._log_failure(self._sweep)
                     self._wake.clear()
-                    await _heard(self._wake, self._timings.sweep if self._entries else self._timings.idle_sweep)
+                    await _wait_for(self._wake, self._timings.sweep if self._entries else self._timings.idle_sweep)
         finally:
             self._group = None
 
     def publish(self, task: Task, *, is_change: bool = True) -> None:
-        """Tell all who wait for `task`, and of a change the listeners; begin to poll it if it was just accepted."""
-        self._heard[task.submission_id] = task
+        """Notify all waiters of `task`, and the listeners of a change. Starts to poll it if it was just accepted."""
+        self._latest[task.submission_id] = task
         entry = self._entries.get(task.submission_id)
         if entry is not None:
             entry.task = task
@@ -119,17 +119,17 @@ class Poller:
             self._notify(task)
 
     def follow(self, task: Task) -> None:
-        """Poll a task that was accepted or looked up this moment: its next poll is as far away as any other."""
+        """Poll a task that was accepted or fetched just now. Its first poll follows the schedule."""
         self._begin(task, known=True)
 
     def release(self) -> None:
-        """End every wait, also those to come: each is answered with what is known. Polls go on."""
+        """End every wait, current and future: the caller is answered with what is known. Polls continue."""
         self._released = True
         for entry in self._entries.values():
             entry.changed.set()
 
     def trouble(self, task: Task) -> tuple[int, Trouble] | None:
-        """How many polls have failed since the last good one, and how the last one failed."""
+        """How many polls have failed since the last good one, and the last failure."""
         entry = self._entries.get(task.submission_id)
         job = entry.job if entry else None
         return (job.failures, job.trouble) if job and job.trouble else None
@@ -146,23 +146,23 @@ class Poller:
         one_poll: bool = False,
         on_progress: OnProgress | None = None,
     ) -> tuple[Task, int]:
-        """`task` as soon as it is `enough`, or as last seen at the event loop's time `until`; and the polls made.
+        """`task` as soon as it is `enough`, or as last observed at the event loop's time `until`; and the polls made.
 
-        `poll_now` asks for a poll at once instead of at the usual time; with `one_poll` the first poll ends the wait,
-        whatever it shows. A poll that the proxy refuses ends it in any case. `on_progress` is awaited once a second.
+        `poll_now` asks for an immediate poll. With `one_poll` the first poll ends the wait, whatever its result. A
+        refused key always ends it. `on_progress` is awaited once a second.
         """
         clock = asyncio.get_running_loop().time
-        with self._attending(task) as entry:
+        with self._waiter(task) as entry:
             before = entry.polls
             self._ask(entry, now=poll_now)
             last_poll = until - LAST_POLL_SECONDS if until - clock() > 2 * LAST_POLL_SECONDS else None
-            task = await self._taken_up(entry)
+            task = await self._resumed(entry)
             while not enough(task) and (left := until - clock()) > 0 and not self._released:
                 if last_poll is not None and clock() >= last_poll:
                     last_poll = None
                     self._ask(entry, now=True)
                 pause = left if last_poll is None else last_poll - clock()
-                heard = await _heard(entry.changed, max(0.0, min(pause, PROGRESS_SECONDS) if on_progress else pause))
+                heard = await _wait_for(entry.changed, max(0.0, min(pause, PROGRESS_SECONDS) if on_progress else pause))
                 task = entry.task
                 if heard and (one_poll or self._is_refused(entry)):
                     break
@@ -171,9 +171,9 @@ class Poller:
             return task, entry.polls - before
 
     @contextmanager
-    def _attending(self, task: Task) -> Iterator[_Entry]:
-        # A change between the caller's read of the row and this moment is not missed.
-        heard = self._heard.get(task.submission_id, task)
+    def _waiter(self, task: Task) -> Iterator[_Entry]:
+        # A change between the caller's read of the row and now is not missed.
+        heard = self._latest.get(task.submission_id, task)
         entry = self._entries.setdefault(task.submission_id, _Entry(task))
         entry.task = heard if heard.updated_at >= task.updated_at else task
         entry.waiters += 1
@@ -183,8 +183,8 @@ class Poller:
             entry.waiters -= 1
             self._forget(entry)
 
-    async def _taken_up(self, entry: _Entry) -> Task:
-        """The task as it is now; one that was given up is taken up again, as somebody asks for it."""
+    async def _resumed(self, entry: _Entry) -> Task:
+        """The current task. If its polling was given up, it is resumed, because a caller asks for it."""
         if entry.task.given_up_at is not None:
             with suppress(StorageUnavailable):
                 entry.task = await self._journal.update(entry.task.submission_id, resume)
@@ -208,7 +208,7 @@ class Poller:
 
     # -------------------------------------------------------------------------------------- which tasks are polled
 
-    async def _survive(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _log_failure(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except StorageUnavailable as failure:
@@ -217,23 +217,23 @@ class Poller:
             log.exception("sweep_failed")
 
     async def _recall(self) -> None:
-        """Learn from what earlier processes saw."""
+        """Learn from the tasks that earlier processes finished."""
         for kind in Kind:
             self._jobs.learn_from(await self._journal.finished(kind, REMEMBERED))
 
     async def _sweep(self) -> None:
-        polled = self._polled()  # who of these is gone further down has ended: `held` may be older than that
+        polled = self._polled()  # tasks that are gone from this set below have ended: `held` may be older than that
         for task in await self._journal.changes():
             self.publish(task)
         held = {task.submission_id: task for task in await self._journal.tend(self._now())}
         for task in [task for name, task in held.items() if name not in polled]:
-            await asyncio.sleep(0)  # a thousand of them hold nobody up
+            await asyncio.sleep(0)  # lets other work run between a thousand tasks
             if task.is_polled:
                 self._begin(task, known=False)
             else:
-                self.publish(task)  # settled for a dead process: whoever repeated its call waits here
+                self.publish(task)  # settled for a dead process: a caller that repeated its call waits here
         for name in polled & self._polled() - held.keys():
-            # Over, or taken by another process that thought this one dead.
+            # Ended, or taken over by another process that considered this one dead.
             self._entries[name].lost = True
             self._entries[name].wake.set()
 
@@ -241,7 +241,7 @@ class Poller:
         return {name for name, entry in self._entries.items() if entry.job is not None}
 
     def _begin(self, task: Task, *, known: bool) -> None:
-        """Poll that task from now on; what is `known` of it is of this moment."""
+        """Start to poll the task. `known` says that its state was read just now."""
         if self._group is None or not task.is_polled:
             return
         entry = self._entries.setdefault(task.submission_id, _Entry(task))
@@ -256,7 +256,7 @@ class Poller:
     # ------------------------------------------------------------------------------------------------ polling
 
     async def _poll(self, entry: _Entry, job: OpenJob) -> None:
-        """Poll until the task is over. A defect ends the polling of this task only; the next sweep begins it anew."""
+        """Poll until the task is over. An error ends the polling of this task only; the next sweep resumes it."""
         task = entry.task
         try:
             while (task.is_polled or entry.unrecorded) and await self._due(entry, job):
@@ -266,7 +266,7 @@ class Poller:
                     fetched = await self._proxy.fetch(task.task_id or "")
                 entry.polls += 1
                 before = entry.task
-                task = await self._record(entry, self._saw(entry, job, fetched, age))
+                task = await self._record(entry, self._apply(entry, job, fetched, age))
                 if not task.is_open and not entry.unrecorded:
                     self._on_end(task)
                 self.publish(task, is_change=task is not before)
@@ -279,7 +279,7 @@ class Poller:
             self._forget(entry)
 
     async def _due(self, entry: _Entry, job: OpenJob) -> bool:
-        """Sleep until the next poll is due; a waiter or news of other jobs may move it. False: not ours any more."""
+        """Sleep until the next poll is due; a waiter or a new schedule may move it. False: no longer ours to poll."""
         clock = asyncio.get_running_loop().time
         while not entry.lost:
             task, idle = entry.task, self._now() - entry.task.updated_at
@@ -291,14 +291,14 @@ class Poller:
                 self._jobs.count(task, job, age)
                 return True
             entry.wake.clear()
-            await _heard(entry.wake, left)
+            await _wait_for(entry.wake, left)
         return False
 
-    def _saw(self, entry: _Entry, job: OpenJob, fetched: FetchResult, age: float) -> Callable[[Task], Task] | None:
-        """What a poll changes; it may also move the first polls of other jobs."""
+    def _apply(self, entry: _Entry, job: OpenJob, fetched: FetchResult, age: float) -> Callable[[Task], Task] | None:
+        """The change that a poll makes to the task. It may also move the first polls of other jobs."""
         times = job.times
         before = times.first_poll, times.early_poll
-        change = self._jobs.saw(entry.task, job, fetched, age=age, now=self._now())
+        change = self._jobs.apply(entry.task, job, fetched, age=age, now=self._now())
         if before != (times.first_poll, times.early_poll):
             for other in self._entries.values():
                 if other.job is not None and other.job.times is times and not other.job.polls.begun:
@@ -306,14 +306,14 @@ class Poller:
         return change
 
     async def _record(self, entry: _Entry, change: Callable[[Task], Task] | None) -> Task:
-        """What is known after a poll, written down when it is news."""
+        """The task after a poll, written to the journal if it changed."""
         task = entry.task
         if change is None or ((changed := change(task)) == task and not entry.unrecorded):
             return task
         try:
             written = await self._journal.update(task.submission_id, change)
         except StorageUnavailable as failure:
-            # Whoever waits is told all the same; the row is written by a later poll.
+            # Waiters are notified all the same; a later poll writes the row.
             log.warning("poll_not_recorded", task_id=task.task_id, reason=failure.message)
             entry.unrecorded = True
             return changed
@@ -321,12 +321,12 @@ class Poller:
         return written
 
     def _age(self, task: Task) -> float:
-        """Seconds since the claim (without one: since the submit of an older version, or the adoption)."""
+        """Seconds since the claim. Without one: since the submit (older versions), or since the task was adopted."""
         return max(0.0, self._now() - (task.claimed_at or task.submitted_at or task.updated_at))
 
 
-async def _heard(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for the event, at most so long; whether it came."""
+async def _wait_for(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for the event for at most `seconds`. Returns whether it was set."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

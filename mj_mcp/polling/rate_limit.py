@@ -1,6 +1,6 @@
-"""The ceiling of polls per second over all tasks: whoever has not been seen for longest is polled first.
+"""The limit of polls per second over all tasks. The task that was polled longest ago goes first.
 
-Owns the ceiling and that order. Knows nothing of tasks, nor of what is done with a slot.
+Owns the limit and that order. Knows nothing of tasks, nor of what a slot is used for.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from heapq import heappop, heappush
 from itertools import count
 
 AT_ONCE = 24
-"""Polls under way at any time: a proxy that answers slowly is not asked ever more."""
+"""Polls in flight at any time, so that a slow proxy does not get ever more requests."""
 
 WINDOW_SECONDS = 1.05
-"""A second, and a little more, since requests do not take equally long to arrive."""
+"""One second plus a margin, since requests do not take equally long to arrive."""
 
 
 class RateLimit:
-    """So many slots in any second."""
+    """A limited number of slots in any second."""
 
     def __init__(self, per_second: int) -> None:
         """`per_second`: at least 1."""
@@ -46,7 +46,7 @@ class RateLimit:
             self._give()
 
     def _give(self) -> None:
-        """Give slots away as long as there are any, and come back when there is the next one."""
+        """Hand out the free slots, and schedule the next call for when another one is free."""
         loop = asyncio.get_running_loop()
         while self._waiting and self._under_way < AT_ONCE:
             full = len(self._given) == self._given.maxlen

@@ -1,14 +1,14 @@
 """When to poll a job next, as pure functions of how long recent jobs took.
 
-A fixed loop polls a job at P, 2P, 3P ... seconds after its claim until it sees the end (P is `MJ_POLL_SECONDS`). This
-schedule leaves out the first of those polls, while hardly any job can have ended, and makes as many more between two
-of the later ones, where most jobs end. Whatever was learned:
+A fixed loop polls a job at P, 2P, 3P ... seconds after its claim until it ends (P is `MJ_POLL_SECONDS`). This
+schedule skips the first of those polls, while hardly any job can have ended, and adds as many between the later ones,
+where most jobs end. Whatever was learned:
 
-1. The first poll comes by P, or by the time when the quickest tenth of recent jobs had ended. Jobs that had ended by
-   P are not counted there: while there are such, every job gets one more poll, at P.
+1. The first poll comes by P, or by the time when the quickest tenth of recent jobs had ended. Jobs that ended by P do
+   not count here: while there are such jobs, every job gets one more poll, at P.
 2. After the first poll no gap is longer than P.
-3. The n-th poll of a job never comes before n * P, unless jobs that have ended were polled less often than the fixed
-   loop would have polled them: see `Budget`. So over all jobs there are never more polls.
+3. The n-th poll of a job never comes before n * P, unless jobs that have ended got fewer polls than the fixed loop
+   would have made (see `Budget`). So the total over all jobs is never higher.
 
 Ages are in seconds since the claim. Knows no clock, no task and no proxy.
 """
@@ -22,27 +22,27 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 CELLS = 60
-"""Ages are counted in so many cells of P (of a multiple of P where jobs take long), so that a plan takes < 1 ms."""
+"""Cells per P (or per multiple of P where jobs take long). Ages are counted in cells, so a plan takes < 1 ms."""
 
 MOST_PER_P = 5
-"""Polls within P, at most; and no more than one a second."""
+"""The most polls within one P; never more than one a second."""
 
 LATEST_FIRST = 12
-"""The first poll is at most so many P away."""
+"""The first poll comes after at most this many P."""
 
 SURPRISE = 0.02
-"""The share of jobs that may end at any time before the first poll, whatever recent jobs did."""
+"""The share of jobs that may end at any time before the first poll, whatever recent jobs show."""
 
 SPREAD = 0.2
-"""A job that ended at some age stands for jobs that end up to a fifth sooner or later."""
+"""A job that ended at some age also counts for ages up to a fifth lower or higher."""
 
 SLACK = 0.02
-"""The part of P by which a poll may come early: timers are not exact."""
+"""The part of P by which a poll may be early, because timers are not exact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job that was open at the age `open_at` and was found ended at the age `ended_by`."""
+    """A job that was last observed open at age `open_at` and first observed ended at age `ended_by`."""
 
     open_at: float
     ended_by: float
@@ -55,7 +55,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The ages at which a job is polled; after the last of them, and where there are none, as by the fixed loop."""
+    """The ages at which a job is polled. After the last one, or where there are none, the fixed loop applies."""
 
     poll_seconds: float
     ages: tuple[float, ...] = ()
@@ -64,7 +64,7 @@ class Schedule:
 
     @property
     def first(self) -> float:
-        """The age of the first poll, the early one at P apart."""
+        """The age of the first poll, not counting the early one at P."""
         return self.ages[0] if self.ages else self.poll_seconds
 
     def after(self, age: float) -> float:
@@ -75,7 +75,7 @@ class Schedule:
 
 
 def plan(jobs: Sequence[Job], poll_seconds: float) -> Schedule:
-    """The schedule that would have seen these jobs end soonest, for no more polls than the fixed loop's."""
+    """The schedule that would have noticed the ends of these jobs soonest, with no more polls than the fixed loop."""
     slow = [job for job in jobs if job.ended_by > poll_seconds * (1 + SLACK)]
     early = len(slow) < len(jobs)
     if not slow:
@@ -88,9 +88,9 @@ def plan(jobs: Sequence[Job], poll_seconds: float) -> Schedule:
 
 
 def _plans(cells: _Cells, latest: float, *, early: bool) -> Iterator[tuple[float, list[int]]]:
-    """For each cell that may have the first poll: the jobs' delay in seconds, and how many polls each cell has.
+    """For each cell that may hold the first poll: the jobs' delay in seconds, and the number of polls per cell.
 
-    What is spared before the first poll is spent where one poll more saves most delay.
+    Polls saved before the first poll are spent where one more poll saves most delay.
     """
     width, fixed, ended = cells.width, cells.fixed, cells.ended
     more = sorted(cells.more_polls(), reverse=True)
@@ -122,7 +122,7 @@ def _plans(cells: _Cells, latest: float, *, early: bool) -> Iterator[tuple[float
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """How many jobs ended in each cell of `width` seconds (the last one has all later ends), and were open before."""
+    """How many jobs ended in each cell of `width` seconds, and how many were open before. The last cell has no end."""
 
     width: float
     fixed: int
@@ -132,7 +132,7 @@ class _Cells:
 
     @classmethod
     def of(cls, jobs: Sequence[Job], poll_seconds: float) -> _Cells:
-        """Count them. Each is spread evenly over the ages at which such a job may end."""
+        """Count them. Each job is spread evenly over the ages at which such a job may end."""
         longest = sorted(job.ended_by for job in jobs)[-1 - len(jobs) // 20] * (1 + SPREAD)
         fixed = math.ceil(longest / poll_seconds / CELLS)
         width = fixed * poll_seconds
@@ -148,20 +148,20 @@ class _Cells:
 
     @property
     def most(self) -> int:
-        """Polls in one cell, at most."""
+        """The most polls in one cell."""
         return self.fixed * max(1, min(MOST_PER_P, int(self.width / self.fixed)))
 
     def fixed_polls(self, before: int) -> float:
-        """Polls that the fixed loop made in the cells before that one."""
+        """Polls that the fixed loop would have made in the cells before this one."""
         open_jobs, ends = sum(self.opened[:before]), sum(self.ended[:before])
         return open_jobs * self.fixed - ends * (self.fixed - 1) / 2
 
     def price(self, cell: int) -> float:
-        """What one poll more in that cell costs, in polls: it is spared where an earlier one has seen the end."""
+        """The cost of one more poll in this cell, in polls. Jobs that an earlier poll found ended cost nothing."""
         return self.opened[cell] - self.ended[cell] / 2
 
     def more_polls(self) -> Iterator[tuple[float, int, int, float]]:
-        """Each poll more that a cell may have: delay that it saves for its price, cell, polls so far, price."""
+        """Each further poll that a cell may have: delay saved per price, cell, polls so far, price."""
         for cell, ended in enumerate(self.ended[:-1]):
             if ended > 0 and (price := self.price(cell)) > 0:
                 worth = ended * self.width / 2 / price
@@ -174,26 +174,26 @@ class Polls:
     """The polls of one open job."""
 
     last: float = 0.0
-    """Age at the last one, whoever asked for it."""
+    """The age at the last poll, planned or asked for."""
     made: int = 0
-    """Those that were planned: what a caller asks for does not count."""
+    """Planned polls. A poll that a caller asks for does not count."""
     lent: int = 0
-    """Those of them that came before the fixed loop's."""
+    """Planned polls that came earlier than the fixed loop's."""
     begun: bool = False
-    """Whether the first poll was made, the early one at P apart."""
+    """Whether the first poll was made, not counting the early one at P."""
     progress: list[tuple[float, float]] = field(default_factory=list)
-    """Each rise of what the proxy reports, in per cent, and the age at which it was seen."""
+    """Each rise of the reported progress, in per cent, and the age at which it was observed."""
     eta: float | None = None
     """The age at which the job ends, as the proxy said at the last poll."""
 
     def report(self, age: float, percent: float | None, eta_seconds: float | None) -> None:
-        """What a poll at that age said of the end."""
+        """The progress and remaining time that a poll at this age reported."""
         if percent and (not self.progress or percent > self.progress[-1][1]):
             self.progress.append((age, percent))
         self.eta = age + eta_seconds if eta_seconds else None
 
     def end(self, last: float) -> float | None:
-        """The age at which the job ends, by what the proxy reported; None where it reported nothing."""
+        """The age at which the job will end, by the proxy's reports; None where there are none."""
         if self.eta is not None or not self.progress:
             return self.eta
         (age, percent), (since, start) = self.progress[-1], self.progress[0] if len(self.progress) > 1 else (0.0, 0.0)
@@ -202,10 +202,10 @@ class Polls:
 
 
 class Budget:
-    """Polls that ended jobs have left over, compared with the fixed loop."""
+    """Polls that ended jobs did not use, compared with the fixed loop."""
 
     def __init__(self, poll_seconds: float) -> None:
-        """Nothing is left over yet."""
+        """Starts empty."""
         self._poll_seconds = poll_seconds
         self._left = 0
 
@@ -214,14 +214,14 @@ class Budget:
         return 0.0 if self._left else (polls.made - polls.lent + 1) * self._poll_seconds
 
     def poll(self, polls: Polls, age: float) -> None:
-        """A planned poll is made at that age."""
+        """A planned poll is made at this age."""
         polls.made += 1
         if polls.made - polls.lent > self._marks(age):
             polls.lent += 1
             self._left -= 1
 
     def end(self, polls: Polls) -> None:
-        """The job has ended. The fixed loop would have polled it once more after the last poll that saw it open."""
+        """The job has ended. The fixed loop would have polled once more after the last poll that found it open."""
         self._left += self._marks(polls.last) + 1 - (polls.made - polls.lent)
 
     def _marks(self, age: float) -> int:

@@ -1,9 +1,9 @@
-"""Midjourney options -> prompt text: what may be asked for, what is refused, and what a model will ignore.
+"""Turns Midjourney options into prompt text: what is allowed, what is refused, and what a model will ignore.
 
-Knows nothing of the proxy, of money spent or of MCP, and holds no list of banned words: that list is the proxy's.
+Knows nothing of the proxy, of money or of MCP, and has no list of banned words: that list is the proxy's.
 
     options.py  the table of options      values.py  the kinds of values
-    flags.py    what a person typed       checks.py  what is wrong, in sentences
+    flags.py    what a person typed       checks.py  what is wrong, as sentences
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 MAX_PROBLEMS = 20
-"""Sentences in one refusal: a wall of signs shall not become a wall of text."""
+"""The most sentences in one refusal, so that a long prompt cannot cause a long error."""
 
 _NO_OPTIONS = Options()
 _NO_LINKS: Mapping[str, str] = MappingProxyType({})
@@ -49,9 +49,9 @@ _NO_LINKS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The text to submit, the same text for the duplicate key, and what the caller should know about it.
+    """The text to submit, the same text for the duplicate key, and the warnings for the caller.
 
-    `key` has `ID#N` where `text` has the link of a picture of ours, since links are signed anew.
+    Where `text` has the link of one of our pictures, `key` has `ID#N`, since links change.
     """
 
     text: str
@@ -69,17 +69,17 @@ def compile_prompt(
 ) -> Compiled:
     """Write the prompt as Midjourney reads it: image URLs, then the words, then the options.
 
-    Flags typed in the prompt are checked like arguments and stay as they are. At most 8192 characters in all.
+    Flags typed in the prompt are checked like arguments and kept as they are. At most 8192 characters in total.
 
     Args:
         prompt: The words. May be empty with two or more image URLs; line breaks become spaces.
-        options: Typed options; one that the prompt already has as a flag is refused.
+        options: Typed options. One that the prompt has as a flag already is refused.
         allow_multiple: Accept `--repeat` and `{a, b}`, which start (and charge) several jobs.
         extra_flags: Names of flags, in lower case without dashes, that pass without a check.
-        links: The link of each picture of ours (`references`), by its text as given. One without stays as it is.
+        links: The link of each of our pictures (`references`), by its text. A picture without a link is kept as it is.
 
     Raises:
-        InvalidRequest: What cannot work, or costs more than was allowed: all problems at once.
+        InvalidRequest: What cannot work, or costs more than allowed. Lists all problems.
     """
     words, remarks = _short(prompt)
     own = references(options)
@@ -100,7 +100,7 @@ def compile_prompt(
 
 
 def _short(prompt: str) -> tuple[str, list[str]]:
-    """The words without what surrounds them, short enough to be read; and the warnings about that."""
+    """The words without what surrounds them, shortened for reading; and the warnings about that."""
     words, remarks = cleaned(prompt)
     if len(words) > MAX_PROMPT_CHARACTERS:
         raise InvalidRequest("prompt", words, _too_long(words))
@@ -109,7 +109,7 @@ def _short(prompt: str) -> tuple[str, list[str]]:
 
 
 def _first(sentences: Iterable[str]) -> tuple[str, ...]:
-    """Each sentence once, and no more than a reader can use."""
+    """Each sentence once, up to the limit."""
     seen: dict[str, None] = {}
     new = (seen.setdefault(sentence) or sentence for sentence in sentences if sentence not in seen)
     return tuple(islice(new, MAX_PROBLEMS))
@@ -120,7 +120,7 @@ def _too_long(text: str) -> str:
 
 
 def _cost_problems(text: str, several: str | None, jobs: int, *, allow_multiple: bool) -> tuple[str, ...]:
-    """What is wrong with the whole: its length, and the number of jobs."""
+    """Problems of the whole prompt: its length, and the number of jobs."""
     found = []
     if len(text) > MAX_PROMPT_CHARACTERS:
         found.append(must_be("`prompt`", _too_long(text), text))
@@ -136,7 +136,7 @@ def _is_given(value: object) -> bool:
 
 
 def _replaced(values: Mapping[str, Any], forms: Mapping[str, str]) -> Mapping[str, Any]:
-    """The values with every picture of ours in another form."""
+    """The values, with every picture of ours in another form."""
     if not forms:
         return values
     pictures = {

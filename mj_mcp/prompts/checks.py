@@ -1,6 +1,6 @@
-"""What is wrong with a prompt and its options, in sentences; arguments and typed flags are checked by the same rows.
+"""What is wrong with a prompt and its options, as sentences. Arguments and typed flags are checked by the same rows.
 
-Refusals are for what cannot work; warnings are for what a model ignores, since Midjourney moves faster than the table.
+What cannot work is refused. What a model ignores is a warning, since Midjourney changes faster than the table.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mj_mcp.prompts.options import (
 )
 from mj_mcp.prompts.values import Switch
 
-_USUAL_DASH = re.compile("--|\u2014\\w")  # Apple's keyboards turn `--` into one em dash, which Midjourney takes
+_USUAL_DASH = re.compile("--|\u2014\\w")  # Apple's keyboards turn `--` into one em dash, which Midjourney accepts
 _USABLE = [option for option in OPTIONS if option.flags and not option.unsupported]
 _MEANT = {option.key: option.flags[0] for option in _USABLE} | {name: name for row in _USABLE for name in row.flags}
 
@@ -48,16 +48,16 @@ class Given:
 
     @property
     def takes_pictures(self) -> bool:
-        """Whether pictures of ours are welcome: as arguments only."""
+        """Whether our own pictures are allowed: as arguments only."""
         return self.option.key in REFERENCES and not self.typed
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A prompt for one job with all that was given for it.
+    """A prompt for one job, with every option given for it.
 
-    `sound` holds what has a value that can be used; `wrong` the parts of each value that cannot; `unknown` are flags,
-    by name and as typed; `odd` are remarks on how something was typed.
+    `sound` has the options with usable values, `wrong` the unusable parts of each value, `unknown` the unknown flags by
+    name and as typed, `odd` remarks on how something was typed.
     """
 
     head: str
@@ -69,7 +69,7 @@ class Job:
 
 
 def read_job(words: str, arguments: Sequence[Given], extra: Collection[str]) -> Job:
-    """The flags in `words` beside the arguments; names in `extra` are not checked."""
+    """The flags in `words` together with the arguments. Names in `extra` are not checked."""
     reading = read_flags(words, extra)
     given, odd = list(arguments), []
     unknown: dict[tuple[str, str], None] = {}
@@ -82,7 +82,7 @@ def read_job(words: str, arguments: Sequence[Given], extra: Collection[str]) -> 
         value, rest = flag.option.value.read(flag.name, flag.text)
         given.append(Given(flag.option, flag.shown, value, typed=True))
         if rest and not flag.option.unsupported:
-            odd.append(f"`{shortened(rest)}` behind `{flag.shown}` may not be read: write words before the flags.")
+            odd.append(f"`{shortened(rest)}` after `{flag.shown}` may not be read: write words before the flags.")
     if any("::" in word and "://" not in word for word in reading.head.split()):
         given.append(Given(WEIGHTS, "::", value=True, typed=True))
     wrong = [(one, _wrong(one)) for one in given]
@@ -104,7 +104,7 @@ def must_be(shown: str, allowed: str, given: object) -> str:
 
 
 def problems(job: Job) -> Iterator[str]:
-    """Why this job cannot work, a sentence each."""
+    """Why this job cannot work, one sentence per problem."""
     for name, shown in job.unknown:
         near = get_close_matches(name.replace("-", "_"), _MEANT, n=1, cutoff=0.6)
         hint = f"; did you mean `--{_MEANT[near[0]]}`?" if near else "."
@@ -129,12 +129,12 @@ def _head_problems(job: Job) -> Iterator[str]:
 
 
 def _pair_problems(job: Job) -> Iterator[str]:
-    """Options given twice, without what they need, or beside one that they do not go with."""
+    """Options given twice, without one that they need, or with one that they cannot be combined with."""
     first: dict[str, Given] = {}
     for given in job.given:
         other = first.setdefault(given.option.key, given)
         if other.name == given.name and other is not given:
-            yield f"{given.shown} is there more than once: keep one."
+            yield f"{given.shown} is given more than once: keep one."
         elif other is not given:
             yield f"{other.shown} and {given.shown} set the same option: keep one."
     for given in first.values():
@@ -149,7 +149,7 @@ def _pair_problems(job: Job) -> Iterator[str]:
 
 
 def warnings(job: Job) -> Iterator[str]:
-    """What the caller should know about a job that can work."""
+    """The warnings for a job that can work."""
     yield from job.odd
     for given, limit, model in _limits(job):
         whole = limit.when is None or isinstance(given.option.value, Switch)
@@ -163,7 +163,7 @@ def warnings(job: Job) -> Iterator[str]:
 
 
 def _limits(job: Job) -> Iterator[tuple[Given, Limit, str]]:
-    """What the job's model cannot do, and the model's name, "" where the default counts."""
+    """What the job's model cannot do, and the model's name; "" for the default model."""
     model = ""
     for given in job.sound:
         if given.option.key == "version":

@@ -1,4 +1,4 @@
-"""What a person typed: the words of a prompt, the flags among them, and what would start several jobs."""
+"""What a person typed: the words of a prompt, its flags, and what would start several jobs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mj_mcp.prompts.options import FLAG, Option
 from mj_mcp.prompts.values import DASH, is_hidden, plain_signs
 
 MAX_JOBS = 40
-"""What Midjourney starts from one prompt."""
+"""The most jobs that Midjourney starts from one prompt."""
 
-_FLAG = re.compile(  # a URL is read first, as a whole: its dashes are not flags
+_FLAG = re.compile(  # a URL is matched first, as a whole: its dashes are not flags
     rf"(?i:https?)://\S+|(?P<dash>(?:(?<!\w)|(?=-)){DASH})(?P<name>[A-Za-z]+(?:[-_]+[A-Za-z]+)*|\w[^\s=,]*)"
 )
-# Wider than `_FLAG` on purpose, and blind to URLs: a needless refusal costs one call, a missed flag costs 40 jobs.
+# Wider than `_FLAG` on purpose, and it ignores URLs: a needless refusal costs one call, a missed flag costs 40 jobs.
 _REPEAT = re.compile(rf"{DASH}(?:repeat|r)(?![a-z_-])|{DASH}\s+(?:repeat|r)[\s=]*[0-9]", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\.")
 _GROUP = re.compile(r"\\.|\{((?:[^{}\\]|\\.)*)\}")
@@ -29,7 +29,7 @@ _QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019",
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """A flag in a prompt: its option (None: nobody knows it), its name, and the text up to the next flag."""
+    """A flag in a prompt: its option (None: unknown), its name, and the text up to the next flag."""
 
     option: Option | None
     name: str
@@ -39,17 +39,17 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The words in front of the first flag, and every flag that is to be checked."""
+    """The words before the first flag, and every flag to check."""
 
     head: str
     flags: tuple[Typed, ...]
 
 
 def cleaned(prompt: str) -> tuple[str, list[str]]:
-    """The prompt in single spaces with nothing invisible in it, and what a caller should know about that.
+    """The prompt with single spaces and no invisible characters, and the warnings about that.
 
     Raises:
-        InvalidRequest: it holds half a surrogate pair, which cannot be sent as UTF-8.
+        InvalidRequest: it has half of a surrogate pair, which cannot be sent as UTF-8.
     """
     letters = set(prompt)
     if any("\ud800" <= letter <= "\udfff" for letter in letters):
@@ -60,7 +60,7 @@ def cleaned(prompt: str) -> tuple[str, list[str]]:
 
 
 def unwrapped(words: str) -> tuple[str, list[str]]:
-    """The prompt without `/imagine prompt:` in front and without quotes around the whole; and the warnings."""
+    """The prompt without a leading `/imagine prompt:` and without quotes around all of it; and the warnings."""
     warnings = []
     while words:
         if command := _COMMAND.match(words):
@@ -75,9 +75,9 @@ def unwrapped(words: str) -> tuple[str, list[str]]:
 
 
 def read_flags(words: str, extra: Collection[str] = ()) -> Reading:
-    """Every flag in the prompt but those of `extra`, which an operator allows.
+    """Every flag in the prompt, except those in `extra`, which the operator allows.
 
-    People write dashes: behind a typographic dash, and right behind a word, only a known name is a flag.
+    People also write dashes. After a typographic dash, or directly after a word, only a known name is a flag.
     """
     found = []
     for match in _FLAG.finditer(plain_signs(words)):
@@ -104,7 +104,7 @@ def _typed(shown: str, name: str, text: str) -> Typed:
 
 
 def jobs_of(words: str) -> list[str]:
-    """Every prompt that the `{a, b}` groups stand for; more than `MAX_JOBS` of them are not all written out."""
+    """Every prompt that the `{a, b}` groups expand to. Not all are written out if there are more than `MAX_JOBS`."""
     whole: list[str] = []
     split = [words]
     while split and len(whole) + len(split) <= MAX_JOBS:
@@ -120,9 +120,9 @@ def jobs_of(words: str) -> list[str]:
 
 
 def multiplier(text: str) -> str | None:
-    """What in the text starts several jobs, in words. A backslash takes the meaning from the next character.
+    """What in the text starts several jobs, in words. A backslash escapes the next character.
 
-    Proxies may translate full-width signs, so they count as the plain ones.
+    Proxies may translate full-width characters, so these count like the plain ones.
     """
     if _REPEAT.search(_folded(text)):
         return "`--repeat`"

@@ -1,6 +1,6 @@
 """The options of Midjourney, in one table: flags, values, what each needs, and which models cannot use it.
 
-The same row serves the typed argument and the flag that a person typed. Numbers: checked late 2026; secondary sources.
+One row serves both the typed argument and the flag in a prompt. Numbers: checked late 2026, secondary sources.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _REFERENCE = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What a caller may choose. None, () and False mean: not given, Midjourney decides.
+    """What a caller may choose. None, () and False mean: not given, so Midjourney decides.
 
     `OPTIONS` says what each may be. `version` and `niji` exclude each other. `image_urls`, `style_reference` and
-    `omni_reference` also take pictures of ours (`references`). `no` holds what should not be in the picture; `profile`
-    holds the ids of personalization profiles and moodboards.
+    `omni_reference` also take our own pictures (`references`). `no` is what should not be in the picture; `profile` is
+    the ids of personalization profiles and moodboards.
     """
 
     aspect_ratio: str | None = None
@@ -60,7 +60,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A picture of ours: `text` as it was given, the task's id, and which of its pictures, from 1."""
+    """One of our pictures: `text` as given, the task's id, and the picture's index, from 1."""
 
     text: str
     handle: str
@@ -73,22 +73,22 @@ class Reference:
 
 
 def reference(text: str) -> Reference | None:
-    """What `ID#N` or `mj://tasks/ID/images/N` names; N is 1-16."""
+    """The picture named by `ID#N` or `mj://tasks/ID/images/N`; N is 1-16."""
     match = _REFERENCE.fullmatch(text)
     return Reference(text, match[1] or match[2], int(match[3])) if match else None
 
 
 def references(options: Options) -> tuple[Reference, ...]:
-    """The pictures of ours among the references, each text once, in order."""
+    """Our own pictures among the references, each text once, in order."""
     items = dict.fromkeys((*options.image_urls, *options.style_reference, options.omni_reference or ""))
     return tuple(found for item in items if (found := reference(item)))
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What `models` cannot do with an option, when its value is like that.
+    """What `models` cannot do with an option, for some values.
 
-    A named model refuses it with `refused`, where the picture would not be the one that was meant; else it is a
+    A named model refuses it if `refused` is set, since the picture would not be the intended one; otherwise it is a
     warning. Without a named model it is always a warning, and `instead` says what to add.
     """
 
@@ -101,9 +101,9 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One row: `key` is the argument's name where there is one; we write the first of `flags`.
+    """One row. `key` is the argument's name, if there is one; we write the first of `flags`.
 
-    `needs` is the key of an option without which this one does nothing; `unsupported` says why nobody may use it here.
+    `needs` is the key of an option that this one requires; `unsupported` says why nobody may use it here.
     """
 
     key: str
@@ -121,7 +121,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Clash:
-    """Two options that cannot stand together, when their values are like that."""
+    """Two options that cannot be combined, for some values."""
 
     one: str
     other: str
@@ -214,18 +214,18 @@ CLASHES = (
 )
 
 WEIGHTS = Option("weights", ("::",), Switch(), (Limit(_V8 | {"V7"}, "weights work up to V6"),))
-"""`::` between words: no flag, but models differ in it all the same."""
+"""`::` between words is not a flag, but models differ in it."""
 
 ARGUMENTS = frozenset(field.name for field in fields(Options))
 OPTION: Mapping[str, Option] = {option.key: option for option in OPTIONS}
 FLAG: Mapping[str, Option] = {name: option for option in OPTIONS for name in option.flags}
 REFERENCES = frozenset({"image_urls", "style_reference", "omni_reference"})
-"""The arguments that take pictures of ours."""
+"""The arguments that take our own pictures."""
 
 RANGES: Mapping[str, Range] = {
     option.key: option.value for option in OPTIONS if option.key in ARGUMENTS and isinstance(option.value, Range)
 }
-"""The same numbers stand in the tool's input schema."""
+"""The tool's input schema has the same numbers."""
 
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     option.key: option.value.values

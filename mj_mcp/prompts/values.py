@@ -1,6 +1,6 @@
-"""What the value of an option may be: how it is read from a prompt, which parts are wrong, and the words that say so.
+"""The kinds of values of an option: how each is read from a prompt, which parts are wrong, and the error text.
 
-Knows no option by name.
+Knows no options by name.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from itertools import takewhile
 from typing import Any, Protocol
 
 MAX_PROMPT_CHARACTERS = 8192
-"""Of the whole compiled text: image URLs, words and options together."""
+"""For the whole compiled text: image URLs, words and options together."""
 
 WIDEST_RATIO = 14
 
-# Keyboards turn `--` into an en or em dash, Chinese ones type two em dashes. (Possessive: linear on a wall of dashes.)
+# Keyboards turn `--` into an en or em dash; Chinese ones type two em dashes. (Possessive, so linear in many dashes.)
 DASH = "(?:(?<![-\u2012-\u2015])(?:--|-?[\u2012-\u2015])[-\u2012-\u2015]*+)"
-"""What may stand in front of a flag, in a text with `plain_signs`."""
+"""What may come before a flag, in a text with `plain_signs`."""
 
 _SIGNS = str.maketrans(dict.fromkeys("\u2010\u2011\u2212\ufe63\uff0d", "-") | {"\ufe58": "\u2014"})
 _RATIO = re.compile(r"([1-9][0-9]{0,5}):([1-9][0-9]{0,5})")
 _NUMBER = re.compile(r"-?(?:[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})")
-_BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u3164\uffa0")  # not format characters by category, yet drawn as nothing
+_BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u3164\uffa0")  # not format characters by category, yet invisible
 
 
 class Kind(Protocol):
-    """A kind of value, the same for an argument and for a flag."""
+    """A kind of value, the same for arguments and flags."""
 
     @property
     def must_be(self) -> str:
-        """What ends the sentence "... must be"."""
+        """The end of the sentence "... must be"."""
         ...
 
     def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - whatever was given
@@ -41,13 +41,13 @@ class Kind(Protocol):
         ...
 
     def read(self, name: str, text: str) -> tuple[Any, str]:
-        """The value of the flag `name` when `text` follows it, and the words that are no part of the value."""
+        """The value of the flag `name` followed by `text`, and the words that do not belong to the value."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A number, both ends included. `whole` means an integer."""
+    """A number between two limits, both included. `whole` means an integer."""
 
     low: int
     high: int
@@ -72,7 +72,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of `values`, all texts or all numbers. With `optional` a flag may stand alone, which reads as True."""
+    """One of `values`, all texts or all numbers. If `optional`, a flag may have no value, which reads as True."""
 
     values: tuple[Any, ...]
     optional: bool = False
@@ -114,7 +114,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """Texts side by side. The pattern sees to it that none can carry a second option into the prompt."""
+    """A list of texts. The pattern prevents that one adds a second option to the prompt."""
 
     pattern: re.Pattern[str]
     must_be: str
@@ -145,7 +145,7 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class CommaList(Items):
-    """Texts of several words with commas between them."""
+    """Texts of several words, separated by commas."""
 
     def read(self, _name: str, text: str) -> tuple[Any, str]:
         """As `Kind`."""
@@ -154,7 +154,7 @@ class CommaList(Items):
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """A flag without a value. Where several flags set one option, the name of the flag is the value."""
+    """A flag without a value. If several flags set one option, the name of the flag is the value."""
 
     names: tuple[str, ...] = ()
 
@@ -174,14 +174,14 @@ class Switch:
 
 
 def _number(text: str) -> object:
-    """`text` as a number where it is one."""
+    """`text` as a number if it is one."""
     if not _NUMBER.fullmatch(text):
         return text
     return float(text) if "." in text else int(text)
 
 
 def plain(value: object) -> str:
-    """A number without exponent, sign or trailing zeros, to as many decimals as are read; anything else as it is."""
+    """A number without exponent, sign or trailing zeros, with all decimals that count. Other values are unchanged."""
     if not isinstance(value, float):
         return str(value)
     digits = format(round(Decimal(repr(abs(value))), 20), "f")
@@ -189,19 +189,19 @@ def plain(value: object) -> str:
 
 
 def stretch(ratio: str) -> float:
-    """How much longer the long side of "W:H" is; 0 when it is no ratio."""
+    """The long side of "W:H" divided by the short side; 0 if it is not a ratio."""
     match = _RATIO.fullmatch(ratio)
     sides = sorted(map(int, match.groups())) if match else [1, 0]
     return sides[1] / sides[0]
 
 
 def plain_signs(text: str) -> str:
-    """`text` with hyphens for minus signs and full-width hyphens; as long as before."""
+    """`text` with hyphens for minus signs and full-width hyphens. Its length does not change."""
     return text if text.isascii() else text.translate(_SIGNS)
 
 
 def is_hidden(character: str) -> bool:
-    """Control, bidi, zero-width, tag and surrogate characters: what a reader of the prompt cannot see."""
+    """Control, bidi, zero-width, tag and surrogate characters, which a reader of the prompt cannot see."""
     return unicodedata.category(character) in {"Cc", "Cf", "Cs"} or character in _BLANK_LETTERS
 
 

@@ -1,17 +1,17 @@
-"""The upstream: submit and fetch.
+"""The Midjourney Proxy: submit and fetch.
 
-Owns the conversation with the Midjourney Proxy. Knows nothing of the journal, of waiting or of MCP.
+Owns every request to the proxy. Knows nothing of the journal, of waiting or of MCP.
 """
 
 from mj_mcp.proxy.client import Proxy
 from mj_mcp.proxy.dialects.gateway import Submit, change, imagine, simple_change
-from mj_mcp.proxy.outcomes import Accepted, Doubtful, FetchResult, Refused, Trouble, Unknown
+from mj_mcp.proxy.outcomes import Accepted, FetchResult, OutcomeUnknown, Refused, Trouble, Unknown
 from mj_mcp.proxy.text import check_task_id
 
 __all__ = [
     "Accepted",
-    "Doubtful",
     "FetchResult",
+    "OutcomeUnknown",
     "Proxy",
     "Refused",
     "Submit",

@@ -1,7 +1,7 @@
-"""The body of an answer: its JSON, its words, and the status that it speaks of.
+"""The body of an answer: its JSON, its error text, and its effective status.
 
-Owns what all proxies, and the gateways in front of them, have in common: the names under which they say what is wrong,
-and how a web page, an empty body or a redirect is described. Knows no code of a submit and no field of a task.
+Owns what all proxies, and the gateways in front of them, have in common: the fields in which they put the error, and
+how a web page, an empty body or a redirect is described. Knows no submit codes and no task fields.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Fields = dict[str, Any]
 """The JSON object of an answer, as it came."""
 
 WORDS = ("description", "message", "msg", "detail", "err_detail", "error", "reason")
-"""Where an answer says what is wrong, the plainest first: at some, `reason` is a code beside the words."""
+"""Fields with the error text, the plainest first. In some answers `reason` is a code beside the text."""
 
 _NUMBER = re.compile(r"\s*-?[0-9]{1,9}\s*")
 
 
 def read_fields(answer: Answer) -> Fields | None:
-    """The JSON object of the body; None where it is anything else. A byte-order mark before it does not matter."""
+    """The JSON object of the body; None for anything else. A leading byte-order mark is ignored."""
     try:
         read = json.loads(answer.body)
     except (ValueError, RecursionError):
@@ -34,7 +34,7 @@ def read_fields(answer: Answer) -> Fields | None:
 
 
 def code_in(fields: Fields) -> int | None:
-    """The number under `code`, also where it is given as text; None where there is none."""
+    """The number in `code`, even if it is given as text; None where there is none."""
     code = fields.get("code")
     if isinstance(code, str) and _NUMBER.fullmatch(code):
         return int(code)
@@ -49,19 +49,19 @@ def is_ok(status: int) -> bool:
 
 
 def status_of(answer: Answer, fields: Fields) -> int:
-    """The HTTP status; that under `code` where it says more, since some answer 200 or 400 to everything."""
+    """The HTTP status, or the one in `code` where it says more: some proxies answer 200 or 400 to everything."""
     code = code_in(fields)
     says_little = is_ok(answer.status) or answer.status == 400
     return code if says_little and code is not None and 400 <= code < 600 else answer.status
 
 
 def words_in(fields: Fields, redact: Redact, names: tuple[str, ...] = WORDS) -> str:
-    """What the answer says, made fit to show; "" where it says nothing."""
+    """The error text of the answer, safe to show; "" where there is none."""
     return next(filter(None, (_text(fields.get(name), redact) for name in names)), "")
 
 
 def _text(value: object, redact: Redact) -> str:
-    if isinstance(value, list):  # some list every problem
+    if isinstance(value, list):  # some proxies list every problem
         value = value[0] if value else None
     if isinstance(value, dict):  # {"error": {"message": ...}}
         return next(filter(None, (clean(value.get(name), redact) for name in WORDS)), "")
@@ -69,12 +69,12 @@ def _text(value: object, redact: Redact) -> str:
 
 
 def is_page(answer: Answer) -> bool:
-    """A web page instead of JSON: whoever sent it does not speak this API."""
+    """Whether it is a web page instead of JSON: the sender does not speak this API."""
     return _plain(answer)[:1] == b"<"
 
 
 def is_nothing(answer: Answer) -> bool:
-    """An empty body, `null` or `{}`."""
+    """Whether it is an empty body, `null` or `{}`."""
     return b"".join(_plain(answer).split()) in {b"", b"null", b"{}"}
 
 
@@ -83,12 +83,12 @@ def _plain(answer: Answer) -> bytes:
 
 
 def describe(answer: Answer, redact: Redact) -> str:
-    """An answer that cannot be used, in our words: its status and the likely mistake, never its markup."""
+    """An unusable answer in our words: its status and the likely mistake, never its markup."""
     at = f"HTTP {answer.status}"
     if 300 <= answer.status < 400:
         return f"{at} {_redirect(answer, redact)}"
     if is_page(answer):
-        return f"{at} with a web page instead of JSON: the base URL may lack a path, or a gateway stands in the way"
+        return f"{at} with a web page instead of JSON: MJ_BASE_URL may lack a path, or a gateway answers instead"
     if not _plain(answer):
         said = " with an empty body"
     elif (fields := read_fields(answer)) is None:
@@ -99,7 +99,7 @@ def describe(answer: Answer, redact: Redact) -> str:
 
 
 def _redirect(answer: Answer, redact: Redact) -> str:
-    """Where a redirect leads, and what to do about it. It is never followed: the key goes to the configured host."""
+    """Where a redirect leads, and what to do. It is never followed: the key goes to the configured host only."""
     url = clean_url(answer.location, redact)
     if url is None:
         return "redirects elsewhere: check MJ_BASE_URL"

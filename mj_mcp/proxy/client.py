@@ -1,6 +1,6 @@
-"""The upstream client: submit and poll.
+"""The client of the Midjourney Proxy: submit and fetch.
 
-Owns the conversation with the Midjourney Proxy. Knows nothing of the journal, of waiting or of MCP.
+Owns every request to the proxy. Knows nothing of the journal, of waiting or of MCP.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from mj_mcp.proxy.outcomes import FetchResult, Outcome, Trouble, Unknown, read_c
 from mj_mcp.proxy.text import Redact
 
 SUBMIT_SECONDS = 90.0
-"""How long the answer to a submit may take in all."""
+"""The total time for the answer to a submit."""
 
 FETCH_SECONDS = 15.0
 
 CHECK_SECONDS = 5.0
 
 _CHANGING = re.compile(rb"[0-9a-fA-F]{4,}|[0-9]+")
-"""What differs between two answers that say the same: ids, times, numbers."""
+"""What differs between two answers with the same meaning: ids, times, numbers."""
 
 
 class Proxy:
-    """What one can do with a Midjourney Proxy: submit, look, and ask whether it is well."""
+    """What you can do with a Midjourney Proxy: submit, fetch, and check that it works."""
 
     def __init__(self, http: Http, redact: Redact, *, submit_seconds: float = SUBMIT_SECONDS) -> None:
-        """`redact` takes the key out of whatever the proxy sends back."""
+        """`redact` removes the key from everything that the proxy sends back."""
         self._http = http
         self._redact = redact
         self._submit_seconds = submit_seconds
 
     async def submit(self, request: Submit) -> Outcome:
-        """Post once. Never raises for what the proxy or the network does: doubt is an answer too."""
+        """Post once. Never raises for an error of the proxy or the network: an unknown outcome is a value too."""
         answer = await self._http.request(
             HttpRequest(
                 method="POST",
@@ -48,18 +48,18 @@ class Proxy:
         return read_submit(answer, self._redact)
 
     async def fetch(self, task_id: str, seconds: float = FETCH_SECONDS) -> FetchResult:
-        """Fetch the task as it stands now, within `seconds`.
+        """Fetch the current state of the task, within `seconds`.
 
         Raises:
-            InvalidRequest: `task_id` could change the URL.
+            InvalidRequest: `task_id` would change the URL.
         """
         return read_fetch(await self._get(fetch_path(task_id), FETCH, seconds), self._redact)
 
     async def check(self, seconds: float = CHECK_SECONDS) -> FetchResult:
-        """Fetch a task that cannot exist: `Unknown` where the proxy is there and takes the key. It costs nothing.
+        """Fetch a task that cannot exist. It is free, and returns `Unknown` if the proxy works and accepts the key.
 
-        A 404 may also say that the path of the base URL is wrong. So it is compared with the answer to a path that
-        cannot exist; where they are the same, that is `Trouble`.
+        A 404 may also mean that the path of the base URL is wrong. So the answer is compared with the one to a path
+        that cannot exist. If both are the same, this returns `Trouble`.
         """
         path = fetch_path(f"check-{uuid.uuid4().hex}")
         answer = await self._get(path, FETCH, seconds)
@@ -73,7 +73,7 @@ class Proxy:
         return fetched
 
     async def refuses_key(self) -> bool:
-        """Whether the key, or the account behind it, is refused now; asked by `check`."""
+        """Whether the proxy refuses the key or the account now. Calls `check`."""
         fetched = await self.check()
         return isinstance(fetched, Trouble) and fetched.code == Unauthorized.code
 
@@ -82,5 +82,5 @@ class Proxy:
 
 
 def _without(path: str, answer: Answer) -> tuple[int, bytes]:
-    """An answer without what belongs to its own request."""
+    """An answer without the parts that repeat its own request."""
     return answer.status, _CHANGING.sub(b"", answer.body.replace(path.encode(), b""))

@@ -1,6 +1,6 @@
 """One HTTP request to the proxy: its deadline, its size cap, its retry, and the table of transport failures.
 
-Owns httpx on the API's side. Knows nothing of submit codes or task shapes: it hands bytes to `wire.py`.
+Owns httpx for the API. Knows nothing of submit codes or task fields: it returns bytes to the client.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ log = structlog.get_logger("mj_mcp.proxy")
 tracer = get_tracer("mj_mcp")
 
 MAX_BODY_BYTES = 1 << 20
-"""An answer of this API is a few KiB; a larger one is not from this API."""
+"""An answer of this API is a few KiB. A larger one does not come from this API."""
 
 MAX_RETRY_AFTER = 3600.0
-"""Seconds. A larger `Retry-After` is absurd (proxies send them) and is capped."""
+"""Seconds. Proxies send absurd values of `Retry-After`; they are capped."""
 
 CONNECT_SECONDS = 10.0
 TRIES_BEFORE_SENDING = 3
@@ -38,7 +38,7 @@ TRIES_BEFORE_SENDING = 3
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer: status, body, how long the proxy asks us to stay away (seconds), and where it redirects to."""
+    """A complete answer: status, body, the seconds of `Retry-After`, and the target of a redirect."""
 
     status: int
     body: bytes
@@ -48,10 +48,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
-    """One request: where, what, and how many seconds it may take in all.
+    """One request: method, path, and its total time in seconds.
 
-    `route` is the path as a span is named, where the path itself holds an id. `code_of` finds the code in an answer's
-    body, for the log line.
+    `route` names the span, where the path itself holds an id. `code_of` finds the code in the body of an answer, for
+    the log line.
     """
 
     method: Literal["GET", "POST"]
@@ -64,39 +64,39 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """No complete answer. `sent` is False only when the request provably never left."""
+    """No complete answer. `sent` is False only if the request provably never left."""
 
     sent: bool
     reason: str
 
 
-Fate = Literal["never left", "in doubt"]
+Sent = Literal["never left", "maybe sent"]
 
-TRANSPORT_FAILURES: dict[type[Exception], tuple[Fate, str]] = {
-    # Before a byte of the request has gone out.
+TRANSPORT_FAILURES: dict[type[Exception], tuple[Sent, str]] = {
+    # Before a byte of the request has been sent.
     httpx.ConnectError: ("never left", "no connection could be made"),
     httpx.ConnectTimeout: ("never left", "the connection was not made in time"),
     httpx.PoolTimeout: ("never left", "no free connection in time"),
     httpx.ProxyError: ("never left", "the HTTP proxy on the way refused the connection"),
     httpx.UnsupportedProtocol: ("never left", "the base URL has no http or https scheme"),
-    # After it, or where that cannot be told.
-    httpx.LocalProtocolError: ("in doubt", "the request broke the HTTP protocol"),
-    httpx.RemoteProtocolError: ("in doubt", "the connection closed before the answer was complete"),
-    httpx.ReadError: ("in doubt", "the connection broke while the answer was read"),
-    httpx.ReadTimeout: ("in doubt", "no answer in time"),
-    httpx.WriteError: ("in doubt", "the connection broke while the request was sent"),
-    httpx.WriteTimeout: ("in doubt", "the request could not be sent in time"),
-    httpx.CloseError: ("in doubt", "the connection broke while it was closed"),
-    httpx.DecodingError: ("in doubt", "the answer's content encoding was broken"),
-    httpx.TooManyRedirects: ("in doubt", "the answer redirects"),
-    # httpx reads the Location of a redirect that it does not follow. Our own URL is read before anything is sent.
-    httpx.InvalidURL: ("in doubt", "the answer redirects to what is no URL"),
+    # After that, or where it is not known.
+    httpx.LocalProtocolError: ("maybe sent", "the request broke the HTTP protocol"),
+    httpx.RemoteProtocolError: ("maybe sent", "the connection closed before the answer was complete"),
+    httpx.ReadError: ("maybe sent", "the connection broke while the answer was read"),
+    httpx.ReadTimeout: ("maybe sent", "no answer in time"),
+    httpx.WriteError: ("maybe sent", "the connection broke while the request was sent"),
+    httpx.WriteTimeout: ("maybe sent", "the request could not be sent in time"),
+    httpx.CloseError: ("maybe sent", "the connection broke while it was closed"),
+    httpx.DecodingError: ("maybe sent", "the answer's content encoding was broken"),
+    httpx.TooManyRedirects: ("maybe sent", "the answer redirects"),
+    # httpx parses the Location of a redirect that it does not follow. Our own URL is parsed before anything is sent.
+    httpx.InvalidURL: ("maybe sent", "the answer redirects to an invalid URL"),
 }
-"""What each failure of httpx says about the request. A test holds this table complete."""
+"""What each failure of httpx says about the request. A test checks that the table is complete."""
 
 
 class _NeverLeft(Exception):
-    """The request provably never left: safe to send again."""
+    """The request provably never left. It is safe to send again."""
 
 
 class _CannotConnect(Exception):
@@ -104,13 +104,13 @@ class _CannotConnect(Exception):
 
 
 class _Progress:
-    """How far one attempt through a tunnel came: while only `CONNECT` was sent, the request has not left."""
+    """The progress of one attempt through a tunnel. While only `CONNECT` was sent, the request has not left."""
 
     def __init__(self) -> None:
         self._last_sent: bytes | None = None
 
     async def note(self, event: str, info: dict[str, Any]) -> None:
-        """What httpcore's `trace` extension calls."""
+        """Called by httpcore's `trace` extension."""
         if event.endswith("send_request_headers.started"):
             self._last_sent = info["request"].method
 
@@ -120,15 +120,15 @@ class _Progress:
 
 
 class Http:
-    """The connection to the configured host. The only holder of the API key besides the settings."""
+    """The connection to the configured host. Besides the settings, only this object holds the API key."""
 
     def __init__(
         self, base_url: str, key: str, *, tunnel: str | None = None, connect_seconds: float = CONNECT_SECONDS
     ) -> None:
-        """`base_url` may carry a path; `key` travels as a bearer token to this host only.
+        """`base_url` may have a path. `key` is sent as a bearer token to this host only.
 
-        `tunnel` is the URL of an HTTP proxy. It is asked to `CONNECT`, so all that it sees of a request are host and
-        port. Plain http never goes through it: there it would see the key.
+        `tunnel` is the URL of an HTTP proxy. It only gets a `CONNECT`, so it sees the host and port of a request and
+        nothing else. Plain http never goes through it, because it would see the key.
         """
         self._base_url = base_url.rstrip("/")
         self._key = key
@@ -137,10 +137,10 @@ class Http:
         self._clients: dict[bool, httpx.AsyncClient] = {}
 
     async def request(self, call: HttpRequest) -> Answer | NoAnswer:
-        """Perform one request within `call.seconds` in all, and say what came of it.
+        """Send one request within `call.seconds` in total. Returns the answer, or why there is none.
 
-        A request that never left is tried up to three times; anything else is sent once. httpx's own
-        timeouts are per read, so a dripping body is bounded by the deadline around the whole.
+        A request that never left is tried up to 3 times; any other is sent once. The timeouts of httpx are per read, so
+        the deadline around the whole request also ends a body that arrives byte by byte.
         """
         retries = stamina.retry_context(
             on=_NeverLeft, attempts=TRIES_BEFORE_SENDING, wait_initial=0.1, wait_max=1.0, timeout=call.seconds
@@ -156,7 +156,7 @@ class Http:
         except TimeoutError:
             if progress.only_connect_was_sent:
                 return NoAnswer(sent=False, reason=f"no connection within {call.seconds:g} s{_THROUGH}")
-            # The deadline may have struck while connecting; it cannot tell, so it counts as sent.
+            # The deadline may have passed while connecting. That is not known, so the request counts as sent.
             return NoAnswer(sent=True, reason=f"no complete answer within {call.seconds:g} s")
         raise AssertionError("stamina ends in an answer or an exception")  # pragma: no cover
 
@@ -206,17 +206,17 @@ class Http:
                 return Answer(response.status_code, bytes(body), retry_after, _location(response))
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
             fate, reason = _look_up(failure)
-            sent = fate == "in doubt" and not progress.only_connect_was_sent
+            sent = fate == "maybe sent" and not progress.only_connect_was_sent
             return NoAnswer(sent=sent, reason=reason if sent or not self._tunnel else reason + _THROUGH)
 
     def _client(self, *, keep_alive: bool) -> httpx.AsyncClient:
-        """Submits go without keep-alive: a connection that the other side closes while idle makes a POST ambiguous."""
+        """A client. Submits use no keep-alive: if the proxy closes an idle connection, a POST's outcome is unknown."""
         if keep_alive not in self._clients:
             self._clients[keep_alive] = httpx.AsyncClient(
                 headers={
                     "Authorization": f"Bearer {self._key}",
                     "User-Agent": f"mj-mcp/{__version__}",
-                    "Accept-Encoding": "identity",  # a compressed answer could unfold past the cap in one piece
+                    "Accept-Encoding": "identity",  # a compressed answer could expand beyond the size limit at once
                 },
                 follow_redirects=False,
                 limits=httpx.Limits(max_connections=32, max_keepalive_connections=8 if keep_alive else 0),
@@ -248,12 +248,12 @@ def _trusted() -> ssl.SSLContext:
 
 
 def _location(response: httpx.Response) -> str | None:
-    """Where a redirect leads, whole. httpx has read it, and refuses what is no URL."""
+    """The full target of a redirect. httpx has parsed it and refuses an invalid URL."""
     return str(response.next_request.url) if response.next_request else None
 
 
 def _span(call: HttpRequest) -> AbstractContextManager[Span]:
-    """One attempt in a trace: below the tool call that it is made for, also in a task of its own."""
+    """The span of one attempt, below the span of its tool call, even if it runs in another task."""
     route = call.route or call.path
     attributes = {"http.request.method": call.method, "url.template": route}
     if call_id := structlog.contextvars.get_contextvars().get("call_id"):
@@ -262,7 +262,7 @@ def _span(call: HttpRequest) -> AbstractContextManager[Span]:
         f"{call.method} {route}",
         kind=SpanKind.CLIENT,
         attributes=attributes,
-        record_exception=False,  # what went wrong is in the table of failures, in words without a link
+        record_exception=False,  # the table of failures has the error, without a link
         set_status_on_exception=False,
     )
 
@@ -273,7 +273,7 @@ SPAN_ATTRIBUTES = {
     "failure": "error.type",
     "attempt": "mj_mcp.attempt",
 }
-"""What the log calls it, and what a span does (the names of HTTP are those of OpenTelemetry)."""
+"""The name in the log, and the attribute of a span (OpenTelemetry's names for HTTP)."""
 
 
 def _notify(span: Span, facts: dict[str, Any]) -> None:
@@ -282,25 +282,25 @@ def _notify(span: Span, facts: dict[str, Any]) -> None:
         span.set_status(StatusCode.ERROR)
 
 
-def _look_up(failure: Exception) -> tuple[Fate, str]:
-    """The table's row for this failure, or for the nearest class above it."""
+def _look_up(failure: Exception) -> tuple[Sent, str]:
+    """The row of the table for this failure, or for its nearest base class."""
     if _is_untrusted(failure):
         return "never left", "the server's certificate is not trusted here (SSL_CERT_FILE names your own authority)"
     for kind in type(failure).__mro__:
         if kind in TRANSPORT_FAILURES:
             return TRANSPORT_FAILURES[kind]
-    return "in doubt", "the connection failed"
+    return "maybe sent", "the connection failed"
 
 
 def _is_untrusted(failure: BaseException | None) -> bool:
-    """Whether a TLS handshake failed for that: it comes before the request."""
+    """Whether the TLS handshake failed because the certificate is not trusted. It comes before the request."""
     while failure is not None and not isinstance(failure, ssl.SSLCertVerificationError):
         failure = failure.__cause__ or failure.__context__
     return failure is not None
 
 
 def read_retry_after(text: str | None, now: Callable[[], float]) -> float | None:
-    """Seconds from a `Retry-After` header: a number or an HTTP date (RFC 9110, 10.2.3), at most an hour."""
+    """Seconds from a `Retry-After` header: a number or an HTTP date (RFC 9110, 10.2.3), at most 1 hour."""
     if not text:
         return None
     try:
@@ -312,5 +312,5 @@ def read_retry_after(text: str | None, now: Callable[[], float]) -> float | None
             seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now()
         except (ValueError, TypeError, OverflowError):
             return None
-    # `max` and `min` in this order also turn a NaN into a bound.
+    # `max` and `min` in this order also replace a NaN by a bound.
     return min(max(0.0, seconds), MAX_RETRY_AFTER)

@@ -1,9 +1,9 @@
-"""What became of a submit or a fetch, and the tables that say so.
+"""The outcome of a submit or a fetch, and the tables that decide it.
 
-Owns every code, reason and flag of the answer to a submit. Judges by the body where it is readable, then by the
-status. Knows nothing of connections, and not which proxy answers: each answer is read by its own shape.
+Owns every code, reason and flag of the answer to a submit. The body decides where it is readable, then the status.
+Knows nothing of connections, nor which proxy answers: each answer is read by its own shape.
 
-House rule: what may have been charged is `Doubtful`. Only a known refusal is `Refused`.
+Rule: whatever may have been charged is `OutcomeUnknown`. Only a known refusal is `Refused`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mj_mcp.tasks import Failure, Observation, WarningCode
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The proxy took it: the job exists and is charged."""
+    """The proxy accepted it: the job exists and is charged."""
 
     task_id: str
     warnings: tuple[str, ...] = ()
@@ -29,9 +29,9 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The proxy, or the lack of a connection, said no: nothing was created.
+    """The proxy refused it, or there was no connection: nothing was created.
 
-    `status` is the HTTP status by which it was refused, where that is about the key or the account (401, 402, 403).
+    `status` is the HTTP status of the refusal, if it is about the key or the account (401, 402, 403).
     """
 
     failure: Failure
@@ -39,23 +39,23 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubtful:
-    """It may have been accepted and charged; nobody can tell from here."""
+class OutcomeUnknown:
+    """It may have been accepted and charged. This cannot be known from here."""
 
     reason: str
 
 
-Outcome = Accepted | Refused | Doubtful
+Outcome = Accepted | Refused | OutcomeUnknown
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The proxy knows no such task, or not yet, or no more."""
+    """The proxy does not know the task: never, not yet, or no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """The poll failed; the task is as it was. `code` is one of our error codes."""
+    """The poll failed; the task is unchanged. `code` is one of our error codes."""
 
     code: str
     message: str
@@ -67,10 +67,10 @@ FetchResult = Observation | Unknown | Trouble
 # ------------------------------------------------------------------------------------------------ the tables
 
 TAKEN = frozenset({1, 21, 22})
-"""A job exists: 1 is the specification's, 22 queued, 21 exists already. Without its id, it cannot be followed."""
+"""A job exists: 1 is the specification's, 22 queued, 21 exists already. Without its id it cannot be polled."""
 
 TAKEN_WITH_ID = frozenset({0, 200})
-"""Accepted at some relatives when an id is there."""
+"""Accepted by some relatives of the proxy, if the answer has an id."""
 
 REFUSALS: dict[int | str, type[MjError]] = {
     3: Rejected,  # no account, or the parent is unknown
@@ -80,7 +80,7 @@ REFUSALS: dict[int | str, type[MjError]] = {
     23: Busy,  # queue full
     24: PromptRefused,  # banned word
     30: Busy,  # saturated
-    # new-api, with code 4. Only a person can fill up the account, so this is not the caller's to mend.
+    # new-api, with code 4. Only a person can top up the account, so the caller cannot fix it.
     "quota_not_enough": Unauthorized,
     # The vendor family behind the gateway: {"code": HTTP status, "reason": ..., "message": ...}
     "ILLEGAL_PROMPT": PromptRefused,
@@ -97,16 +97,16 @@ REFUSALS: dict[int | str, type[MjError]] = {
     "PATH_NOT_FOUND": Rejected,
     "RATE_LIMIT_EXCEEDED": Busy,
 }
-"""Nothing was created, whatever the HTTP status beside it. By code, or by name, which says more."""
+"""Nothing was created, whatever the HTTP status. By code, or by name, which is more precise."""
 
-DOUBTS = frozenset(
+UNKNOWN_OUTCOMES = frozenset(
     {
-        # new-api, with code 4: the upstream took the job, and the relay failed after that.
+        # new-api, with code 4: the proxy behind it accepted the job, and the relay failed after that.
         "insert_midjourney_task_failed",
         "copy_response_body_failed",
         "close_response_body_failed",
         "unmarshal_response_body_failed",
-        # The vendor family, with HTTP 500: it began, and it does not say how far it came.
+        # The vendor family, with HTTP 500: it started, and does not say how far it got.
         "CREATE_TASK_FAILED",
         "GET_RESULT_FAILED",
         "TASK_FAILED",
@@ -116,9 +116,9 @@ DOUBTS = frozenset(
 """Names of failures after which a job may exist."""
 
 REFUSAL_STATUSES: dict[int, type[MjError]] = {401: Unauthorized, 402: Unauthorized, 403: Unauthorized, 429: Busy}
-"""When the body says nothing, or says less."""
+"""Used when the body has no error, or a less precise one."""
 
-DOUBTFUL_STATUSES = frozenset({408, 425, 499})
+UNKNOWN_OUTCOME_STATUSES = frozenset({408, 425, 499})
 """4xx that a gateway sends on behalf of a server that may still be working."""
 
 WRONG_PATH = frozenset({"API_NOT_FOUND", "PATH_NOT_FOUND"})
@@ -128,25 +128,25 @@ _FLAGS = ("success", "ok", "succeeded", "accepted", "created", "submitted")
 _SAYS_SUCCESS = re.compile(r"(?i)(?<!un)succe|\bok\b|成功")
 _ID = re.compile(r"(?:^|_)(?:id|ids)$|[a-z]Ids?$|ID$|^(?:uuid|result|data|(?:task|job)id)$")
 _NO_JOB = re.compile(r"(?i)^(?:request|req|trace|span|log|correlation|user|account|channel|client|session)_?id$")
-"""Ids that an answer carries whatever became of the request."""
+"""Ids that an answer carries for any outcome."""
 
 
 # ----------------------------------------------------------------------------------------------- the reading
 
 
 def read_submit(answer: Answer | NoAnswer, redact: Redact) -> Outcome:
-    """What became of a submit: by the body where it is readable, then by the status."""
+    """The outcome of a submit: by the body where it is readable, then by the status."""
     if isinstance(answer, NoAnswer):
-        return Doubtful(answer.reason) if answer.sent else Refused(Failure("upstream_unreachable", answer.reason))
+        return OutcomeUnknown(answer.reason) if answer.sent else Refused(Failure("upstream_unreachable", answer.reason))
     fields = read_fields(answer)
     if fields is None:
         return _by_status(answer, describe(answer, redact))
     return _by_body(answer, fields, redact)
 
 
-def _by_status(answer: Answer, what: str) -> Refused | Doubtful:
+def _by_status(answer: Answer, what: str) -> Refused | OutcomeUnknown:
     kind = _kind_of(answer.status)
-    return _refusal(kind, answer, answer.status, what) if kind else Doubtful(what)
+    return _refusal(kind, answer, answer.status, what) if kind else OutcomeUnknown(what)
 
 
 def _by_body(answer: Answer, fields: Fields, redact: Redact) -> Outcome:
@@ -154,11 +154,11 @@ def _by_body(answer: Answer, fields: Fields, redact: Redact) -> Outcome:
     if _says_taken(answer, fields) and (task_id := _task_id(fields, redact, anywhere=is_ok(answer.status))):
         return Accepted(task_id, _warnings(code, fields))
     if code in TAKEN:
-        return Doubtful(f"the proxy answered code {code} without a usable task id")
+        return OutcomeUnknown(f"the proxy answered code {code} without a usable task id")
     name = name_in(fields)
     lost = code == 5 and fields.get("type") == "upstream_error" and not fields.get("result")
-    if lost or name in DOUBTS:
-        return Doubtful(_said("the proxy lost track of it with", answer, fields, redact))
+    if lost or name in UNKNOWN_OUTCOMES:
+        return OutcomeUnknown(_said("the proxy lost track of it with", answer, fields, redact))
     if kind := REFUSALS.get(name or "") or REFUSALS.get(code or ""):
         return _refused(kind, answer, fields, redact)
     return _unknown(answer, fields, redact)
@@ -170,7 +170,7 @@ def read_code(answer: Answer) -> int | None:
 
 
 def name_in(fields: Fields) -> str | None:
-    """What went wrong, by the vendor family's `reason` or by the first word of new-api's errors."""
+    """The name of the error: the vendor family's `reason`, or the first word of new-api's errors."""
     if isinstance(reason := fields.get("reason"), str) and reason:
         return reason.strip().upper()
     if fields.get("type") == "upstream_error":
@@ -179,7 +179,7 @@ def name_in(fields: Fields) -> str | None:
 
 
 def _says_taken(answer: Answer, fields: Fields) -> bool:
-    """Whether an id in this answer is that of a job: the code says so, or a flag where there is no code."""
+    """Whether an id in this answer belongs to a job: the code says so, or a flag where there is no code."""
     code = code_in(fields)
     if code in TAKEN:
         return True
@@ -191,26 +191,26 @@ def _says_taken(answer: Answer, fields: Fields) -> bool:
     return code is None and is_ok(answer.status) and not YES.isdisjoint(said)
 
 
-def _unknown(answer: Answer, fields: Fields, redact: Redact) -> Refused | Doubtful:
-    """Neither a known success nor a known refusal: a 2xx that is like a success is in doubt."""
+def _unknown(answer: Answer, fields: Fields, redact: Redact) -> Refused | OutcomeUnknown:
+    """Neither a known success nor a known refusal. A 2xx that resembles a success is an unknown outcome."""
     code, status = code_in(fields), status_of(answer, fields)
     kind = Rejected if is_ok(status) else _kind_of(status)
     if is_ok(answer.status) and status not in REFUSAL_STATUSES:
         kind = None if code is None or is_ok(code) or _speaks_of_success(fields) else kind
     if kind is None:
-        return Doubtful(_said(f"HTTP {answer.status} with", answer, fields, redact))
+        return OutcomeUnknown(_said(f"HTTP {answer.status} with", answer, fields, redact))
     return _refused(kind, answer, fields, redact)
 
 
 def _kind_of(status: int) -> type[MjError] | None:
-    """How a status refuses; None where a job may exist."""
+    """The error for a status; None where a job may exist."""
     if status in REFUSAL_STATUSES:
         return REFUSAL_STATUSES[status]
-    return Rejected if 400 <= status < 500 and status not in DOUBTFUL_STATUSES else None
+    return Rejected if 400 <= status < 500 and status not in UNKNOWN_OUTCOME_STATUSES else None
 
 
 def _refused(kind: type[MjError], answer: Answer, fields: Fields, redact: Redact) -> Refused:
-    """A refusal that can be read. The status says more where the body says only that it was rejected."""
+    """A readable refusal. The status decides where the body only says that it was rejected."""
     status = status_of(answer, fields)
     if kind is Rejected:
         kind = REFUSAL_STATUSES.get(status, Rejected)
@@ -229,9 +229,9 @@ def _refusal(kind: type[MjError], answer: Answer, status: int, what: str) -> Ref
 
 
 def _said(what: str, answer: Answer, fields: Fields, redact: Redact) -> str:
-    """`what` happened, by which code or reason, and the proxy's words; the status where there is no code."""
+    """`what` happened, the code or reason (else the status), and the proxy's text."""
     code, reason = code_in(fields), fields.get("reason")
-    if isinstance(reason, str) and reason in REFUSALS.keys() | DOUBTS:
+    if isinstance(reason, str) and reason in REFUSALS.keys() | UNKNOWN_OUTCOMES:
         label = reason
     elif code is not None:
         label = f"code {code}"
@@ -245,9 +245,9 @@ def _said(what: str, answer: Answer, fields: Fields, redact: Redact) -> str:
 
 
 def _task_id(fields: Fields, redact: Redact, *, anywhere: bool) -> str | None:
-    """The id under `result`; with `anywhere` also where relatives put it, when there is only one."""
+    """The id in `result`. With `anywhere`, also in the fields that relatives use, if there is only one."""
     documented = _as_id(fields.get("result"), redact)
-    # Where the code is not the specification's, a `result` may also be a word.
+    # If the code is not one of the specification, `result` may also be a word.
     if documented and (code_in(fields) in TAKEN or any(map(str.isdigit, documented))):
         return documented
     found = {one for value in _named_ids(fields) if (one := _as_id(value, redact))} if anywhere else set()
@@ -267,7 +267,7 @@ def _only(value: object) -> object:
 
 
 def _as_id(value: object, redact: Redact) -> str | None:
-    """The id from an integer, a text, or a list of one; never from a float, which cannot hold 16 digits."""
+    """The id from an integer, a text, or a list of one. Never from a float, which cannot hold 16 digits."""
     value = _only(value)
     if type(value) is int and 0 < value < 10**128:
         value = str(value)
@@ -285,7 +285,7 @@ def _warnings(code: int | None, fields: Fields) -> tuple[str, ...]:
 
 
 def _speaks_of_success(fields: Fields) -> bool:
-    """Whether anything in the answer is like an id or says "success", however deep."""
+    """Whether anything in the answer, at any depth, resembles an id or says "success"."""
     left: list[tuple[str, object]] = [("", fields)]
     while left:
         name, value = left.pop()

@@ -1,6 +1,6 @@
-"""What an answer of the proxy means to whoever asked: a value to go on with, or the error that says why not.
+"""Turns a recorded outcome or a fetch into a value, or into the error that explains it.
 
-Owns the step from recorded outcomes to errors. Does nothing else.
+Owns the step from outcomes to errors, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mj_mcp.proxy import FetchResult, Trouble, Unknown
 from mj_mcp.tasks import Observation, Status, Task
 
 BUSY_SECONDS = 15.0
-"""What a caller is told to wait when the proxy is busy and does not say for how long."""
+"""The `Retry-After` for a caller when the proxy is busy and gives none."""
 
 FAILED_POLLS_TOLERATED = 3
 
 
-def seen(task_id: str, fetched: FetchResult) -> Observation:
-    """A poll that has to see something.
+def observation_of(task_id: str, fetched: FetchResult) -> Observation:
+    """The observation of a fetch, which must have found the task.
 
     Raises:
-        TaskNotFound: the proxy knows no such task.
-        MjError: the poll failed; the class says why.
+        TaskNotFound: the proxy does not know the task.
+        MjError: the fetch failed; the class says why.
     """
     match fetched:
         case Observation():
@@ -42,7 +42,7 @@ def seen(task_id: str, fetched: FetchResult) -> Observation:
 
 
 def raise_unless_accepted(task: Task) -> None:
-    """A submit that the proxy did not take, or may have taken, is an error of whoever asked for it."""
+    """A submit that was refused or is unconfirmed raises an error for its caller."""
     failure = task.failure
     if task.status is Status.REFUSED and failure is not None:
         kind = ERRORS.get(failure.code, Rejected)
@@ -56,10 +56,10 @@ def raise_unless_accepted(task: Task) -> None:
 
 
 def raise_when_polls_fail(task: Task, trouble: tuple[int, Trouble] | None) -> None:
-    """An open task that cannot be seen: `trouble` is how many polls have failed in a row, and how the last one did.
+    """Raise if an open task cannot be polled. `trouble`: how many polls failed in a row, and the last failure.
 
     Raises:
-        UpstreamError, UpstreamUnreachable, Unauthorized: too many; the task stays open.
+        UpstreamError, UpstreamUnreachable, Unauthorized: too many failed; the task stays open.
     """
     if trouble is None or not task.is_open:
         return

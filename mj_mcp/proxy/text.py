@@ -1,6 +1,6 @@
-"""Third-party text made fit to show.
+"""Third-party text made safe to show.
 
-Owns what of the proxy's words may reach a model, a person or a file. Knows no field and no shape.
+Owns which of the proxy's text may reach a model, a person or a file. Knows no fields.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mj_mcp.errors import InvalidRequest, shortened
 from mj_mcp.urls import has_controls, link_parts
 
 Redact = Callable[[str], str]
-"""Takes the key out of a text."""
+"""Removes the key from a text."""
 
 MAX_TEXT = 500
 MAX_URL = 4096
@@ -23,35 +23,35 @@ _BRACKETS = {ord("<"): " ", ord(">"): " "}
 
 
 def clean(value: object, redact: Redact) -> str:
-    """Third-party text made fit to show: no key, no markup, no control, bidi or tag characters, capped."""
+    """Third-party text made safe to show: no key, no markup, no control, bidi or tag characters, limited in length."""
     if not isinstance(value, str):
         return ""
-    # What is left of an angle bracket after that was woven to become markup, or never ends.
+    # Any angle bracket left is nested markup or markup that never ends.
     text = _MARKUP.sub(" ", redact(value)[: 4 * MAX_TEXT]).translate(_BRACKETS)
     text = "".join(c if c.isprintable() else " " if c.isspace() else "" for c in text)
-    # Sought again: what was woven into the key to hide it is gone by now.
+    # Redact again: the characters that could split the key are gone now.
     text = redact(" ".join(text.split()))
     return shortened(text, MAX_TEXT)
 
 
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLAIN_IN_LINKS = "!#$%&()*+,/:;=?@[]~"
-"""Beside letters, digits and `-._`; the apostrophe is encoded, so that a link ends no quotation."""
+"""Kept besides letters, digits and `-._`. The apostrophe is encoded, so that a link cannot end a quotation."""
 
 
 def clean_url(value: object, redact: Redact) -> str | None:
-    """A link that is nothing but a link, in ASCII, or None.
+    """A link in ASCII, or None if the value is anything else.
 
-    What a URL may not hold (spaces, quotes, `|`, letters of other scripts) is percent-encoded; the rest is kept to the
-    letter, since the query may be the signature. Control characters, backslashes and such letters in the host's name
-    are refused.
+    Characters that a URL may not hold (spaces, quotes, `|`, letters of other scripts) are percent-encoded. The rest is
+    unchanged, since the query may be the signature. Control characters, backslashes and non-ASCII letters in the host
+    name are refused.
     """
     if not isinstance(value, str) or len(value) > MAX_URL or has_controls(value.strip()):
         return None
     try:
         url = quote(_STRAY_PERCENT.sub("%25", value.strip()), safe=_PLAIN_IN_LINKS)
         parts = link_parts(url)
-    except ValueError:  # half a surrogate, too
+    except ValueError:  # also half of a surrogate pair
         return None
     if len(url) > MAX_URL or "%" in parts.netloc:
         return None
@@ -60,11 +60,11 @@ def clean_url(value: object, redact: Redact) -> str | None:
 
 
 TASK_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-"""Letters, digits and four signs, up to 128: anything else could change the URL."""
+"""Letters, digits and four signs, up to 128 characters: anything else could change the URL."""
 
 
 def check_task_id(task_id: str) -> str:
-    """`task_id`, when it can stand in a URL.
+    """`task_id`, if it is safe in a URL.
 
     Raises:
         InvalidRequest: it holds other characters, or is longer than 128.
@@ -75,5 +75,5 @@ def check_task_id(task_id: str) -> str:
 
 
 def is_task_id(text: str) -> bool:
-    """Whether the text can be a task id, and can stand in a URL."""
+    """Whether the text can be a task id and is safe in a URL."""
     return TASK_ID.fullmatch(text) is not None and set(text) != {"."}

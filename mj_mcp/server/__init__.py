@@ -1,6 +1,6 @@
-"""The only rooms that import the MCP SDK.
+"""The MCP server. Only this package imports the MCP SDK.
 
-Owns how the studio looks to an MCP client. Knows nothing of how anything is done.
+Owns how the studio appears to an MCP client. Does not know how anything is done.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["build_server", "serve_stdio"]
 
 
 class Server(MCPServer[ToolContext]):
-    """The SDK's server, except for what it shows to whom, what it says of a tool left out, and the type of bytes."""
+    """The SDK's server, with a tool list per caller, an error for unknown tools, and typed binary resources."""
 
     async def list_tools(self) -> list[MCPTool]:
         """The tools that the caller may use."""
@@ -45,11 +45,11 @@ class Server(MCPServer[ToolContext]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[ToolContext, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """Call a tool; one that is not there is answered with what there is."""
+        """Call a tool. An unknown one is answered with the list of tools."""
         if self._tool_manager.get_tool(name) is None:
             if name in SPENDING_TOOLS:
                 message = (
-                    f"this server is read-only (MJ_READ_ONLY): {name} and every other tool that spends is left out"
+                    f"this server is read-only (MJ_READ_ONLY): {name} and every other tool that costs money is removed"
                 )
                 return error_result(LimitReached(message))
             there = ", ".join(tool.name for tool in await self.list_tools())
@@ -60,7 +60,7 @@ class Server(MCPServer[ToolContext]):
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[ToolContext, Any] | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
-        """Read a resource; pictures under their true MIME type: a template of the SDK has one type for all."""
+        """Read a resource. Pictures get their real MIME type, where the SDK's template has one type for all."""
         contents = await super().read_resource(uri, context)
         return contents if isinstance(contents, InputRequiredResult) else [_typed(item) for item in contents]
 
@@ -78,10 +78,10 @@ def build_server(
     link: Callable[[Task, Image], str] | None = None,
     sessions: bool = True,
 ) -> MCPServer[ToolContext]:
-    """The MCP server over a studio that is open already; whoever opened it closes it.
+    """The MCP server over an open studio. The caller closes the studio.
 
-    `link` gives URLs of pictures to callers on other machines. Files are saved for those only where a person said to.
-    Without `sessions`, clients of the older generation cannot be told of changes, and are not offered it.
+    `link` returns picture URLs for callers on other machines. For those, files are saved only if a person set a folder.
+    Without `sessions`, clients of the older generation cannot be notified, and subscriptions are not offered to them.
     """
     saves = link is None or "output_dir" in settings.model_fields_set
     tools = build_tools(spends=not settings.read_only, saves=saves)

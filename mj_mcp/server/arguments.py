@@ -1,6 +1,6 @@
-"""Arguments as hosts send them, read by a tool's published schema.
+"""Arguments as hosts send them, read by the tool's published schema.
 
-They are coerced where that is unambiguous; what is wrong is refused all at once, in our own words. Owns what is left
+Values are coerced where that is unambiguous; all problems are reported at once, in our own words. Owns what is left
 out, what is coerced and what is refused. Knows no tool.
 """
 
@@ -21,10 +21,10 @@ ABSENT_WORDS = frozenset({"null", "None", "undefined"})
 """Texts that mean "left out": models write them, and strict hosts pass them on."""
 
 VERBATIM = frozenset({"prompt", "button"})
-"""Arguments that are taken as they are written: a picture of the word "null" can be wished for."""
+"""Arguments that are taken exactly as written: a prompt may ask for a picture of the word "null"."""
 
 HOST_FIELDS = {
-    # The tool agent of n8n passes its own bookkeeping along (n8n-io/n8n, issues on MCP client tools, 2025-2026).
+    # n8n's tool agent passes its own fields along (n8n-io/n8n, issues on MCP client tools, 2025-2026).
     "toolCallId": "n8n",
     "sessionId": "n8n",
     "action": "n8n",
@@ -35,33 +35,33 @@ HOST_FIELDS = {
     "task_progress": "Cline",
     # OpenHands asks models to rate each call (All-Hands-AI/OpenHands, 2025).
     "security_risk": "OpenHands",
-    # LangChain and its relatives inject these; models copy "thought" from agent prompts.
+    # LangChain and its relatives add these; models copy "thought" from agent prompts.
     "tool_call_id": "LangChain",
     "runtime": "LangChain",
     "thought": "agent prompts",
 }
-"""Fields that hosts are known to add, and who does. They are dropped, by exact name, where the tool has no such
+"""Fields that hosts are known to add, and which host does. They are dropped, by exact name, if the tool has no such
 argument. Source: public reports, November 2026."""
 
 EMPTY_HOST_FIELDS = {"kwargs": "CrewAI and smolagents"}
-"""The same, but only while they hold nothing: what stands in them may be an option that was meant."""
+"""The same, but only while they are empty: a value in them may be an option that was meant."""
 
 MEANT = {"aspect": "aspect_ratio", "ar": "aspect_ratio", "id": "task_id", "timeout": "wait_seconds"}
-"""Names that agents were seen to try, where the nearest by spelling is another one."""
+"""Names that agents tried, where the nearest name by spelling is a different one."""
 
 MOST_PROBLEMS = 12
-"""So many are named in one answer; a call with more is not made by hand."""
+"""The most problems in one answer. A call with more was not written by hand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What a call gave, in the types of the schema. Arguments that were left out are not in `values`."""
+    """The arguments of a call in the types of the schema. Arguments that were left out are not in `values`."""
 
     values: dict[str, Any]
     dropped: tuple[str, ...] = ()
-    """Fields of the host's own."""
+    """Fields that the host added."""
     zeros: tuple[str, ...] = ()
-    """Options that were left out because a strict host had filled every number (`drop_zeros`)."""
+    """Options left out because a strict host had filled in every number (`drop_zeros`)."""
 
 
 def read_arguments(
@@ -74,9 +74,9 @@ def read_arguments(
 ) -> Arguments:
     """Read the arguments of one call by the tool's input schema.
 
-    null, "" and the words of `ABSENT_WORDS` leave an optional argument out. With `drop_zeros`, a 0 does so too where
-    every number of the schema is given (`wait_seconds` apart): a host with strict schemas has to fill each. Where
-    something is wrong, `check` is asked what else is wrong with the values that can be read.
+    null, "" and the words of `ABSENT_WORDS` leave an optional argument out. With `drop_zeros`, so does a 0 if every
+    number of the schema is given (except `wait_seconds`): a host with strict schemas has to fill in each. If there is
+    a problem, `check` adds the problems of the values that can be read.
 
     Raises:
         InvalidRequest: names every problem of the call.
@@ -184,7 +184,7 @@ def _truth(name: str, value: object, _node: Schema) -> bool:
 
 def _list(name: str, value: object, node: Schema) -> list[Any]:
     items = value if isinstance(value, list) else _parsed(value) if isinstance(value, str) else [value]
-    if name == "no":  # a list of its own in Midjourney's words, too
+    if name == "no":  # Midjourney's own syntax is a list, too
         items = [
             part for item in items for part in (map(str.strip, item.split(",")) if isinstance(item, str) else [item])
         ]
@@ -192,7 +192,7 @@ def _list(name: str, value: object, node: Schema) -> list[Any]:
 
 
 def _parsed(text: str) -> list[Any]:
-    """The list that JSON text holds; other text is a list of one."""
+    """The list in a JSON text; other text is a list of one."""
     if text.lstrip().startswith("["):
         try:
             parsed = json.loads(text)

@@ -1,8 +1,8 @@
-"""Who may come in over HTTP: a bearer token is checked, and its holder told to everything behind.
+"""Checks the bearer token of every HTTP request, and passes its holder on.
 
-Owns the answers 401, 403 and 503 to requests without a good login, and the metadata that tells a client where to
-log in (RFC 9728). Knows nothing of what callers do. A token ends here: what is behind sees its holder only, so that it
-can neither be logged nor sent on.
+Owns the answers 401, 403 and 503 to requests without a valid login, and the metadata that tells a client where to log
+in (RFC 9728). Does not know what callers do. The token is removed here: later code sees only its holder, so the token
+cannot be logged or sent on.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ MAX_TOKEN_CHARACTERS = 8192
 _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 
 MAX_ADDRESS_CHARACTERS = 45
-"""Of the longest way to write an IPv6 address: a forwarded one is whatever somebody wrote."""
+"""The longest way to write an IPv6 address. A forwarded address can be any text."""
 
 RETRY_SECONDS = 5
-"""When to try again where logins cannot be checked."""
+"""`Retry-After` when logins cannot be checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why somebody does not come in. `error`: the code of RFC 6750 section 3.1; None where no token was shown."""
+    """Why a request is refused. `error`: the code of RFC 6750 section 3.1; None if there was no token."""
 
     status: int
     error: str | None
@@ -58,7 +58,7 @@ class Refusal:
 
 NO_TOKEN = Refusal(401, None, "this server needs a login: Authorization: Bearer ...")
 MALFORMED = Refusal(401, "invalid_token", "the Authorization header is not one bearer token")
-UNKNOWN = Refusal(401, "invalid_token", "the token is not known here, or was revoked")
+UNKNOWN = Refusal(401, "invalid_token", "the token is unknown or was revoked")
 MAY_NOT_READ = Refusal(403, "insufficient_scope", f"the login lacks the scope {READ}")
 CANNOT_TELL = Refusal(503, None, "logins cannot be checked now; the server's log says why")
 
@@ -66,19 +66,19 @@ CANNOT_TELL = Refusal(503, None, "logins cannot be checked now; the server's log
 NOT_FOUND = JSONResponse({"error": "not_found"}, status_code=404)
 
 
-def reception_for(settings: Settings) -> Reception:
-    """The reception that the settings ask for."""
+def bearer_auth_for(settings: Settings) -> BearerAuth:
+    """The check of logins that the settings ask for."""
     tokens = TokenFile(settings.token_file)
     if not settings.auth_issuer:
-        return Reception(tokens, None, "", always=settings.http_tokens is not None)
+        return BearerAuth(tokens, None, "", always=settings.http_tokens is not None)
     from mj_mcp.auth.issuer import Issuer  # noqa: PLC0415 - only who has an issuer pays for it
 
     resource = f"{settings.public_url}{ENDPOINT}" if settings.public_url else settings.auth_audience
-    return Reception(tokens, Issuer(settings.auth_issuer, settings.auth_audience), resource)
+    return BearerAuth(tokens, Issuer(settings.auth_issuer, settings.auth_audience), resource)
 
 
-class Reception:
-    """Checks logins, for as long as a server runs."""
+class BearerAuth:
+    """Checks logins while a server runs."""
 
     def __init__(
         self,
@@ -88,14 +88,14 @@ class Reception:
         *,
         always: bool = False,
     ) -> None:
-        """`resource`: the URL of the MCP endpoint, where there is an issuer.
+        """`resource`: the URL of the MCP endpoint, if there is an issuer.
 
-        `always`: a login is needed even before the first token is made.
+        `always`: a login is needed even before the first token is created.
         """
         self._tokens = tokens
         self._issuer = issuer
         self.routes: list[Route] = []
-        """What tells a client where to log in, without a login."""
+        """The routes that tell a client where to log in. They need no login."""
         self._metadata_url = ""
         if issuer is not None:
             metadata = ProtectedResourceMetadata.model_validate(
@@ -114,15 +114,15 @@ class Reception:
         self._always = always or issuer is not None
 
     def wants_login(self) -> bool:
-        """Whether everybody has to log in; once it is so, it stays so."""
+        """Whether a login is needed. Once true, it stays true."""
         self._always = self._always or self._tokens.is_there()
         return self._always
 
     def protect(self, app: ASGIApp) -> ASGIApp:
-        """The same application, for those who may use it."""
+        """The application, for callers with a valid login only."""
 
         async def protected(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "websocket":  # nothing here speaks it
+            if scope["type"] == "websocket":  # no WebSocket is served here
                 await WebSocketClose()(scope, receive, send)
             elif scope["path"].startswith(WELL_KNOWN):
                 await NOT_FOUND(scope, receive, send)
@@ -154,7 +154,7 @@ class Reception:
     def _of_file(self, token: str) -> AccessToken | Refusal:
         try:
             entry = self._tokens.find(token)
-        except TokensError:  # told in the log when the file was read
+        except TokensError:  # logged when the file was read
             return CANNOT_TELL
         if entry is None:
             return UNKNOWN
@@ -167,7 +167,7 @@ class Reception:
             grant = await issuer.check(token)
         except NotAccepted as failure:
             return Refusal(401, "invalid_token", f"the token is not accepted: {failure}")
-        except IssuerUnavailable:  # told in the log when the fetch failed
+        except IssuerUnavailable:  # logged when the fetch failed
             return CANNOT_TELL
         return AccessToken(
             token="",

@@ -1,7 +1,7 @@
-"""What is checked of every HTTP request before anybody asks who sent it: Host, Origin and size.
+"""Checks every HTTP request before its login: Host, Origin and size.
 
-Owns the refusals 421, 403 and 413. Knows nothing of callers, of sessions or of MCP. Host and Origin keep a web page,
-which can make a browser send requests to any address, from using a server that the browser's user can reach.
+Owns the answers 421, 403 and 413. Knows nothing of callers, of sessions or of MCP. A web page can make a browser send
+requests to any address; Host and Origin keep it from using a server that the browser's user can reach.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from mj_mcp.settings import Settings
 log = structlog.get_logger("mj_mcp.http")
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
-"""The names that a server answers to when a person names none: those of the machine for itself."""
+"""The host names that are allowed by default: those of the machine for itself."""
 
 SHOWN_CHARACTERS = 200
 
 
-class Door:
-    """An ASGI application that lets in what asks for this server, from nowhere or from a page that may."""
+class HostGuard:
+    """An ASGI application that only lets in requests for this server, without an Origin or from an allowed page."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         public = {_name(urlsplit(settings.public_url).netloc)} if settings.public_url else set()
@@ -42,12 +42,12 @@ class Door:
     def _refusal(self, headers: Headers) -> Response | None:
         hosts = [host.lower() for host in headers.getlist("host")]
         if len(hosts) != 1 or not (hosts[0] in self._hosts or _name(hosts[0]) in self._hosts):
-            why = "this server does not go by that Host (MJ_PUBLIC_URL, MJ_HTTP_ALLOWED_HOSTS)"
+            why = "that Host is not allowed (MJ_PUBLIC_URL, MJ_HTTP_ALLOWED_HOSTS)"
             return _refuse(421, why, host=", ".join(hosts))
         for origin in headers.getlist("origin"):
             if origin not in self._origins and not _is_page_of(origin, hosts[0]):
                 return _refuse(403, "pages of that Origin may not use it (MJ_HTTP_ALLOWED_ORIGINS)", origin=origin)
-        # A body whose length is not declared is counted as it comes, by who reads it.
+        # A body without a declared length is counted while it is read.
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._max_body_bytes:
             return _refuse(413, f"a request may have {self._max_body_bytes} bytes at most (MJ_HTTP_MAX_BODY_BYTES)")
@@ -59,7 +59,7 @@ def _with_cors(app: ASGIApp, origins: frozenset[str]) -> ASGIApp:
         app,
         allow_origins=sorted(origins),
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["*"],  # a browser asks for those that it will send; `Mcp-Param-*` have no fixed names
+        allow_headers=["*"],  # a browser asks for the headers that it will send; `Mcp-Param-*` have no fixed names
         expose_headers=["Mcp-Session-Id", "WWW-Authenticate"],
     )
 
@@ -70,7 +70,7 @@ def _name(host: str) -> str:
 
 
 def _is_page_of(origin: str, host: str) -> bool:
-    """Whether a page of this server itself asks."""
+    """Whether the request comes from a page of this server itself."""
     try:
         parts = urlsplit(origin.lower())
     except ValueError:

@@ -1,7 +1,7 @@
 """MCP over streamable HTTP at `/mcp`, with `/healthz` and `/readyz`.
 
-Owns the listening socket, the routes, and the order in which they stop. Knows nothing of how a caller is told from
-another: whoever builds the application passes `protect`, which wraps everything but the two health routes.
+Owns the listening socket, the routes, and the order in which they stop. Does not know how callers are identified:
+whoever builds the application passes `protect`, which wraps everything except the two health routes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mj_mcp.server.bearer import ENDPOINT
-from mj_mcp.server.host_guard import Door
+from mj_mcp.server.host_guard import HostGuard
 from mj_mcp.server.jsonrpc import read, write
 from mj_mcp.server.sessions import Sessions
 from mj_mcp.settings import Settings, SettingsError
@@ -38,14 +38,14 @@ log = structlog.get_logger("mj_mcp.http")
 ENDPOINTS = frozenset({ENDPOINT, ENDPOINT + "/"})
 
 ANSWER_SECONDS = 2.0
-"""How long a stop lets the calls in flight answer. Posts to the proxy outlast it: the studio waits for those."""
+"""How long shutdown waits for calls in flight. POSTs to the proxy take longer; the studio waits for those."""
 
 BACKLOG = 128
-"""Connections that may wait to be taken in, and are taken in one turn of the event loop: asyncio has one for both.
-With more, whoever is connected already waits for a crowd; with fewer, the crowd waits for the kernel's next try."""
+"""The backlog of connections, which asyncio also accepts in one step. With more, connected clients wait while many new
+ones are accepted; with fewer, new ones wait for the kernel's next attempt."""
 
 GRACE_SECONDS = 3
-"""How long a stop lets connections close; what is open then is cut."""
+"""How long shutdown waits for connections to close. Those still open are cut."""
 
 
 def http_app(
@@ -57,29 +57,29 @@ def http_app(
     protect: Callable[[ASGIApp], ASGIApp] | None = None,
     beside: Sequence[Route] = (),
 ) -> ASGIApp:
-    """The ASGI application over a server and a studio that are there already.
+    """The ASGI application over a running server and studio.
 
     Args:
         server: what answers at `/mcp`.
-        settings: what the door lets in, and how many sessions there may be.
-        studio: whether it is ready is told at `/readyz`.
+        settings: what the host guard allows, and how many sessions there may be.
+        studio: whether it is ready is reported at `/readyz`.
         stateless: keep no sessions for clients of the older generation, as several replicas must.
-        protect: wraps what needs a caller who is known. Requests that it sees have passed the door.
-        beside: routes that need no login; behind the door, but beside `protect`.
+        protect: wraps what needs an identified caller. It only gets requests that passed the host guard.
+        beside: routes that need no login. They are behind the host guard, but not behind `protect`.
     """
     manager = _sessions(server, settings, stateless=stateless)
     mcp = _endpoint(manager.handle_request, settings.http_max_body_bytes)
     mcp = protect(mcp) if protect else mcp
-    door = Door(mcp, settings)
+    guarded = HostGuard(mcp, settings)
     rest = Starlette(
-        routes=[*_health(studio), Mount("/", Door(Router([*beside, Mount("/", mcp)]), settings))],
+        routes=[*_health(studio), Mount("/", HostGuard(Router([*beside, Mount("/", mcp)]), settings))],
         lifespan=lambda _app: manager.run(),
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        # A call that waits keeps the frames that lead to it: past all routing, a thousand of them cost 8 MB less.
+        # A waiting call keeps its stack frames: outside all routing, 1,000 of them use 8 MB less.
         direct = scope["type"] == "http" and scope["path"] in ENDPOINTS
-        await (door if direct else rest)(scope, receive, send)
+        await (guarded if direct else rest)(scope, receive, send)
 
     return app
 
@@ -88,7 +88,7 @@ def _sessions(server: MCPServer[Any], settings: Settings, *, stateless: bool) ->
     return Sessions(
         server._lowlevel_server,  # noqa: SLF001 - the SDK has no public way to bring sessions of one's own
         stateless=stateless,
-        # The door has checked already, on every route.
+        # The host guard has checked every route already.
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         session_idle_timeout=settings.http_session_seconds,
         max_request_body_size=settings.http_max_body_bytes,
@@ -109,10 +109,10 @@ def _endpoint(app: ASGIApp, max_body_bytes: int) -> ASGIApp:
 
 
 async def _checked(app: ASGIApp, receive: Receive, max_body_bytes: int) -> tuple[ASGIApp, Receive]:
-    """Who answers this body, and where it can be read again.
+    """The application that answers this body, and a `receive` that returns it again.
 
-    The SDK's own errors differ between the generations and show a library's words. In one of them the SDK takes a
-    request whose id is not valid for a notification, which has no answer.
+    The SDK's own errors differ between the generations and show a library's words. In one generation, the SDK treats a
+    request with an invalid id as a notification, which has no answer.
     """
     body = bytearray()
     last: Message = {"type": "http.request", "more_body": True}
@@ -121,7 +121,7 @@ async def _checked(app: ASGIApp, receive: Receive, max_body_bytes: int) -> tuple
         body += last.get("body", b"")
     if last["type"] == "http.disconnect":
         return _nothing, receive
-    come: list[Message] = [{**last, "body": bytes(body)}]  # what is too long is answered by the SDK, with 413
+    come: list[Message] = [{**last, "body": bytes(body)}]  # the SDK answers a body that is too long, with 413
     if len(body) <= max_body_bytes:
         found = read(bytes(body))
         if isinstance(found, JSONRPCError):
@@ -135,11 +135,11 @@ async def _checked(app: ASGIApp, receive: Receive, max_body_bytes: int) -> tuple
 
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    """For a client that went away before its request was whole: nobody is there to be answered."""
+    """For a client that disconnected before its request was complete: nothing is answered."""
 
 
 def _health(studio: Studio) -> list[Route]:
-    """What a supervisor asks, by any name and without a login; so nothing is told but which part is well."""
+    """For a supervisor: any host name, no login. So the answer only says which part works."""
 
     async def live(_request: Request) -> Response:
         return JSONResponse({"live": True})
@@ -153,11 +153,11 @@ def _health(studio: Studio) -> list[Route]:
 
 
 def listen(host: str, port: int, settings: Settings, *, protected: bool) -> socket.socket:
-    """A socket that listens at this address; port 0 takes a free one.
+    """A socket that listens at this address. Port 0 picks a free one.
 
     Raises:
-        SettingsError: others can reach the server, and it is not said who may or at which URL.
-        OSError: the address cannot be had.
+        SettingsError: others can reach the server, but login or public URL is missing.
+        OSError: the address is not available.
     """
     found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)  # noqa: S104 - named, then refused
     family, *_, address = found[0]
@@ -165,8 +165,8 @@ def listen(host: str, port: int, settings: Settings, *, protected: bool) -> sock
     if settings.public_url.startswith("http://") and not is_loopback(_host_of(settings.public_url)):
         log.warning("public_url_unencrypted", url=settings.public_url)
     listener = socket.create_server((address[0], port), family=family)
-    # asyncio sets this only where a socket names its protocol, which this one does not; without it the end of every
-    # answer waits 40 ms for an acknowledgement. What is accepted takes it over.
+    # asyncio sets this only if the socket names its protocol, which this one does not. Without it, the end of every
+    # answer waits 40 ms for an acknowledgement. Accepted connections inherit it.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -178,7 +178,7 @@ def _refuse_unless_closed(host: str, settings: Settings, *, reachable: bool, pro
     missing = ["a login (`mj-mcp tokens add NAME`, or MJ_AUTH_ISSUER)"] if reachable and not protected else []
     line = ""
     if not settings.public_url:
-        missing.append("the address by which they reach it")
+        missing.append("its public address")
         line = f" Add this line:\nMJ_PUBLIC_URL=https://{names[0] if names else 'mcp.example.com'}"
     if missing:
         why = f"--host {host!r}" if reachable else f"MJ_HTTP_ALLOWED_HOSTS ({names[0]})"
@@ -191,7 +191,7 @@ def _host_of(url: str) -> str:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn, with signals left to who runs the event loop."""
+    """Uvicorn without its signal handlers; the owner of the event loop handles signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -199,9 +199,9 @@ class _Uvicorn(uvicorn.Server):
 
 
 async def serve_http(app: ASGIApp, listener: socket.socket, *, on_stop: Callable[[], None]) -> None:
-    """Serve until cancelled; then accept nothing more, let calls in flight answer, and end the sessions.
+    """Serve until cancelled. Then accept nothing more, let calls in flight answer, and end the sessions.
 
-    `on_stop` is called first, and ends the waits: their callers get an answer instead of a broken connection.
+    `on_stop` is called first and ends the waits, so callers get an answer instead of a broken connection.
     """
     uvicorn_server = _Uvicorn(
         uvicorn.Config(
@@ -224,8 +224,8 @@ async def serve_http(app: ASGIApp, listener: socket.socket, *, on_stop: Callable
     finally:
         uvicorn_server.should_exit = True
         on_stop()
-        # The streams on which older clients listen never end by themselves, and the word that ends them ends those
-        # with an answer, too: that has to be out by then.
+        # The event streams of older clients never end by themselves. What ends them also ends calls with an answer to
+        # write, so the answers must be sent by then.
         closing = asyncio.get_running_loop().call_later(
             ANSWER_SECONDS, uvicorn_server.handle_exit, signal.SIGTERM, None
         )

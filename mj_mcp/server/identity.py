@@ -1,6 +1,6 @@
-"""Who calls: the owner of what a call buys and sees, and what the caller may do.
+"""The caller: the owner of what a call buys and sees, and what the caller may do.
 
-Owns the step from a request's credential to an identity. Knows nothing of how a credential is checked.
+Owns the step from a checked login to an identity. Does not know how a login is checked.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from mj_mcp.tasks import LOCAL_OWNER
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller. `owner` names whose tasks are seen: nobody else's exist for this caller."""
+    """A caller. It sees the tasks of `owner` and no others."""
 
     owner: str
     scopes: frozenset[str]
     origin: str | None = None
-    """The address by which it reached this server over HTTP, with a slash at its end; None on stdio."""
+    """The address of this server that the caller used over HTTP, ending with a slash; None on stdio."""
 
     @property
     def may_spend(self) -> bool:
-        """Whether it may buy; every caller may look, or it would not have come in."""
+        """Whether it may submit. Every caller may read, or the login would have been refused."""
         return SPEND in self.scopes
 
 
 LOCAL = Identity(LOCAL_OWNER, frozenset(SCOPES))
-"""The person at this machine: on stdio, and over HTTP where nobody has to log in."""
+"""The person at this machine: on stdio, and over HTTP where no login is needed."""
 
 _CALLER: ContextVar[Identity] = ContextVar("caller", default=LOCAL)
 
 
 def caller() -> Identity:
-    """Who makes the call that is being answered."""
+    """The caller of the current call."""
     return _CALLER.get()
 
 
 async def identify(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Any:  # noqa: ANN401 - the SDK's signature
-    """Middleware: each message is its sender's, also in a session, whose task began with another message."""
+    """Middleware: each message has its own sender, even in a session that another message started."""
     if ctx.request is None:
         return await call_next(ctx)
     before = _CALLER.set(_identity(ctx.request))
@@ -63,9 +63,9 @@ def _identity(request: Request) -> Identity:
 
 
 def _owner(token: AccessToken) -> str:
-    """Whose tasks the token's holder sees: an issuer's subject, or the name of a token, so that a new one keeps them.
+    """The owner for a token: an issuer's subject, or the name of a token, so that a new token keeps the tasks.
 
-    An issuer is a URL, so the two kinds never meet, and neither is ever `local`.
+    An issuer is a URL, so the two kinds never collide, and neither is ever `local`.
     """
     _client, issuer, subject = principal_components(token)
     return f"{issuer}#{subject}" if issuer else f"token:{subject}"

@@ -1,8 +1,8 @@
-"""Links to pictures over HTTP: short-lived, signed, and good for one picture of one owner's task.
+"""Picture links over HTTP: short-lived, signed, and valid for one picture of one owner's task.
 
-Owns the signature and the route behind it. A caller over HTTP is on another machine: a path here is of no use there,
-and the proxy's own links die. A link carries no login, since whoever opens it in a browser has none to show: it is
-the permission. Knows nothing of how a picture is fetched or kept.
+Owns the signature and its route. A caller over HTTP is on another machine, where our paths do not exist, and the
+proxy's own links expire. A link needs no login, since a browser that opens it has none: the link is the permission.
+Does not know how a picture is fetched or kept.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from mj_mcp.studio import Call, Studio
 from mj_mcp.tasks import Image, Task
 
 LIFETIME_SECONDS = 3600
-"""How long a link is good. Every `get_task` gives a new one."""
+"""How long a link is valid. Every `get_task` gives a new one."""
 
 AWAY_SECONDS = 10
-"""When to open a link again while the journal is away: a database's restart takes about that."""
+"""`Retry-After` while the journal is unavailable: about the time of a database restart."""
 
 _ALGORITHM, _PURPOSE = "HS256", "mj-mcp/files"
 
@@ -42,12 +42,12 @@ HEADERS = {
 
 
 class Links:
-    """Makes the links of this server and answers them."""
+    """Creates the links of this server and answers them."""
 
     def __init__(self, secret: str, studio: Studio, public_url: str) -> None:
-        """Servers that share the `secret` answer each other's links.
+        """Servers with the same `secret` answer each other's links.
 
-        Without a `public_url` a link goes to the address by which the caller asked for it.
+        Without a `public_url`, a link uses the address of the caller's request.
         """
         self._secret = secret
         self._public_url = public_url
@@ -55,7 +55,7 @@ class Links:
         self.route = Route("/files/{signed}", self._serve)
 
     def link(self, task: Task, image: Image) -> str:
-        """A URL for this picture, at the address by which the caller reached this server."""
+        """A URL for this picture, at the address that the caller used."""
         good_for = {
             "aud": _PURPOSE,
             "exp": int(time.time()) + LIFETIME_SECONDS,
@@ -89,7 +89,7 @@ class Links:
             return _plain(404, failure.message)
 
     async def _picture(self, request: Request, good_for: dict[str, Any]) -> Response:
-        """The picture, or that the browser has it already. Where only the head is asked for, no body is sent."""
+        """The picture, or 304 if the browser has it. HEAD gets no body."""
         file = await self._studio.file(Call(owner=good_for["sub"]), good_for["task"], good_for["index"])
         headers = {**HEADERS, "ETag": f'"{file.sha256}"'}
         if file.sha256 in request.headers.get("if-none-match", ""):
@@ -104,10 +104,10 @@ def _plain(status: int, line: str) -> Response:
 
 
 def signing_secret(settings: Settings) -> str:
-    """The secret that signs: as set, or one of this data folder's own, made at the first start.
+    """The secret that signs: the setting, or one of this data folder, created at the first start.
 
     Raises:
-        SettingsError: replicas share the journal, so they must share a secret that a person sets; the file is damaged.
+        SettingsError: replicas share the journal, so they need a shared secret from a person; or the file is damaged.
         OSError: the file cannot be written or read.
     """
     if settings.secret_key is not None:
@@ -121,11 +121,11 @@ def signing_secret(settings: Settings) -> str:
 
 
 def _own_secret(path: Path) -> str:
-    write_new(path, secrets.token_urlsafe(48).encode())  # of servers that start together, one writes it
+    write_new(path, secrets.token_urlsafe(48).encode())  # of several servers that start together, one writes it
     secret = path.read_bytes().strip()
     if len(secret) < MIN_SECRET_CHARACTERS or not (secret.isascii() and secret.decode().isprintable()):
         raise SettingsError(
-            f"{path} holds no secret of {MIN_SECRET_CHARACTERS} or more printable characters: restore it, or delete it."
-            " With a new secret, links that were handed out end"
+            f"{path} has no secret of {MIN_SECRET_CHARACTERS} or more printable characters: restore it, or delete it."
+            " A new secret ends the links that were given out"
         )
     return secret.decode()

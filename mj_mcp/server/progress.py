@@ -1,6 +1,6 @@
-"""How far a task is, for whoever asked for progress: a number that only rises, and what it is based on.
+"""Progress notifications: a number that only rises, and what it is based on.
 
-Owns the arithmetic and the wording of progress notifications.
+Owns the arithmetic and the wording.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mj_mcp.studio import Studio
 from mj_mcp.tasks import Status, Task
 
 GAP_SECONDS = 1.0
-"""No caller hears of its task more often than this, however often it is looked at."""
+"""The shortest time between two notifications of one call, however often the task is polled."""
 
 MOST_BY_TIME = 95.0
-"""Per cent: only the proxy can say that more is done."""
+"""The highest per cent estimated from time. Only the proxy can report more."""
 
 
 def progress_reporter(ctx: Context[Any]) -> OnProgress | None:
-    """What tells the caller how far its task is; None when it did not ask for progress."""
+    """The function that reports progress to the caller; None if it did not ask for progress."""
     meta = ctx.request_context.meta or {}
     if meta.get("progress_token") is None:
         return None
@@ -40,7 +40,7 @@ def progress_reporter(ctx: Context[Any]) -> OnProgress | None:
             by_time = MOST_BY_TIME * age / (age + max(remaining, 1.0))
         else:
             by_time = MOST_BY_TIME if task.is_polled and task.submitted_at else 0.0
-        # It must never go back, nor stand still: the protocol wants every value above the last.
+        # The value must rise every time: the protocol requires it.
         shown = max(float(task.progress) if task.progress is not None else by_time, shown + 0.01)
         await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining, position))
 
@@ -48,7 +48,7 @@ def progress_reporter(ctx: Context[Any]) -> OnProgress | None:
 
 
 def progress_message(task: Task, remaining: float | None, position: int = 0) -> str:
-    """What a person reads beside a progress bar: what it is based on. `position`: in the queue for a free slot here."""
+    """The text beside a progress bar. `position`: the place in the queue for a free slot."""
     if position:
         return f"waiting for a free slot here: number {position} in the queue"
     if task.status is Status.SUBMITTING:

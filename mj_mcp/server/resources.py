@@ -1,6 +1,6 @@
-"""What a person can attach or pick: the tasks as resources, prompts as slash commands, completions of ids.
+"""What a person can attach or choose: tasks as resources, prompts as slash commands, completion of ids.
 
-Owns the `mj://` URIs. Words nothing that `render.py` words already.
+Owns the `mj://` URIs. The words come from `render/`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def add_resources(server: MCPServer[ToolContext], context: ToolContext) -> None:
 
     @server.resource("mj://tasks/{task_id}", title="A task", mime_type="application/json")
     async def one_task(task_id: str) -> str:
-        """One task as it stands."""
+        """The current state of one task."""
         try:
             context.require_key()
             result = await context.studio.recall(Call(owner=caller().owner), task_id)
@@ -68,7 +68,7 @@ def add_prompts(server: MCPServer[ToolContext], context: ToolContext) -> None:
 
     @server.prompt(title="What became of my pictures")
     def catch_up() -> str:
-        """Look through recent tasks and finish what was left."""
+        """Look through recent tasks and finish what is open."""
         return (
             "Call list_tasks. Tell me which pictures are finished, wait with get_task for those that are still being "
             "made, and name every unconfirmed submission. Do not submit anything."

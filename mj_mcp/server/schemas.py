@@ -1,7 +1,7 @@
-"""The tools' JSON schemas as every host accepts them: one plain `type` per node.
+"""The tools' JSON schemas in a form that every host accepts: one plain `type` per node.
 
-Owns what is taken out of the schemas that pydantic makes. Converters of hosts drop tools, or refuse to connect, for
-`anyOf`, lists of types, null, `$defs` and `additionalProperties` (`docs/hosts.md`); optional is said by absence from
+Owns what is removed from pydantic's schemas. Hosts' converters drop tools, or refuse to connect, for `anyOf`, lists of
+types, null, `$defs` and `additionalProperties` (`docs/hosts.md`). An optional argument is one that is not in
 `required`.
 """
 
@@ -13,7 +13,7 @@ _LEFT_OUT = frozenset({"title", "$defs", "additionalProperties"})
 
 
 def plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema with plain types, `$defs` inlined, and without what no caller needs."""
+    """The same schema with plain types, `$defs` inlined, and without parts that no caller needs."""
     definitions = schema.get("$defs", {})
 
     def walk(node: Any) -> Any:  # noqa: ANN401 - JSON

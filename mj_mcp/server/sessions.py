@@ -1,6 +1,6 @@
-"""Sessions of older clients: how many there may be, and whose gives way when there is no room.
+"""Sessions of older clients: how many are allowed, and which one ends when there is no room for a new one.
 
-Owns the choice among open sessions, which goes by login, so that no login can keep the others out. Knows nothing of how
+Owns the choice among open sessions. It is made per login, so that no login can keep the others out. Does not know how
 a login is checked. The sessions themselves are the SDK's.
 """
 
@@ -16,30 +16,30 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 RETRY_SECONDS = 10
-"""When to try again where there was no room."""
+"""`Retry-After` when there is no room."""
 
 
 class Sessions(StreamableHTTPSessionManager):
-    """The SDK's sessions. Where it would refuse a new one, the longest idle one of the login that has the most ends.
+    """The SDK's sessions. Instead of refusing a new one, it ends the longest idle one of the login with most sessions.
 
-    A session is idle while it has no request and no stream open. A login that has only busy ones loses the oldest of
-    them to another login, but none to itself: it is told to try again.
+    A session is idle while it has no request and no stream open. If a login has only busy sessions, a new one of
+    another login ends the oldest; a new one of the same login is refused and may be retried.
     """
 
     def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
         if self.max_sessions is not None and len(self._server_instances) >= self.max_sessions:
             victim = self._victim(_login(requestor))
             if victim is not None and self._task_group is not None:
-                # It is forgotten here, so that there is room at once; what is left of it is closed later.
+                # Removed here, so that there is room at once; its resources are released later.
                 self._task_group.start_soon(self._discard_session, victim, self._server_instances.pop(victim))
         return super()._admit_session(requestor)
 
     def _victim(self, login: str) -> str | None:
-        """The session that ends so that this login gets one; None where it has to wait."""
+        """The session to end so that this login gets one; None if it has to wait."""
         owners = {session: _login(self._session_owners.get(session)) for session in self._server_instances}
         counts = Counter(owners.values())
         loser, most = counts.most_common(1)[0]
-        # With as many sessions afterwards as the other has left, it would only have to give this one back.
+        # If the login would then have as many sessions as the other, the other would take this one back.
         if counts[login] + 1 >= most:
             loser = login
         idle_since = {session: self._idle_since(session) for session, owner in owners.items() if owner == loser}
@@ -48,7 +48,7 @@ class Sessions(StreamableHTTPSessionManager):
         return None if busy and loser == login else victim
 
     def _idle_since(self, session: str) -> float:
-        """When it became idle, on a clock of no date; infinite while it is busy."""
+        """When it became idle, on a monotonic clock; infinite while it is busy."""
         scope = self._server_instances[session].idle_scope
         return math.inf if scope is None else scope.deadline
 
@@ -63,5 +63,5 @@ class Sessions(StreamableHTTPSessionManager):
 
 
 def _login(principal: AuthorizationContext | None) -> str:
-    """Whose session it is; one person's clients count together."""
+    """The login that owns the session. All clients of one person count together."""
     return "" if principal is None else f"{principal['issuer']}#{principal['subject']}"

@@ -1,7 +1,7 @@
-"""The published shapes of the structured content, from which the tools' output schemas are made.
+"""The published shapes of the structured content. The tools' output schemas are made from them.
 
-Owns field names and types. A field without a value is left out, never null: `None` here says "may be missing". Says
-nothing and decides nothing.
+Owns field names and types. A field without a value is left out, never null: `None` here means "may be missing".
+Decides nothing.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class NextCall(BaseModel):
 
 
 class BriefTaskView(BaseModel):
-    """What the schemas of the tools that spend name of a task; `get_task` publishes it whole.
+    """What the tools that spend name of a task in their schemas. `get_task` publishes all fields.
 
-    Saying it five times would cost every conversation thousands of tokens.
+    Repeating them five times would cost every conversation thousands of tokens.
     """
 
     message: str
@@ -48,7 +48,7 @@ class BriefTaskView(BaseModel):
 
 
 class TaskView(BaseModel):
-    """The structured content of every tool that yields one task. Dates are RFC 3339, UTC."""
+    """The structured content of every tool that returns one task. Dates are RFC 3339, UTC."""
 
     message: str
     task_id: str | None = None
@@ -73,7 +73,7 @@ class TaskView(BaseModel):
 
 
 class TaskRow(BaseModel):
-    """A task in a list. One that the proxy has not named yet has a `submission_id` instead of a `task_id`."""
+    """A task in a list. If the proxy has not named it yet, it has a `submission_id` instead of a `task_id`."""
 
     task_id: str | None = None
     submission_id: str | None = None
@@ -97,7 +97,7 @@ class TaskListView(BaseModel):
 
 
 class WaitView(BaseModel):
-    """The structured content of `wait_for_tasks`: rows as in `list_tasks`, with `failure` where there is one."""
+    """The structured content of `wait_for_tasks`: rows as in `list_tasks`, with `failure` if there is one."""
 
     message: str
     tasks: list[dict[str, Any]]
@@ -124,7 +124,7 @@ class FilesView(BaseModel):
 
 
 class LimitsView(BaseModel):
-    """What is left of what a person allows; a number without a ceiling is left out."""
+    """What is left of the limits. A number without a limit is left out."""
 
     open_left: int | None = None
     today_left: int | None = None

@@ -1,8 +1,8 @@
 """MCP over stdin and stdout on asyncio pipes.
 
-Owns the two pipes while it serves, and answers every line that is no message. Reads and writes happen on the event loop
-itself, without the thread of the SDK's own transport: a call is cheaper, and the process ends cleanly on EOF and on
-signals. What is no pipe (a terminal, a file, Windows) is served by the SDK's own transport.
+Owns the two pipes while it serves, and answers every line that is not a message. Reads and writes happen on the event
+loop itself, without the thread of the SDK's own transport: a call costs less, and the process ends cleanly on EOF and
+on signals. If stdin or stdout is not a pipe (a terminal, a file, Windows), the SDK's own transport serves it.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from mj_mcp.server.jsonrpc import Read, read, refusal, write
 CHUNK_BYTES = 1 << 16
 
 LINE_BYTES = 8 << 20
-"""The ceiling of one line. Reading a line stops everything else: for 0.02 s at this length if it is mostly text, for a
-second if it is made to be slow."""
+"""The longest line. Parsing a line blocks everything else: 0.02 s at this length for ordinary text, 1 s for a line
+made to be slow."""
 
 UNREAD_BYTES = 4 << 20
-"""What a client leaves unread before nothing more is taken from it. A client that writes many requests before it reads
-the first answer must not meet a server that waits for it in turn; hence not less."""
+"""How many unread bytes a client may have before we stop reading from it. Some clients write many requests before they
+read the first answer; a lower limit would block both sides."""
 
 
 Source = AsyncIterator[Read | JSONRPCError]
-"""What the client sends, or the answer to what is no message."""
+"""Messages of the client, or the errors to answer invalid ones with."""
 
 Send = Callable[[SessionMessage], Coroutine[Any, Any, None]]
-"""Write one message; it waits while the client does not read.
+"""Write one message. Waits while the client does not read.
 
 Raises:
-    BrokenResourceError: nobody is there to read.
+    BrokenResourceError: the client has gone.
 """
 
 
 class _Stream:
-    """What the SDK asks of either side."""
+    """The interface that the SDK needs on either side."""
 
     async def aclose(self) -> None:
         return None
@@ -66,25 +66,25 @@ class _Stream:
 
 
 class _Outgoing(_Stream):
-    """What the SDK writes. It stays open when the SDK has done with one generation."""
+    """The SDK's output. It stays open when the SDK has finished with one protocol generation."""
 
     def __init__(self, send: Send) -> None:
         self.send = send
 
 
 class _Incoming(_Stream):
-    """What the SDK reads: messages only; a line that is none is answered here.
+    """The SDK's input: messages only. An invalid line is answered here.
 
-    The SDK takes the generation of a connection from its first request and refuses the other one from then on. A client
-    that hears nothing after `server/discover` starts anew with `initialize`. So that ends what the SDK reads; who reads
-    on afterwards gets the `initialize` first.
+    The SDK fixes the protocol generation of a connection by its first request and refuses the other one afterwards. A
+    client that gets no answer to `server/discover` starts again with `initialize`. So that message ends the SDK's
+    input; the next reader gets the `initialize` first.
     """
 
     def __init__(self, source: Source, outgoing: _Outgoing) -> None:
         self.ended = False
         self._source = source
         self._outgoing = outgoing
-        self._discovering: bool | None = None  # whether there were only `server/discover` so far; None before the first
+        self._discovering: bool | None = None  # whether only `server/discover` has come so far; None: no message yet
         self._kept: SessionMessage | None = None
 
     def __aiter__(self) -> Self:
@@ -110,7 +110,7 @@ class _Incoming(_Stream):
                     return found.message
                 await self._outgoing.send(SessionMessage(found))
         except (BrokenResourceError, ClosedResourceError):
-            pass  # nobody is there to answer to
+            pass  # the client has gone
         self.ended = True
         raise StopAsyncIteration
 
@@ -123,23 +123,23 @@ class _Incoming(_Stream):
 
 
 async def _lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Source:
-    """Lines as they come. Back-pressure: nothing is read while the client leaves our answers unread."""
+    """Lines as they arrive. Nothing is read while the client leaves our answers unread."""
     rest = bytearray()
     try:
         while chunk := await reader.read(CHUNK_BYTES):
             first, *others = chunk.split(b"\n")
-            if len(rest) <= LINE_BYTES:  # what is longer is refused anyway
+            if len(rest) <= LINE_BYTES:  # a longer line is refused anyway
                 rest += first
             for line in [bytes(rest), *others[:-1]] if others else []:
                 if line.strip():
                     await writer.drain()
                     yield _read_line(line)
-                    await asyncio.sleep(0)  # a thousand lines that came at once do not hold up those who are at work
+                    await asyncio.sleep(0)  # lets running calls continue between a thousand lines that arrive at once
             if others:
                 rest = bytearray(others[-1])
             await writer.drain()
     except ConnectionError:
-        return  # nobody is there to answer to
+        return  # the client has gone
     if rest.strip():
         yield _read_line(bytes(rest))
 
@@ -152,7 +152,7 @@ def _read_line(line: bytes) -> Read | JSONRPCError:
 
 @asynccontextmanager
 async def _pipes() -> AsyncIterator[tuple[Source, Send]]:
-    """Take descriptors 0 and 1 for the protocol; whoever else reads or prints meets the null device and stderr."""
+    """Use descriptors 0 and 1 for the protocol only. Other code reads the null device and prints to stderr."""
     loop = asyncio.get_running_loop()
     stdin, stdout = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -185,7 +185,7 @@ async def _pipes() -> AsyncIterator[tuple[Source, Send]]:
 
 @asynccontextmanager
 async def _sdks_own() -> AsyncIterator[tuple[Source, Send]]:
-    """The SDK's own transport: what it could not read is read once more, from what its error keeps of the line."""
+    """The SDK's own transport. A line that it cannot read is read again from its error, to answer it."""
     async with stdio_server() as (incoming, outgoing), outgoing:
 
         async def items() -> Source:
@@ -199,11 +199,11 @@ async def _sdks_own() -> AsyncIterator[tuple[Source, Send]]:
 
 
 def _line_of(failure: Exception) -> bytes:
-    """The line that is no JSON, or else the value that is no message."""
+    """The line that is not JSON, or the value that is not a message, from the error."""
     for error in failure.errors() if isinstance(failure, ValidationError) else []:
         if error["type"] == "json_invalid":
             return str(error["input"]).encode()
-        # Each kind of message that it is not has errors: of its type, or of a field that it lacks.
+        # The error lists, for each kind of message, why the value is not one: its type, or a missing field.
         if len(error["loc"]) == 1 or (len(error["loc"]) == 2 and error["type"] == "missing"):
             return json.dumps(error["input"]).encode()
     return b""
@@ -215,7 +215,7 @@ def _is_pipe(descriptor: int) -> bool:
 
 
 async def serve_stdio(server: MCPServer[Any]) -> None:
-    """Serve one client over stdin and stdout until it leaves."""
+    """Serve one client over stdin and stdout until it disconnects."""
     ours = sys.platform != "win32" and _is_pipe(0) and _is_pipe(1)
     inner = server._lowlevel_server  # noqa: SLF001 - the SDK offers no public way to serve over given streams
     async with _pipes() if ours else _sdks_own() as (source, send):
@@ -225,6 +225,6 @@ async def serve_stdio(server: MCPServer[Any]) -> None:
             while not incoming.ended:
                 await inner.run(incoming, outgoing, inner.create_initialization_options())
         except ExceptionGroup as group:
-            # A message that arrives as a signal ends the server finds the SDK's inner streams closed.
+            # A message that arrives while a signal ends the server finds the SDK's inner streams closed.
             if group.split((BrokenResourceError, ClosedResourceError))[1] is not None:
                 raise

@@ -1,11 +1,10 @@
-"""Who listens to `mj://tasks` and `mj://tasks/{task_id}`, and how they are told that one of them changed.
+"""Subscriptions to `mj://tasks` and `mj://tasks/{task_id}`: who has one, and how changes are sent.
 
-Owns the open streams of this process, in both generations of the protocol. Over several replicas it needs nothing of
-its own: each of them hears of every change, whichever saw it, through the journal that they share (`news.py`), and
-tells those who listen to it. Knows nothing of how a change is found out.
+Owns the open streams of this process, in both generations of the protocol. Replicas need nothing more: each learns of
+every change through the shared journal and notifies its own subscribers. Does not know how a change is found.
 
-A caller hears of its own tasks only. Nobody is asked whether a task is there before it is listened to, so somebody
-else's is like one that does not exist: nothing ever comes.
+Callers are notified of their own tasks only. A subscription does not check whether the task exists, so another owner's
+task looks like one that does not exist: no notification ever comes.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from mj_mcp.tasks import Task
 log = structlog.get_logger("mj_mcp.subscriptions")
 
 MAX_URIS = 1_000
-"""What one connection of the older generation may listen to."""
+"""The most URIs that one connection of the older generation may subscribe to."""
 
 _LISTENABLE = re.compile(r"mj://tasks(/[^/\s]{1,128})?")
 
@@ -42,24 +41,24 @@ class Bus:
     """The SDK's `SubscriptionBus`, in which each listener belongs to the caller who opened it."""
 
     def __init__(self) -> None:
-        """Nobody listens yet."""
+        """Starts without listeners."""
         self._listeners: dict[object, tuple[str, Listener]] = {}
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Tell `listener` of the caller's tasks until what is returned is called."""
+        """Notify `listener` of the caller's tasks until the returned function is called."""
         token = object()
         self._listeners[token] = (caller().owner, listener)
         return lambda: self._forget(token)
 
     def notify(self, task: Task) -> None:
-        """`task` has changed: its owner's listeners hear of each URI under which it is read."""
+        """`task` has changed: notify its owner's listeners of each of its URIs."""
         listeners = [listener for owner, listener in self._listeners.values() if owner == task.owner]
         for handle in filter(None, (task.task_id, task.submission_id)) if listeners else ():
             self._deliver(listeners, ResourceUpdated(f"mj://tasks/{handle}"))
         self._deliver(listeners, ResourceUpdated("mj://tasks"))
 
     async def publish(self, event: ServerEvent) -> None:
-        """What a call itself announces through the SDK is for its caller."""
+        """Events that a call publishes through the SDK go to its own caller."""
         self._deliver([listener for owner, listener in self._listeners.values() if owner == caller().owner], event)
 
     def _deliver(self, listeners: list[Listener], event: ServerEvent) -> None:
@@ -71,60 +70,63 @@ class Bus:
 
 
 class _Subscriber:
-    """A connection of the older generation: what it listens to, and what of that it has yet to be told."""
+    """A connection of the older generation: its subscriptions, and the notifications still to send."""
 
     def __init__(self, session: ServerSession, bus: Bus) -> None:
         self.uris: set[str] = set()
         self._session = session
         self._changed: dict[str, None] = {}
         self._wake = asyncio.Event()
-        self._leave = bus.subscribe(self._hear)
-        self._telling = asyncio.create_task(self._notify())
+        self._leave = bus.subscribe(self._enqueue)
+        self._sending = asyncio.create_task(self._notify())
 
     async def aclose(self) -> None:
-        """The connection is gone."""
+        """The connection is closed."""
         self._leave()
-        self._telling.cancel()
-        await asyncio.gather(self._telling, return_exceptions=True)
+        self._sending.cancel()
+        await asyncio.gather(self._sending, return_exceptions=True)
 
-    def _hear(self, event: ServerEvent) -> None:
+    def _enqueue(self, event: ServerEvent) -> None:
         if isinstance(event, ResourceUpdated) and event.uri in self.uris:
             self._changed[event.uri] = None
             self._wake.set()
 
     async def _notify(self) -> None:
-        """One word for each URI, however often it changed while a slow client was told of the last."""
+        """One notification per URI, however often it changed while a slow client received the last one."""
         with suppress(BrokenResourceError, ClosedResourceError):
             while await self._wake.wait():
                 self._wake.clear()
                 while self._changed:
                     uri = next(iter(self._changed))
                     del self._changed[uri]
-                    await self._tell_of(uri)
+                    await self._notify_of(uri)
 
-    async def _tell_of(self, uri: str) -> None:
-        """A defect costs this word only: whoever listens hears the next."""
+    async def _notify_of(self, uri: str) -> None:
+        """An error loses this notification only; the next one is sent."""
         try:
             await self._session.send_resource_updated(uri)
         except (BrokenResourceError, ClosedResourceError):
             raise
         except Exception:
-            log.exception("subscriber_not_told", uri=uri)
+            log.exception("subscriber_not_notified", uri=uri)
 
 
 def serve_older(server: Server[Any], bus: Bus) -> None:
-    """Serve `resources/subscribe` and `resources/unsubscribe`; the SDK's face serves `subscriptions/listen` alone."""
+    """Serve `resources/subscribe` and `resources/unsubscribe`. The SDK itself serves only `subscriptions/listen`."""
 
     async def subscribe(ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
         if not _LISTENABLE.fullmatch(params.uri):
-            raise MCPError(INVALID_PARAMS, f"uri: mj://tasks and mj://tasks/{{task_id}} change, not {params.uri[:200]}")
+            raise MCPError(
+                INVALID_PARAMS,
+                f"uri: you can subscribe to mj://tasks and mj://tasks/{{task_id}}, not {params.uri[:200]}",
+            )
         connection = ctx.session._connection  # noqa: SLF001 - the SDK has no public way to a connection's end
         subscriber = connection.state.get(_SUBSCRIBER)
         if subscriber is None:
             subscriber = connection.state[_SUBSCRIBER] = _Subscriber(ctx.session, bus)
             connection.exit_stack.push_async_callback(subscriber.aclose)
         if len(subscriber.uris) >= MAX_URIS and params.uri not in subscriber.uris:
-            raise MCPError(INVALID_PARAMS, f"uri: a connection may listen to {MAX_URIS} at once, and this one does")
+            raise MCPError(INVALID_PARAMS, f"uri: this connection has {MAX_URIS} subscriptions, the most allowed")
         subscriber.uris.add(params.uri)
         return EmptyResult()
 

@@ -1,6 +1,6 @@
-"""A tool of ours: arguments as hosts send them, errors as results, and one log line a call.
+"""A call of a tool: reads arguments as hosts send them, turns errors into results, and logs one line.
 
-Owns what is the same for every tool. Knows nothing of what the tools do.
+Owns what is the same for every tool. Does not know what the tools do.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class ToolContext:
     waits: ProposedWaits = field(default_factory=ProposedWaits)
 
     def require_key(self) -> None:
-        """Raises `NotConfigured` where no key was given yet."""
+        """Raises `NotConfigured` if no key is set yet."""
         if not self.settings.has_key:
             raise NotConfigured("this server has no key for a Midjourney Proxy yet (MJ_API_KEY is not set)")
 
     def presentation(self, wait_seconds: int = 25) -> Presentation:
-        """How the caller is shown tasks; `wait_seconds`: how long its next call should wait."""
+        """How tasks are shown to the caller. `wait_seconds`: how long its next call should wait."""
         return Presentation(
             tuple(spec for spec in self.tools if caller().may_spend or not spec.spends),
             wait_seconds,
@@ -67,7 +67,7 @@ class ToolContext:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call of a tool: what was given, by whom, and what the server has for it."""
+    """One call of a tool: its arguments, its caller, and the server's context."""
 
     context: ToolContext
     request: Context[Any]
@@ -97,7 +97,7 @@ class ToolCall:
         return self._answer(result, bought=False)
 
     async def bought(self, submitted: Result) -> CallToolResult:
-        """The answer of a tool that has bought one task: as it stands when it has ended, or the call's time is up."""
+        """The answer of a tool that bought one task, once it has ended or the call's time is up."""
         return self._answer(await self.studio.wait(self.caller, submitted), bought=True)
 
     def _answer(self, result: Result, *, bought: bool) -> CallToolResult:
@@ -109,7 +109,7 @@ class ToolCall:
 
 
 class CheckedTool(Tool):
-    """An SDK tool that reads its arguments itself and answers every error of ours as a result."""
+    """An SDK tool that reads its arguments itself and answers every error of ours with a result."""
 
     spends: bool = False
 
@@ -142,7 +142,7 @@ class CheckedTool(Tool):
         shared: ToolContext = context.request_context.lifespan_context
         spends = self.spends
         if spends and not caller().may_spend:
-            return error_result(LimitReached(f"this login may look, not buy: it lacks the scope {SPEND}"))
+            return error_result(LimitReached(f"this login may read but not submit: it lacks the scope {SPEND}"))
         try:
             shared.require_key()
             imagines = self.name == "generate_image"
@@ -160,7 +160,7 @@ class CheckedTool(Tool):
         return result
 
     def _caller(self, shared: ToolContext, context: Context[ToolContext], values: Mapping[str, Any]) -> Call:
-        """Who calls, and how long it may block: as asked, as the operator set it, or as its client survives."""
+        """The caller, and how long it may block: as requested, as the operator set it, or as its client allows."""
         seconds = 0.0
         if "wait_seconds" in self.parameters["properties"]:
             waits = values.get("wait_seconds"), shared.settings.wait_seconds, wait_budget(_client_name(context))
@@ -169,13 +169,13 @@ class CheckedTool(Tool):
 
 
 def _client_name(request: Context[Any]) -> str | None:
-    """The name that the client gave in its `clientInfo`."""
+    """The name in the client's `clientInfo`."""
     client = request.session.client_params
     return client.client_info.name if client else None
 
 
 def prompt_problems(values: Mapping[str, Any], extra_flags: frozenset[str]) -> Sequence[str]:
-    """What is wrong with a prompt and its options, as far as they could be read."""
+    """What is wrong with a prompt and its options, as far as they can be read."""
     names = [field.name for field in fields(Options) if field.name in values]
     options: dict[str, Any] = {
         name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in names
@@ -191,7 +191,7 @@ def prompt_problems(values: Mapping[str, Any], extra_flags: frozenset[str]) -> S
 
 
 def checked(spec: ToolSpec) -> CheckedTool:
-    """A tool whose schemas are plain; the first parameter of its verb is the `ToolCall`."""
+    """A tool with plain schemas. The first parameter of its function is the `ToolCall`."""
     built = CheckedTool.from_function(spec.verb, title=spec.title, annotations=spec.annotations, context_kwarg="call")
     tool = cast("CheckedTool", built)
     tool.spends = spec.spends
@@ -202,7 +202,7 @@ def checked(spec: ToolSpec) -> CheckedTool:
 
 
 def _facts(result: CallToolResult | None) -> dict[str, Any]:
-    """What a log line says of a result."""
+    """The log fields of a result."""
     if result is None:
         return {}
     if result.is_error:

@@ -1,4 +1,4 @@
-"""A tool as a value: what it does, whether it spends, and when a result should propose it.
+"""A tool as a value: its function, whether it spends, and when a result proposes it.
 
 Owns what is derived from that: names, annotations, and the calls that make sense next.
 """
@@ -20,25 +20,25 @@ def _never(_task: Task) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
-    """One tool of the server. `verb` answers; its name, arguments and first line are published."""
+    """One tool of the server. The function `verb` answers; its name, arguments and first line are published."""
 
     verb: Callable[..., Awaitable[Any]]
     title: str
     spends: bool = False
-    """Whether it buys, so that a read-only server or login has it not."""
+    """Whether it costs money, so that a read-only server or login does not have it."""
     saves: bool = False
-    """Whether it writes files on the machine of the server."""
+    """Whether it writes files on the server's machine."""
     next: Callable[[Task], dict[str, Any] | None] = _never
-    """The arguments with which it can be called for a finished task; None where it cannot."""
+    """The arguments with which it can be called for a finished task; None if it cannot."""
 
     @property
     def name(self) -> str:
-        """The name by which it is called."""
+        """The tool's name."""
         return self.verb.__name__
 
     @property
     def annotations(self) -> ToolAnnotations:
-        """What hosts are told of its effects."""
+        """What hosts are told about its effects."""
         reads = not (self.spends or self.saves)
         return ToolAnnotations(
             read_only_hint=reads, destructive_hint=False, idempotent_hint=not self.spends, open_world_hint=True
@@ -46,6 +46,6 @@ class ToolSpec:
 
 
 def next_calls(tools: Iterable[ToolSpec], task: Task) -> list[dict[str, Any]]:
-    """The calls of these tools that make sense for a finished task, those that are free first."""
+    """The calls of these tools that make sense for a finished task, the free ones first."""
     found = [(spec, spec.next(task)) for spec in sorted(tools, key=lambda spec: spec.spends)]
     return [{"tool": spec.name, "arguments": arguments} for spec, arguments in found if arguments is not None]

@@ -1,6 +1,6 @@
-"""The settings: read once from the environment, frozen, each with the sentence that the README prints.
+"""The settings: read once from the environment, frozen, each with the description that the README prints.
 
-The only room that reads the environment. Knows nothing of what the settings are used for.
+Only this package reads the environment. Knows nothing of what the settings are used for.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mj_mcp.urls import is_safe, parts_of
 _FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
 
 MIN_SECRET_CHARACTERS = 32
-"""Of what signs links."""
+"""For the secret that signs links."""
 
 
 class SettingsError(Exception):
-    """One line that names the variable and says what it may hold."""
+    """One line that names the variable and says what is allowed."""
 
 
 class Settings(BaseSettings):
-    """What a person sets, as `MJ_...` environment variables."""
+    """The settings, as `MJ_...` environment variables."""
 
     model_config = SettingsConfigDict(env_prefix="MJ_", frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     )
     base_url: str = Field(
         "https://cubicspaces.cloud",
-        description="Where the proxy is. May carry a path; the API's `/mj/...` is joined below it.",
+        description="The URL of the proxy. It may have a path; the API's `/mj/...` is appended.",
     )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("mj-mcp", appauthor=False),
@@ -53,110 +53,110 @@ class Settings(BaseSettings):
     )
     output_dir: Path = Field(
         default_factory=lambda: user_pictures_path() / "mj-mcp",
-        description="Where pictures may be saved. Default: `mj-mcp` in the user's pictures folder.",
+        description="The folder for saved pictures. Default: `mj-mcp` in the user's pictures folder.",
     )
     wait_seconds: Annotated[float, Field(ge=0, le=600)] | None = Field(
-        None, description="How long a call waits when it does not say. Default: what the connected host survives."
+        None, description="Seconds that a call waits without `wait_seconds`. Default: as long as the host allows."
     )
     poll_seconds: float = Field(
         5.0,
         ge=0.5,
         le=300,
-        description="Seconds between two polls of a running task that the proxy asks for. All in all no more polls are "
-        "made than a fixed loop of this pace makes.",
+        description="Seconds between two polls of a running task, as the proxy asks for. In total, no more polls are "
+        "made than by a fixed loop of this interval.",
     )
     max_polls_per_second: int = Field(
-        50, ge=1, le=10_000, description="Polls per second over all tasks of this process, at most."
+        50, ge=1, le=10_000, description="The most polls per second, over all tasks of this process."
     )
     max_open_tasks: int = Field(
-        10, ge=1, le=10_000, description="Tasks open at once for this account, over all processes."
+        10, ge=1, le=10_000, description="The most open tasks of this account, over all processes."
     )
-    daily_task_limit: int | None = Field(
-        None, ge=0, description="Submits per UTC day that you allow. Default: no ceiling."
-    )
+    daily_task_limit: int | None = Field(None, ge=0, description="The most submits per UTC day. Default: no limit.")
     max_open_tasks_per_user: int | None = Field(
-        None, ge=1, le=10_000, description="Tasks open at once for each caller who logs in. Default: no ceiling."
+        None, ge=1, le=10_000, description="The most open tasks of each caller who logs in. Default: no limit."
     )
     daily_task_limit_per_user: int | None = Field(
-        None, ge=0, description="Submits per UTC day for each caller who logs in. Default: no ceiling."
+        None, ge=0, description="The most submits per UTC day of each caller who logs in. Default: no limit."
     )
-    read_only: bool = Field(False, description="1 leaves out every tool that spends.")
-    archive: bool = Field(True, description="0 keeps no originals of finished pictures.")
+    read_only: bool = Field(False, description="1 removes every tool that costs money.")
+    archive: bool = Field(True, description="0 does not archive the originals of finished pictures.")
     archive_url: str = Field(
         "",
-        description="Where replicas share the originals: `file:///folder`, or `s3://bucket/prefix` (needs the extra "
-        "`[s3]`; endpoint, region and credentials by the standard `AWS_...` variables). Default: `archive` in the data "
-        "folder.",
+        description="Where replicas keep shared originals: `file:///folder`, or `s3://bucket/prefix` (needs the extra "
+        "`[s3]`; endpoint, region and credentials as in the standard `AWS_...` variables). Default: `archive` in the "
+        "data folder.",
     )
     archive_max_bytes: int = Field(
         5 * 1024**3,
         ge=0,
-        description="The ceiling of the archive's folder, in bytes; the least recently used are dropped. With a bucket "
-        "the folder is its cache.",
+        description="The size limit of the archive's folder, in bytes; the least recently used files are removed. With "
+        "a bucket, the folder is its cache.",
     )
     image_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
-        description="Hosts that pictures may come from, separated by commas (`cdn.example.com, *.example.org`), beside "
-        "the proxy's own. Default: any public host.",
+        description="Hosts from which pictures may be fetched, separated by commas (`cdn.example.com, *.example.org`), "
+        "besides the proxy's own. Default: any public host.",
     )
     extra_flags: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
-        description="Midjourney flags that prompts may hold without a check, separated by commas (`test, sv`), for "
-        "those that this version does not know yet. Default: none.",
+        description="Midjourney flags that are allowed in prompts without a check, separated by commas (`test, sv`), "
+        "for flags that this version does not know yet. Default: none.",
     )
     resource_links: bool = Field(
         False, description="1 adds resource links to results. Several frameworks fail on them after a paid success."
     )
     inline_images: bool = Field(
-        True, description="0 leaves pictures out of all results but `view_image`'s, where a framework prints base64."
+        True, description="0 removes pictures from all results except `view_image`'s, for frameworks that print base64."
     )
-    image_format: Literal["webp", "jpeg", "png"] = Field("webp", description="Of sheets and views: webp, jpeg or png.")
+    image_format: Literal["webp", "jpeg", "png"] = Field(
+        "webp", description="The format of sheets and views: webp, jpeg or png."
+    )
     public_url: str = Field(
         "",
         description="The address by which callers reach `serve --http`, like `https://mcp.example.com`: used for links "
         "to pictures, for OAuth metadata, and as an allowed `Host`. Required where others can reach the server. "
-        "Default: what each request calls it.",
+        "Default: the address in each request.",
     )
     http_allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
-        description="More names by which `serve --http` is called (the `Host` of a request), separated by commas; one "
-        "without a port stands for any port. Default: that of `MJ_PUBLIC_URL`, or `127.0.0.1, localhost, [::1]`.",
+        description="More host names for `serve --http` (the `Host` of a request), separated by commas; a name without "
+        "a port allows any port. Default: that of `MJ_PUBLIC_URL`, or `127.0.0.1, localhost, [::1]`.",
     )
     http_allowed_origins: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(),
         description="Web pages that may use `serve --http` from a browser, by origin (`https://app.example.com`), "
-        "separated by commas. Default: none but its own.",
+        "separated by commas. Default: only its own.",
     )
     secret_key: SecretStr | None = Field(
         None,
-        description="Signs the links to pictures that `serve --http` gives; at least 32 characters, the same for all "
-        "servers that share a database. Default: one of the data folder's own.",
+        description="The secret that signs the picture links of `serve --http`: at least 32 characters, the same for "
+        "all servers that share a database. Default: a secret made in the data folder.",
     )
-    http_max_body_bytes: int = Field(1024**2, ge=1024, description="The ceiling of one HTTP request, in bytes.")
+    http_max_body_bytes: int = Field(1024**2, ge=1024, description="The size limit of one HTTP request, in bytes.")
     http_max_sessions: int = Field(
         1000,
         ge=1,
         le=100_000,
-        description="Sessions of older HTTP clients at once. For the next one, the longest idle session of the login "
-        "that has the most ends.",
+        description="The most sessions of older HTTP clients. For a new one, the longest idle session of the login "
+        "with the most sessions ends.",
     )
     http_session_seconds: float = Field(
         1800, ge=1, le=86_400, description="How long such a session may be idle before it ends."
     )
     http_tokens: Path | None = Field(
-        None, description="The file of `mj-mcp tokens`. Default: `tokens.json` in the data folder."
+        None, description="The token file of `mj-mcp tokens`. Default: `tokens.json` in the data folder."
     )
     auth_issuer: str = Field(
         "",
-        description="The OAuth 2.1 issuer whose JWTs `serve --http` accepts, exactly as it names itself in `iss`; its "
-        "keys are found by its metadata. Default: none.",
+        description="The OAuth 2.1 issuer whose JWTs `serve --http` accepts, exactly as in `iss`; its keys are found "
+        "through its metadata. Default: none.",
     )
     auth_audience: str = Field(
         "",
         validate_default=True,
-        description="What those JWTs must be for (`aud`). Default: `MJ_PUBLIC_URL` followed by `/mcp`.",
+        description="The audience (`aud`) of those JWTs. Default: `MJ_PUBLIC_URL` followed by `/mcp`.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level to log.")
     log_format: Literal["json", "console", "auto"] = Field(
         "auto", description="`json` lines or `console` text on stderr; `auto` is console on a terminal, else json."
     )
@@ -196,7 +196,7 @@ class Settings(BaseSettings):
         if url and not is_safe(url):
             raise ValueError("it must be an https:// URL (http:// only on this machine itself)")
         if parts.username or "?" in url or "#" in url:
-            raise ValueError("it must not carry a user name, a query or a fragment")
+            raise ValueError("it must not have a user name, a query or a fragment")
         return url
 
     @field_validator("auth_audience")
@@ -232,7 +232,7 @@ class Settings(BaseSettings):
     def _flag_names(cls, names: frozenset[str]) -> frozenset[str]:
         names = frozenset(name.lstrip("-") for name in names)
         if not all(_FLAG_NAME.fullmatch(name) for name in names):
-            raise ValueError("it must hold names of flags in letters, like `test, sv`")
+            raise ValueError("it must be flag names in letters, like `test, sv`")
         return names
 
     @field_validator("secret_key")
@@ -247,7 +247,7 @@ class Settings(BaseSettings):
     def _names(cls, hosts: frozenset[str]) -> frozenset[str]:
         for host in hosts:
             if urlsplit(f"//{host}").netloc != host or "*" in host or "@" in host:
-                raise ValueError("it must hold names like mcp.example.com or mcp.example.com:8443, without * or /")
+                raise ValueError("it must be names like mcp.example.com or mcp.example.com:8443, without * or /")
         return hosts
 
     @field_validator("http_allowed_origins")
@@ -256,7 +256,7 @@ class Settings(BaseSettings):
         for origin in origins:
             scheme, _, netloc = origin.partition("://")
             if not scheme or not netloc or "*" in origin or urlsplit(origin).netloc != netloc:
-                raise ValueError("it must hold origins like https://app.example.com, without *, null or a path")
+                raise ValueError("it must be origins like https://app.example.com, without *, null or a path")
         return origins
 
     @field_validator("log_level", "log_format", "image_format", mode="before")
@@ -266,34 +266,34 @@ class Settings(BaseSettings):
 
     @property
     def has_key(self) -> bool:
-        """Whether a key was given."""
+        """Whether a key is set."""
         return bool(self.api_key.get_secret_value())
 
     @property
     def token_file(self) -> Path:
-        """Where the tokens of `serve --http` are kept."""
+        """The path of the token file of `serve --http`."""
         return self.http_tokens or self.data_dir / "tokens.json"
 
     @property
     def archive_folder(self) -> Path:
-        """The folder of the originals; with a bucket, of those that are at hand."""
+        """The folder of the originals; with a bucket, of the local copies."""
         parts = urlsplit(self.archive_url)
         return Path(unquote(parts.path)) if parts.scheme == "file" else self.data_dir / "archive"
 
     @property
     def bucket_url(self) -> str:
-        """`s3://bucket/prefix`, or "" where there is none."""
+        """`s3://bucket/prefix`, or "" if there is none."""
         return self.archive_url if urlsplit(self.archive_url).scheme == "s3" else ""
 
     @property
     def bucket_over_http(self) -> bool:
-        """Whether the endpoint that the operator names is one without TLS; of several, the library takes the first."""
+        """Whether the operator's endpoint has no TLS. If several are set, the library uses the first."""
         names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
         return next(filter(None, map(os.environ.get, names)), "").lower().startswith("http://")
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no text that leaves this process may hold."""
+        """Texts that must never leave this process."""
         key = [self.secret_key.get_secret_value()] if self.secret_key else []
         bucket = [found for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN") if (found := os.environ.get(name))]
         api_key = [self.api_key.get_secret_value()] if self.has_key else []
@@ -301,13 +301,13 @@ class Settings(BaseSettings):
 
     @property
     def account(self) -> str:
-        """Names the account without telling the key: tasks of two accounts never mix."""
+        """The name of the account. It does not reveal the key. Tasks of two accounts never mix."""
         text = f"{self.base_url}\n{self.api_key.get_secret_value()}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def passwords_in(url: str) -> tuple[str, ...]:
-    """The password of a database, as it is and as it stands in its URL."""
+    """The password of a database, plain and as it is written in the URL."""
     parts = urlsplit(url)
     found = [parts.password or "", *parse_qs(parts.query).get("password", [])]
     return tuple({form for password in found for form in (password, unquote(password)) if form})
@@ -317,7 +317,7 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of
     """The settings from the environment; `overrides` win.
 
     Raises:
-        SettingsError: a variable is missing or holds what it must not. The value itself is never shown.
+        SettingsError: a variable is missing or not valid. The value itself is never shown.
     """
     try:
         return Settings(**overrides)
@@ -329,7 +329,7 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of
 
 
 def read_signals() -> frozenset[str]:
-    """Which of "traces" and "metrics" the standard variables of OpenTelemetry ask for; the rest of them is the SDK's.
+    """Which of "traces" and "metrics" the standard variables of OpenTelemetry enable. The SDK reads the others.
 
     Source: opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables.
     """

@@ -1,7 +1,7 @@
-"""A key and URLs as a person pastes them, and as they were meant.
+"""A key and URLs as people paste them, corrected to what was meant.
 
-Owns what may be taken off, what is refused, and which hosts are the machine itself. Knows nothing of where they are
-set, and its errors never show a value.
+Owns what is removed, what is refused, and which hosts are this machine. Does not know where the values are set, and
+its errors never show a value.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _UNSEEN = "\ufeff\u200b"
 
 
 def pasted_key(text: str) -> str:
-    """The key alone: without white space and quotes around it, and without the header that it was copied from.
+    """The key without surrounding white space, quotes, or the header that it was copied from.
 
     Raises:
-        ValueError: nothing is left of it, or it cannot be a key.
+        ValueError: it is empty, or cannot be a key.
     """
     key = _cleaned(_BEARER.sub("", _cleaned(text)))
     if not key or not (key.isascii() and key.isprintable()) or " " in key:
@@ -32,22 +32,22 @@ def pasted_key(text: str) -> str:
 
 
 def pasted_base_url(text: str) -> str:
-    """The URL below which the API's `/mj/...` is joined, also where one of its own addresses was pasted.
+    """The URL to which the API's `/mj/...` is appended. If one of the API's own addresses was pasted, its base.
 
     Raises:
-        ValueError: it is no such URL.
+        ValueError: it is not such a URL.
     """
     url, parts = _plain_url(text)
     path, _, _ = f"{parts.path}/".partition("/mj/")
-    # The scheme stays to the letter: the account is named after the whole.
+    # The scheme is unchanged, since the name of the account depends on the whole URL.
     return f"{url.partition('://')[0]}://{parts.netloc}{path.rstrip('/')}"
 
 
 def pasted_public_url(text: str) -> str:
-    """The URL below which callers find `/mcp` and `/files/...`, also where the address of `/mcp` itself was pasted.
+    """The URL below which callers find `/mcp` and `/files/...`. If the address of `/mcp` was pasted, its base.
 
     Raises:
-        ValueError: it is no such URL.
+        ValueError: it is not such a URL.
     """
     _, parts = _plain_url(text)
     path = parts.path.rstrip("/").removesuffix("/mcp").rstrip("/")
@@ -55,7 +55,7 @@ def pasted_public_url(text: str) -> str:
 
 
 def check_database_url(url: str) -> None:
-    """Raises ValueError for what names no PostgreSQL; "" stands for SQLite."""
+    """Raises ValueError if it does not name a PostgreSQL database; "" means SQLite."""
     parts = parts_of(url)
     if url and (parts.scheme not in {"postgresql", "postgres"} or not (parts.hostname or "host=" in parts.query)):
         raise ValueError("it must begin with postgresql:// and name a host, or be left unset for SQLite")
@@ -64,10 +64,10 @@ def check_database_url(url: str) -> None:
 
 
 def check_archive_url(url: str) -> None:
-    """Raises ValueError for what names neither a folder nor a bucket; "" stands for the data folder."""
+    """Raises ValueError if it names neither a folder nor a bucket; "" means the data folder."""
     parts = parts_of(url)
     if parts.username is not None or parts.password is not None or "?" in url or "#" in url:
-        raise ValueError("it must not carry a user name, a password, a query or a fragment")
+        raise ValueError("it must not have a user name, a password, a query or a fragment")
     named = {"file": _ROOTED, "s3": _BUCKET}.get(parts.scheme)
     if url and (not named or not named.fullmatch(url) or ".." in unquote(parts.path).split("/")):
         given = f"; it begins with {parts.scheme}://" if f"{parts.scheme}://" in url.lower() else ""
@@ -78,11 +78,11 @@ def _plain_url(text: str) -> tuple[str, SplitResult]:
     url = _cleaned(text)
     parts = parts_of(url)
     if not url.isprintable() or " " in url:
-        raise ValueError("it must not hold white space")
+        raise ValueError("it must not contain white space")
     if parts.scheme not in PORTS or not parts.hostname:
         raise ValueError("it must begin with http:// or https:// and name a host")
     if parts.username or parts.query or parts.fragment:
-        raise ValueError("it must not carry a user name, a query or a fragment")
+        raise ValueError("it must not have a user name, a query or a fragment")
     return url, parts
 
 
@@ -94,5 +94,5 @@ def _cleaned(text: str) -> str:
         if len(text) > 1 and text[0] + text[-1] in _QUOTES:
             text = text[1:-1]
     if _UNFILLED.search(text):
-        raise ValueError("it holds a ${...} that nobody has filled in")
+        raise ValueError("it contains a ${...} that was not filled in")
     return text

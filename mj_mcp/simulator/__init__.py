@@ -1,4 +1,4 @@
-"""A Midjourney Proxy that costs nothing: real HTTP, real time, real PNGs, and faults on request.
+"""A simulated Midjourney Proxy that costs nothing: real HTTP, real time, real PNGs, and faults on request.
 
     async with Simulator(job_seconds=None) as sim:
         sim.inject("imagine", faults.reset_after_accept())
@@ -7,15 +7,15 @@
         assert sim.fired["reset_after_accept"] == 1
         assert not sim.duplicates()
 
-Owns: a peer of the upstream, written from its specification.
-Must not know: the rest of the house. A fake that shares our parser would agree with our mistakes.
+Owns a copy of the proxy, written from its specification. Imports nothing else of this package: a fake that shares our
+parser would share its mistakes.
 """
 
 from mj_mcp.simulator import faults
 from mj_mcp.simulator.api import Job
 from mj_mcp.simulator.faults import Fault
 from mj_mcp.simulator.hostile import KINDS
-from mj_mcp.simulator.jobs import Charge, Seen
+from mj_mcp.simulator.jobs import Charge, ReceivedRequest
 from mj_mcp.simulator.simulator import Simulator
 
-__all__ = ["KINDS", "Charge", "Fault", "Job", "Seen", "Simulator", "faults"]
+__all__ = ["KINDS", "Charge", "Fault", "Job", "ReceivedRequest", "Simulator", "faults"]

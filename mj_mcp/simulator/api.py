@@ -1,7 +1,7 @@
-"""The proxy behind the API: its tasks, how they move, and what each submit and fetch is told.
+"""The simulated proxy: its tasks, how they progress, and the answers to submits and fetches.
 
-Owns: jobs and their clock, the codes of an answer, the shape of a fetch.
-Must not know: HTTP, faults, how a picture is drawn or served.
+Owns jobs and their clock, the codes of an answer, and the shape of a fetch. Knows nothing of HTTP or of faults, nor
+how a picture is drawn or served.
 """
 
 import math
@@ -35,7 +35,7 @@ _TYPES: Final[dict[Action, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a job stands at one moment; `eta` is in seconds."""
+    """The state of a job at one moment; `eta` is in seconds."""
 
     status: str
     progress: int = 0
@@ -45,7 +45,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One paid job. `seconds` is None for a job that a test moves; `pinned` is where one was put.
+    """One paid job. `seconds` is None for a job that a test moves; `pinned` is the state that a test set.
 
     `created_at` is epoch seconds; `picture` is the kind that replaces all its pictures.
     """
@@ -68,7 +68,7 @@ class Job:
         return None if self.seconds is None else self.created_at + self.seconds
 
     def at(self, now: float) -> Standing:
-        """Return how it stands at this moment."""
+        """Return its state at this moment."""
         if self.pinned is not None:
             return self.pinned
         if self.seconds is None:
@@ -86,7 +86,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a person may set about jobs. `job_seconds`: a number, drawn by chance, or None for "when a test says so"."""
+    """The settings of jobs. `job_seconds`: a number, drawn by chance, or None for "when a test says so"."""
 
     seed: int
     speed: float
@@ -110,7 +110,7 @@ class Proxy:
         self._ids = random.Random(rules.seed) if rules.deterministic_ids else secrets.SystemRandom()  # noqa: S311  # no secret
 
     def create(self, order: Order) -> Job | Refusal:
-        """Check an order against the jobs there are, and create its job."""
+        """Check an order against the existing jobs, and create its job."""
         parent = self._parent(order)
         if isinstance(parent, Refusal):
             return parent
@@ -133,14 +133,14 @@ class Proxy:
         return job
 
     def existing(self, order: Order) -> Job | None:
-        """Return the job that already did this upscale, where the rules say that it is not done twice."""
+        """Return the job that already did this upscale, if the rules say that it is not done twice."""
         if order.action != "UPSCALE" or self._rules.repeat_upscale == "charge":
             return None
         wanted = ("UPSCALE", order.parent_id, order.index)
         return next((job for job in self.jobs.values() if (job.action, job.parent_id, job.index) == wanted), None)
 
     def pin(self, task_id: str, standing: Standing | None = None, *, images: int | None = None) -> None:
-        """Put a job where a test wants it, or hold it as it shows itself now. Raises KeyError for an unknown id."""
+        """Set a job's state, or freeze the current one. Raises KeyError for an unknown id."""
         job = self.jobs[task_id]
         count = job.images if images is None else images
         self.jobs[task_id] = replace(job, pinned=standing or self._shown(job), images=count)
@@ -180,7 +180,7 @@ class Proxy:
         }
 
     def _shown(self, job: Job) -> Standing:
-        """Return how a job stands; silent about its progress where the rules say so, unless a test has put it there."""
+        """Return the reported state of a job: without progress if the rules say so, unless a test set it."""
         standing = job.at(self._now())
         if self._rules.report_progress or job.pinned is not None:
             return standing

@@ -1,7 +1,7 @@
-"""The pictures: small landscapes whose colours come from the prompt and whose shapes come from the task.
+"""The pictures: small landscapes whose colours depend on the prompt and whose shapes depend on the task.
 
-Owns: how a drawing becomes bytes, honest ones and poisoned ones.
-Must not know: tasks, links, HTTP. Everything here is slow and pure, and is called off the event loop.
+Owns how a drawing becomes bytes, correct or malicious. Knows nothing of tasks, links or HTTP. Every function is slow
+and pure, and is called off the event loop.
 """
 
 import colorsys
@@ -30,7 +30,7 @@ BOMB_MIB: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What is to be drawn: text, colours seeded by `palette`, hills seeded by `shape`, the size in pixels."""
+    """What to draw: text, colours seeded by `palette`, hills seeded by `shape`, the size in pixels."""
 
     prompt: str
     caption: str
@@ -40,7 +40,7 @@ class Drawing:
 
 
 def size_for(prompt: str, edge: int) -> tuple[int, int]:
-    """Return width and height, the longer one `edge`, as the prompt's `--ar W:H` asks; square without."""
+    """Return width and height, the longer one `edge`, by the prompt's `--ar W:H`; square without it."""
     found = _RATIO.search(prompt)
     width, height = (int(found[1]), int(found[2])) if found else (1, 1)
     if not width or not height:
@@ -80,7 +80,7 @@ def light(drawing: Drawing) -> bytes:
 
 
 def noise(drawing: Drawing) -> bytes:
-    """Return a PNG of random pixels: no smaller than its pixels."""
+    """Return a PNG of random pixels, which cannot be compressed."""
     width, height = drawing.size
     pixels = _dice(drawing.shape).randbytes(width * height * 3)
     return _encoded(Image.frombytes("RGB", drawing.size, pixels), "PNG")
@@ -103,11 +103,11 @@ def pixel_bomb(_drawing: Drawing) -> bytes:
 
 
 def gzip_bomb(_drawing: Drawing) -> bytes:
-    """Return about 500 kB of gzip that unpacks to half a GiB which begins like a PNG."""
+    """Return about 500 kB of gzip that unpacks to 512 MiB which start like a PNG."""
     start = _SIGNATURE + png_head(1024, 1024, bits=8, colours=2)
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     parts = [packer.compress(start), packer.flush(zlib.Z_FULL_FLUSH)]
-    block = packer.compress(_ZEROS) + packer.flush(zlib.Z_FULL_FLUSH)  # stands alone: the same bytes again and again
+    block = packer.compress(_ZEROS) + packer.flush(zlib.Z_FULL_FLUSH)  # complete in itself, so it can be repeated
     check = zlib.crc32(start)
     for _ in range(BOMB_MIB):
         check = zlib.crc32(_ZEROS, check)
@@ -123,7 +123,7 @@ def png_head(width: int, height: int, *, bits: int, colours: int) -> bytes:
 
 
 def endless_start() -> bytes:
-    """Return how an endless PNG of random bytes begins."""
+    """Return the start of an endless PNG of random bytes."""
     return _SIGNATURE + png_head(1024, 1024, bits=8, colours=2)
 
 

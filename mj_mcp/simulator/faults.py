@@ -1,10 +1,10 @@
-"""Faults as values, and the script that decides which request meets which.
+"""Faults as values, and the script that decides which request gets which fault.
 
-Owns: what can go wrong, under which name it is counted, and the queues.
-Must not know: tasks, sockets. A fault says what shall happen; the simulator and the listener act it out.
+Owns what can go wrong, the name under which it is counted, and the queues. Knows nothing of tasks or sockets: a fault
+says what shall happen, and the simulator and the listener do it.
 
 `accept` says whether the request still takes effect: for a submit, whether a job is created and charged although the
-answer is a lie. Names are those of the constructors; `status` and `code` carry their number ("status_502", "code_23").
+answer is wrong. Names are those of the functions; `status` and `code` add their number ("status_502", "code_23").
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from mj_mcp.simulator.listener import JSON, Reply, Way
 
 Edit = Callable[[dict[str, Any]], dict[str, Any] | None]
 
-PLACES: Final = frozenset({"submit", "look", "picture", "imagine", "change", "simple-change"})
+TARGETS: Final = frozenset({"submit", "fetch", "picture", "imagine", "change", "simple-change"})
 
 _ACCEPTED: Final = frozenset({1, 21, 22})
 _UNSET: Final = object()
@@ -64,7 +64,7 @@ class Fault:
     task_id: str | None = None
 
     def applied(self, reply: Reply) -> Reply | None:
-        """Return the answer as this fault leaves it; None when there is nothing that it can act upon."""
+        """Return the answer changed by this fault; None if there is nothing that it can change."""
         if self.reply is not None:
             reply = self.reply
         if self.edit is not None:
@@ -130,7 +130,7 @@ def half_body() -> Fault:
 
 
 def drip_body(seconds_per_byte: float) -> Fault:
-    """Send the true answer, byte by byte."""
+    """Send the correct answer, byte by byte."""
     return Fault(name="drip_body", way="drip", pace=seconds_per_byte)
 
 
@@ -146,7 +146,7 @@ def status(
 
 
 def html(status: int = 200, *, accept: bool = False, body: bytes = _CHALLENGE) -> Fault:
-    """Answer with a page of HTML, as an edge or a wrong base URL does."""
+    """Answer with a page of HTML, like an edge server or a wrong base URL."""
     reply = Reply(status, body, (("Content-Type", "text/html; charset=utf-8"),))
     return Fault(name="html", accept=accept, reply=reply)
 
@@ -213,26 +213,26 @@ def _accepted(answer: dict[str, Any]) -> bool:
     return answer.get("code") in _ACCEPTED
 
 
-# --- looks
+# --- fetches
 
 
 def empty() -> Fault:
-    """Answer a fetch with 200 and no body, for once."""
+    """Answer one fetch with 200 and no body."""
     return Fault(name="empty", reply=Reply(200, b"", JSON))
 
 
 def forget(task_id: str | None = None) -> Fault:
-    """Forget the task that is looked at (or another), and answer as for an unknown one."""
+    """Forget the fetched task (or another), and answer as for an unknown one."""
     return Fault(name="forget", effect="forget", task_id=task_id)
 
 
 def stuck(task_id: str | None = None) -> Fault:
-    """From this poll on the task that is looked at (or another) never moves."""
+    """Freeze the fetched task (or another) from this poll on."""
     return Fault(name="stuck", effect="stuck", task_id=task_id)
 
 
 def backwards() -> Fault:
-    """Show the task one status earlier than it is; nothing to do for a queued one."""
+    """Show the task one status earlier than it is. Does nothing for a queued one."""
 
     def edit(answer: dict[str, Any]) -> dict[str, Any] | None:
         earlier = _BACK.get(answer["task"]["status"])
@@ -263,45 +263,45 @@ def images_missing() -> Fault:
 
 
 class Script:
-    """Which fault the next request meets: first the injected ones in order, then the dice."""
+    """Decides which fault the next request gets: first the injected ones in order, then random ones."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[Fault]] = {place: deque() for place in PLACES}
+        self._queues: dict[str, deque[Fault]] = {target: deque() for target in TARGETS}
         self._dice: dict[str, tuple[random.Random, float, tuple[Fault, ...]]] = {}
 
     def inject(self, where: str, fault: Fault, times: int) -> None:
-        """Queue a fault for the next `times` requests there. Raises ValueError for an unknown place."""
-        self._queues[_place(where)].extend([fault] * times)
+        """Queue a fault for the next `times` requests of this kind. Raises ValueError for an unknown kind."""
+        self._queues[_checked(where)].extend([fault] * times)
 
     def seed(self, seed: int, rate: float, where: Sequence[str], choices: Sequence[Fault]) -> None:
-        """Let dice decide about every request there; a rate of 0 takes them away."""
-        for place in where:
-            dice = random.Random(f"{seed}/{place}")  # noqa: S311  # repeatable, no secret
-            self._dice[_place(place)] = (dice, rate, tuple(choices))
+        """Choose faults for requests of these kinds at random; a rate of 0 stops that."""
+        for target in where:
+            dice = random.Random(f"{seed}/{target}")  # noqa: S311  # repeatable, no secret
+            self._dice[_checked(target)] = (dice, rate, tuple(choices))
 
     def clear(self) -> None:
-        """Drop what is queued, and the dice."""
+        """Remove queued and random faults."""
         for queue in self._queues.values():
             queue.clear()
         self._dice.clear()
 
     def left(self) -> int:
-        """Count the injected faults that no request has met yet."""
+        """Count the injected faults that no request has got yet."""
         return sum(map(len, self._queues.values()))
 
-    def next(self, places: Sequence[str]) -> Fault | None:
-        """Return the fault for a request that is at all of these places, the narrowest first."""
-        for place in places:
-            if self._queues[place]:
-                return self._queues[place].popleft()
-        for place in places:
-            dice, rate, choices = self._dice.get(place, (None, 0.0, ()))
+    def next(self, targets: Sequence[str]) -> Fault | None:
+        """Return the fault for a request that matches all of these kinds, the most specific first."""
+        for target in targets:
+            if self._queues[target]:
+                return self._queues[target].popleft()
+        for target in targets:
+            dice, rate, choices = self._dice.get(target, (None, 0.0, ()))
             if dice is not None and dice.random() < rate:
                 return dice.choice(choices)
         return None
 
 
-def _place(where: str) -> str:
-    if where not in PLACES:
-        raise ValueError(f"no request is at {where!r}; places are {', '.join(sorted(PLACES))}")
+def _checked(where: str) -> str:
+    if where not in TARGETS:
+        raise ValueError(f"no request is of kind {where!r}; they are {', '.join(sorted(TARGETS))}")
     return where

@@ -1,7 +1,6 @@
 """Pictures as a hostile or broken host would serve them, by name.
 
-Owns: the table of kinds.
-Must not know: tasks, or which picture of which task is replaced.
+Owns the table of kinds. Does not know tasks, or which picture of which task is replaced.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ FOREIGN_LINKS: Final = {
     "private": "http://10.0.0.1/x.png",
     "metadata": "http://169.254.169.254/latest/x.png",
 }
-"""Kinds whose link itself leads elsewhere."""
+"""Kinds whose link redirects elsewhere."""
 
 _REDIRECTS: Final = {
     "redirect-private": "http://10.0.0.1/x.png",
@@ -37,7 +36,7 @@ _CACHED: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A body that is computed once, and the type that it claims to be."""
+    """A body that is computed once, and the media type that it claims."""
 
     make: Callable[[Drawing], bytes]
     media_type: str = "image/png"
@@ -71,7 +70,7 @@ KINDS: Final = frozenset({*FOREIGN_LINKS, *_REDIRECTS, *_MADE, "missing", "endle
 
 
 class Gallery:
-    """Serves pictures by kind; what was drawn is kept, up to a bound, and drawn off the event loop."""
+    """Serves pictures by kind. Drawn pictures are cached, up to a limit, and drawn off the event loop."""
 
     def __init__(self) -> None:
         self._drawn: LRUCache[tuple[str, Drawing | None], asyncio.Task[bytes]] = LRUCache(_CACHED)
@@ -102,7 +101,7 @@ class Gallery:
         return await asyncio.shield(task)  # another request may wait for the same drawing
 
     async def close(self) -> None:
-        """Wait for the drawings under way; a thread cannot be cancelled."""
+        """Wait for running drawings, since a thread cannot be cancelled."""
         await asyncio.gather(*self._drawn.values(), return_exceptions=True)
 
 

@@ -1,7 +1,7 @@
-"""What the simulator writes down: requests seen and charges made.
+"""The simulator's records: requests received and charges made.
 
-Owns: the two kinds of record, and the file of the ledger.
-Must not know: how an answer looks, or whether it arrived. A charge is a fact apart from its answer.
+Owns the two kinds of record, and the ledger file. Does not know how an answer looks, or whether it arrived: a charge is
+independent of its answer.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any, TextIO
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One request as it came in. `path` is as sent, header names are lower case, `at` is epoch seconds."""
+class ReceivedRequest:
+    """One request as it was received. `path` is as sent, header names are in lower case, `at` is epoch seconds."""
 
     method: str
     path: str
@@ -40,7 +40,7 @@ class Charge:
 
 
 class Ledger:
-    """The append-only list of charges; also a file of JSON lines, flushed one by one, when it has a path."""
+    """The append-only list of charges. With a path, also a file of JSON lines, flushed one by one."""
 
     def __init__(self, path: Path | None) -> None:
         self.charges: list[Charge] = []
@@ -48,7 +48,7 @@ class Ledger:
         self._file: TextIO | None = None
 
     def open(self) -> None:
-        """Open the file for appending; what an earlier run wrote stays."""
+        """Open the file for appending; lines of an earlier run are kept."""
         if self._path is not None:
             self._file = self._path.open("a", encoding="utf-8")
 

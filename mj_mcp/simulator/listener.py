@@ -1,8 +1,7 @@
-"""A small HTTP/1.1 server on asyncio streams which can also misbehave at the level of the connection.
+"""A small HTTP/1.1 server on asyncio streams that can also fail at the level of the connection.
 
-Owns: the listening socket, the connections, the framing of requests and replies (through h11), and the ways in which
-a reply can break off.
-Must not know: tasks, pictures, the API, or why a reply breaks off.
+Owns the listening socket, the connections, the framing of requests and replies (through h11), and the ways in which a
+reply can break off. Knows nothing of tasks, pictures or the API, nor why a reply breaks off.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ _BODILESS: Final = frozenset({204, 304})
 
 
 def _nothing() -> None:
-    """Stand in for an observer that nobody asked for."""
+    """The default observer: does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply and the way it leaves. A callable body is streamed in chunks, its length unsaid.
+    """One reply and how it is sent. A callable body is streamed in chunks, without a declared length.
 
-    `acted` is called once: when the reply (or what is left of it) has gone out, or when the silence begins.
+    `acted` is called once: when the reply (or what is left of it) has been sent, or when the silence starts.
     """
 
     status: int = 200
@@ -62,7 +61,7 @@ Handle = Callable[[Request], Awaitable[Reply]]
 
 
 class Listener:
-    """One listening socket and every connection made through it. The port stays ours while not listening."""
+    """One listening socket and all its connections. The port stays reserved while not listening."""
 
     def __init__(self, handle: Handle, host: str, port: int) -> None:
         self._handle = handle
@@ -95,14 +94,14 @@ class Listener:
         self._server = None
         for connection in self._connections.values():
             connection.leave(abort=abort)
-        await asyncio.sleep(0)  # the closed socket leaves the selector in the next turn of the loop
+        await asyncio.sleep(0)  # the closed socket leaves the selector in the next step of the loop
         await self._bind()
 
     async def close(self) -> None:
         """End everything.
 
         Raises:
-            ExceptionGroup: The handler broke while it answered: a bug in the simulator must not pass for a fault.
+            ExceptionGroup: The handler failed while it answered: a bug in the simulator must not look like a fault.
         """
         if self._server is not None:
             self._server.close()
@@ -114,8 +113,8 @@ class Listener:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
         for connection in connections.values():
-            connection.leave(abort=True)  # one that was cancelled before its first step has not closed itself
-        await asyncio.sleep(0)  # aborted transports close their sockets in the next turn of the loop
+            connection.leave(abort=True)  # one that was cancelled before it started has not closed itself
+        await asyncio.sleep(0)  # aborted transports close their sockets in the next step of the loop
         if self._broken:
             raise ExceptionGroup("the simulator broke while it answered", self._broken)
 
@@ -145,7 +144,7 @@ class Listener:
 
 
 class _Connection:
-    """One connection: requests in turn, each answered in the way its reply asks for."""
+    """One connection: serves requests one by one, each in the way that its reply asks for."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handle) -> None:
         self._reader = reader
@@ -167,7 +166,7 @@ class _Connection:
             self._writer.transport.abort()
 
     def leave(self, *, abort: bool) -> None:
-        """End after the answer under way; at once when there is none, with a reset when `abort`."""
+        """End after the current answer; at once if there is none, with a reset when `abort`."""
         self._leaving = True
         if abort:
             self._reset()
@@ -175,7 +174,7 @@ class _Connection:
             self._writer.close()
 
     async def _exchange(self) -> bool:
-        """Answer one request; tell whether another may follow."""
+        """Answer one request. Returns whether another may follow."""
         try:
             request = await self._request()
         except h11.RemoteProtocolError as broken:
@@ -287,7 +286,7 @@ class _Connection:
             self._writer.write(data)
 
     def _reset(self) -> None:
-        """Close with a TCP reset: what the peer had not read yet is lost too."""
+        """Close with a TCP reset, so that the peer loses what it has not read yet."""
         transport = self._writer.transport
         if not transport.is_closing():
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

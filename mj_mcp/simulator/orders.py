@@ -1,7 +1,7 @@
-"""A submit, read as strictly as the specification words it.
+"""Reads a submit as strictly as the specification words it.
 
-Owns: the documented fields of the three submit endpoints, their checks, and the codes of their refusals.
-Must not know: which tasks exist, HTTP.
+Owns the documented fields of the three submit endpoints, their checks, and the codes of their refusals. Does not know
+which tasks exist, or HTTP.
 """
 
 import json

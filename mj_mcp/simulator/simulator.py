@@ -1,7 +1,7 @@
-"""The simulator as one thing with a lifetime, and everything that a test may ask of it.
+"""The simulator as one object with a lifetime, and everything that a test may ask of it.
 
-Owns: the order in which a request is recorded, spoiled and answered.
-Must not know: anything of the program under test. A fake that shared its parser would agree with its mistakes.
+Owns the order in which a request is recorded, spoiled and answered. Knows nothing of the program under test: a fake
+that shared its parser would share its mistakes.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from mj_mcp.simulator.api import FAILED, PROCESSING, QUEUED, SUCCEED, Job, Proxy, Rules, Standing
 from mj_mcp.simulator.faults import Fault, Script
 from mj_mcp.simulator.hostile import KINDS
-from mj_mcp.simulator.jobs import Charge, Ledger, Seen, repeated
+from mj_mcp.simulator.jobs import Charge, Ledger, ReceivedRequest, repeated
 from mj_mcp.simulator.listener import Listener, Reply, Request
 from mj_mcp.simulator.orders import Order
 from mj_mcp.simulator.site import Settings, Site, Unknown, Visit
@@ -29,27 +29,27 @@ class Simulator:
     """A Midjourney Proxy on loopback. Open it with `async with`; every setting is a keyword.
 
     Args:
-        key: The only API key that is let in.
-        host: Where to listen; `port` 0 takes a free one; `prefix` is a path above the API's own.
+        key: The only API key that is accepted.
+        host: Where to listen; `port` 0 picks a free one; `prefix` is a path before the API's own.
         port: See `host`.
         prefix: See `host`.
         seed: Decides job times and shapes (and ids, with `deterministic_ids`).
         speed: Divides every job time.
         job_seconds: How long a job takes; "log-normal" around 30 s; None for "until a test moves it".
-        report_progress: Whether progress and eta are told, or stay 0.
+        report_progress: Whether progress and eta are reported, or stay 0.
         images_per_grid: 1 to 4; an upscale has one picture.
         image_edge: The longer edge in pixels; an upscale has twice that.
-        link_seconds: How long a picture's link works; None for ever.
+        link_seconds: How long a picture's link works; None: for ever.
         ledger_path: Where charges are also appended as JSON lines.
         deterministic_ids: Whether ids repeat from run to run.
         repeat_upscale: Whether the same upscale is charged again, or answered by code 21 with the existing task.
         unknown_look: How a fetch of an unknown task is answered.
-        on_charge: Called with every charge before its submit is answered; what it raises is raised on leaving.
+        on_charge: Called with every charge before its submit is answered; an error in it is raised on leaving.
         now: The clock, in epoch seconds.
 
     Attributes:
         requests: Every request in order.
-        fired: How often each fault really happened, by name.
+        fired: How often each fault happened, by name.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Simulator:
         ledger_path: Path | None = None,
         deterministic_ids: bool = False,
         repeat_upscale: Literal["charge", "existing"] = "charge",
-        unknown_look: Unknown = "empty",
+        unknown_answer: Unknown = "empty",
         on_charge: Callable[[Charge], None] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         rules = Rules(
             seed, speed, job_seconds, images_per_grid, image_edge, report_progress, deterministic_ids, repeat_upscale
         )
-        self.requests: list[Seen] = []
+        self.requests: list[ReceivedRequest] = []
         self.fired: Counter[str] = Counter()
         self._host = host
         self._prefix = prefix.rstrip("/")
@@ -85,7 +85,7 @@ class Simulator:
         self._proxy = Proxy(rules, now)
         self._ledger = Ledger(ledger_path)
         self._site = Site(Settings(key, self._prefix, image_edge, link_seconds), self._proxy, self._write_down, now)
-        self._site.unknown_look = unknown_look
+        self._site.unknown_answer = unknown_answer
         self._script = Script()
         self._listener = Listener(self._answer, host, port)
         self._changed = asyncio.Event()
@@ -108,7 +108,7 @@ class Simulator:
             self._ledger.close()
             self._closed.set()
 
-    # --- where it is
+    # --- its address
 
     @property
     def port(self) -> int:
@@ -126,23 +126,23 @@ class Simulator:
         await self._closed.wait()
 
     async def stop_listening(self, *, abort: bool = False) -> None:
-        """Refuse connections; idle ones are closed, busy ones answered first, or all reset when `abort`."""
+        """Refuse connections. Idle ones are closed; busy ones are answered first, or reset when `abort`."""
         await self._listener.stop(abort=abort)
 
     async def start_listening(self) -> None:
         """Listen again on the same port."""
         await self._listener.start()
 
-    # --- what it saw
+    # --- what it received
 
     @property
-    def unknown_look(self) -> Unknown:
-        """How a fetch of an unknown task is answered; may be set."""
-        return self._site.unknown_look
+    def unknown_answer(self) -> Unknown:
+        """How a fetch of an unknown task is answered; can be set."""
+        return self._site.unknown_answer
 
-    @unknown_look.setter
-    def unknown_look(self, answer: Unknown) -> None:
-        self._site.unknown_look = answer
+    @unknown_answer.setter
+    def unknown_answer(self, answer: Unknown) -> None:
+        self._site.unknown_answer = answer
 
     @property
     def jobs(self) -> dict[str, Job]:
@@ -151,25 +151,25 @@ class Simulator:
 
     @property
     def ledger(self) -> list[Charge]:
-        """Every charge in order, made the moment its job was created, whatever became of the answer."""
+        """Every charge in order, made when its job was created, whatever happened to the answer."""
         return self._ledger.charges
 
     def duplicates(self) -> list[Charge]:
         """Return the charges whose endpoint and body were charged before."""
         return repeated(self.ledger)
 
-    def submits(self) -> list[Seen]:
+    def submits(self) -> list[ReceivedRequest]:
         """Return the submits among the requests, charged or not."""
-        return [seen for seen in self.requests if seen.path.startswith(f"{self._prefix}/mj/submit/")]
+        return [received for received in self.requests if received.path.startswith(f"{self._prefix}/mj/submit/")]
 
-    def polls(self, task_id: str | None = None) -> list[Seen]:
+    def polls(self, task_id: str | None = None) -> list[ReceivedRequest]:
         """Return the fetches among the requests, of all tasks or of one."""
         of_one = rf"{re.escape(self._prefix)}/mj/task/([^/]+)/fetch"
-        found = ((seen, re.fullmatch(of_one, seen.path)) for seen in self.requests)
-        return [seen for seen, match in found if match and task_id in (None, unquote(match[1]))]
+        found = ((received, re.fullmatch(of_one, received.path)) for received in self.requests)
+        return [received for received, match in found if match and task_id in (None, unquote(match[1]))]
 
     async def until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:  # noqa: ASYNC109  # reads better in a test
-        """Wait until the condition holds; it is asked again after every request, charge and fault.
+        """Wait until the condition holds. It is checked after every request, charge and fault.
 
         Raises:
             TimeoutError: It did not hold in time.
@@ -181,7 +181,7 @@ class Simulator:
     # --- what a test decides
 
     def inject(self, where: str, fault: Fault, times: int = 1) -> None:
-        """Spoil the next requests at "submit", "look", "picture", "imagine", "change" or "simple-change", in order."""
+        """Spoil the next requests at "submit", "fetch", "picture", "imagine", "change" or "simple-change", in order."""
         self._script.inject(where, fault, times)
 
     def seed_faults(self, seed: int, rate: float, where: str | Sequence[str], choices: Sequence[Fault]) -> None:
@@ -197,7 +197,7 @@ class Simulator:
         return self._script.left()
 
     def finish(self, task_id: str, *, images: int | None = None, progress: int = 0) -> None:
-        """Let a job succeed now, with as many pictures as usual unless told."""
+        """Let a job succeed now, with the usual number of pictures by default."""
         self._proxy.pin(task_id, Standing(SUCCEED, progress), images=images)
 
     def fail(self, task_id: str, reason: str = "the test said so") -> None:
@@ -205,7 +205,7 @@ class Simulator:
         self._proxy.pin(task_id, Standing(FAILED, reason=reason))
 
     def process(self, task_id: str, progress: int = 0, eta: int = 0) -> None:
-        """Hold a job at processing, with this progress in percent and these seconds to go."""
+        """Hold a job at processing, with this progress in per cent and this many seconds left."""
         self._proxy.pin(task_id, Standing(PROCESSING, progress, eta))
 
     def queue(self, task_id: str) -> None:
@@ -221,29 +221,31 @@ class Simulator:
         self._proxy.jobs.pop(task_id, None)
 
     def restart_forgetting(self) -> None:
-        """Forget every task, as a proxy does that restarts. The ledger stays."""
+        """Forget every task, like a proxy that restarts. The ledger stays."""
         self._proxy.jobs.clear()
 
     def picture(self, task_id: str, index: int, kind: str | None) -> None:
-        """Serve this picture as a kind of the hostile table; None for the true one."""
+        """Serve this picture as a kind of the hostile table; None for the real one."""
         self._site.pictures[task_id, index] = _known(kind) or "png"
 
     def pictures_are(self, kind: str | None) -> None:
-        """Serve all pictures of the tasks created from now on as this kind; None for true ones."""
+        """Serve all pictures of tasks created from now on as this kind; None for real ones."""
         self._proxy.picture = _known(kind)
 
     # --- how a request is answered
 
     async def _answer(self, request: Request) -> Reply:
-        seen = Seen(request.method, request.path, request.query, dict(request.headers), request.body, self._now())
-        self.requests.append(seen)
+        received = ReceivedRequest(
+            request.method, request.path, request.query, dict(request.headers), request.body, self._now()
+        )
+        self.requests.append(received)
         self._notify()
         visit = self._site.find(request)
         return visit if isinstance(visit, Reply) else await self._spoiled(visit)
 
     async def _spoiled(self, visit: Visit) -> Reply:
-        """Answer a request as the script wants it: spoiled before, during or after it takes effect."""
-        fault = self._script.next(visit.places)
+        """Answer a request as the script says: spoiled before, during or after it takes effect."""
+        fault = self._script.next(visit.targets)
         if fault is None:
             return await visit.serve()
         silent = bool(fault.delay) or fault.until is not None

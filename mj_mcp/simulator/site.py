@@ -1,7 +1,7 @@
-"""The proxy's site: which address answers what, who is let in, and which links work for how long.
+"""The proxy's site: which address answers what, which key is accepted, and which links work for how long.
 
-Owns: routes, the key, signed links, and the HTTP form of each answer.
-Must not know: faults, sockets, what tests ask.
+Owns routes, the key, signed links, and the HTTP form of each answer. Knows nothing of faults, sockets, or what tests
+ask.
 """
 
 import functools
@@ -50,7 +50,7 @@ _Handler = Callable[..., Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the site is told once. `link_seconds` is None for links that last."""
+    """The settings of the site. `link_seconds` is None for links that do not expire."""
 
     key: str
     prefix: str
@@ -60,20 +60,20 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request that found its route: the places where a fault may lie in wait, the narrowest first, and the names."""
+    """A matched request: the kinds under which a fault may be queued, the most specific first, and the ids."""
 
-    places: tuple[str, ...]
+    targets: tuple[str, ...]
     names: dict[str, str]
     serve: Callable[[], Awaitable[Reply]]
 
 
 class Site:
-    """Answers requests truthfully."""
+    """Answers requests correctly."""
 
     def __init__(
         self, settings: Settings, proxy: Proxy, charge: Callable[[Job, str, Order], None], now: Callable[[], float]
     ) -> None:
-        self.unknown_look: Unknown = "empty"
+        self.unknown_answer: Unknown = "empty"
         self.pictures: dict[tuple[str, int], str] = {}
         self.gallery = Gallery()
         self._settings = settings
@@ -89,7 +89,7 @@ class Site:
         )
 
     def find(self, request: Request) -> Visit | Reply:
-        """Return what this request asks for, or the reply to one that asks for nothing we have."""
+        """Return the handler of this request, or the reply if there is none."""
         if not request.path.startswith(f"{self._settings.prefix}/"):
             return _HTML_404
         path = request.path.removeprefix(self._settings.prefix)
@@ -100,7 +100,7 @@ class Site:
             if request.method != method:
                 return _error(405, "method not allowed", ("Allow", method))
             names = {name: unquote(value) for name, value in match.groupdict().items()}
-            return Visit(_places(names), names, functools.partial(handler, request, **names))
+            return Visit(_targets(names), names, functools.partial(handler, request, **names))
         return _error(404, "not found")
 
     def _locked(self, request: Request) -> Reply | None:
@@ -128,7 +128,7 @@ class Site:
             return locked
         job = self._proxy.jobs.get(task_id)
         if job is None:
-            return _UNKNOWN[self.unknown_look]
+            return _UNKNOWN[self.unknown_answer]
         base = self._base(request)
         ttl = "0" if self._settings.link_seconds is None else str(int(self._settings.link_seconds))
         return _json(200, self._proxy.answer(job, lambda job, index: self._link(base, job, index), ttl))
@@ -153,7 +153,7 @@ class Site:
         return await self.gallery.serve(kind, Drawing(kind, "hostile", kind, kind, size), self._base(request))
 
     def _base(self, request: Request) -> str:
-        """Return the address under which the asker knows us: links must work for it, too."""
+        """Return the address that the client uses for us: links must work for it, too."""
         host = request.headers.get("host", "127.0.0.1")
         return f"http://{host}{self._settings.prefix}"
 
@@ -172,10 +172,10 @@ class Site:
         return hmac.new(self._secret, f"{task_id}/{index}/{exp}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
-def _places(names: dict[str, str]) -> tuple[str, ...]:
+def _targets(names: dict[str, str]) -> tuple[str, ...]:
     if "endpoint" in names:
         return names["endpoint"], "submit"
-    return ("picture",) if names.keys() & {"index", "kind"} else ("look",)
+    return ("picture",) if names.keys() & {"index", "kind"} else ("fetch",)
 
 
 def _refused(refusal: Refusal) -> Reply:

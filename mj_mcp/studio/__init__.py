@@ -1,7 +1,7 @@
 """The use cases: submit, wait, recall, view, save.
 
-Each verb reads top to bottom and is where the order of side effects is decided: arguments and parent are checked
-first, then `submits.py` buys, then the call waits as long as it may. Knows nothing of MCP, of HTTP or of SQL.
+Each function reads top to bottom and decides the order of side effects: arguments and parent are checked first, then
+`submits.py` buys, then the call waits as long as it may. Knows nothing of MCP, of HTTP or of SQL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.polling.poller import Poller
 from mj_mcp.prompts import Options, Reference, compile_prompt, references
 from mj_mcp.proxy import Proxy, Submit, Trouble, change, check_task_id, imagine, simple_change
-from mj_mcp.proxy.raising import raise_unless_accepted, raise_when_polls_fail, seen
+from mj_mcp.proxy.raising import observation_of, raise_unless_accepted, raise_when_polls_fail
 from mj_mcp.studio.call import ANSWER_SECONDS, Call
 from mj_mcp.studio.several import VIEW_SECONDS, Several
 from mj_mcp.submits import Submits
@@ -36,12 +36,12 @@ __all__ = ["Call", "Purchase", "Result", "Studio"]
 log = structlog.get_logger("mj_mcp.studio")
 
 READY_SECONDS = 2.0
-"""How long the journal may take to show that it can be read."""
+"""How long a read of the journal may take before the server counts as not ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a caller is told: the task, whether it is one that was there already, and what the waiting took."""
+    """What a caller gets: the task, whether it existed already, and how the wait went."""
 
     task: Task
     duplicate: bool = False
@@ -55,18 +55,18 @@ class Result:
     waited: float = 0.0
 
     def noting(self, *notes: str) -> Result:
-        """The same with more to know about the call."""
+        """The same result with more warnings."""
         return replace(self, notes=(*self.notes, *notes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
-    """What a caller allows when it buys."""
+    """What the caller allows for this submit."""
 
     allow_duplicate: bool = False
-    """Buy another, also where the same request is open or new."""
+    """Submit even if an identical request is open or recent."""
     allow_multiple: bool = False
-    """Take a prompt that makes several jobs."""
+    """Accept a prompt that makes several jobs."""
     extra_flags: frozenset[str] = frozenset()
     """Names of prompt flags that the operator allows beside the known ones."""
 
@@ -75,7 +75,7 @@ PLAIN = Purchase()
 
 
 class Studio:
-    """Everything a caller can ask for. One owner's tasks are nobody else's."""
+    """Everything a caller can ask for. A caller sees only its own tasks."""
 
     def __init__(
         self,
@@ -90,10 +90,10 @@ class Studio:
         now: Callable[[], float],
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        """`now` gives seconds since the epoch; `listeners` hear of every change of a task.
+        """`now` returns seconds since the epoch; `listeners` receive every change of a task.
 
-        `background` runs what the studio relies on. `answer_seconds`: how long a call that does not wait gives the
-        proxy to name its task.
+        `background` runs the tasks that the studio needs. `answer_seconds`: how long a call that does not wait gives
+        the proxy to name its task.
         """
         self._journal = journal
         self.listeners = listeners
@@ -109,12 +109,12 @@ class Studio:
     # -------------------------------------------------------------------------------------------------- buying
 
     async def imagine(self, call: Call, prompt: str, options: Options, purchase: Purchase = PLAIN) -> Result:
-        """Buy pictures from a prompt: the task once the proxy has answered, or the call's time is up.
+        """Submit a prompt. Returns the task once the proxy has answered, or the call's time is up.
 
         Raises:
-            NotReady, TaskNotFound, ImageUnavailable: a picture of ours cannot be used as a reference.
+            NotReady, TaskNotFound, ImageUnavailable: one of our pictures cannot be used as a reference.
             InvalidRequest, Busy, LimitReached, StorageUnavailable: nothing was sent.
-            PromptRefused, Rejected, Unauthorized, UpstreamUnreachable: the proxy did not take it.
+            PromptRefused, Rejected, Unauthorized, UpstreamUnreachable: the proxy did not accept it.
             Unconfirmed: it may have been charged.
         """
         check = partial(
@@ -127,7 +127,7 @@ class Studio:
         compiled = check()
         if ours := references(options):
             compiled = check(links={reference.text: await self._link(call.owner, reference) for reference in ours})
-        # The row has our own names of pictures, not their links, which are signed anew every hour.
+        # The row holds our own names of pictures. Their links change every hour with their signatures.
         task = replace(self._new(call, Kind.IMAGINE), prompt=compiled.key, warnings=compiled.warnings)
         return await self.submit(call, task, imagine(compiled.text), purchase)
 
@@ -141,7 +141,7 @@ class Studio:
         *,
         shorthand: bool = False,
     ) -> Result:
-        """Buy an upscale, a variation or a reroll of a finished task; `shorthand` sends it as a simple-change.
+        """Submit an upscale, a variation or a reroll of a finished task. `shorthand` sends it as a simple-change.
 
         Raises:
             NotReady: the parent is not finished.
@@ -155,7 +155,7 @@ class Studio:
         return await self.submit(call, task, request, purchase)
 
     async def submit(self, call: Call, task: Task, request: Submit, purchase: Purchase) -> Result:
-        """Buy what `request` asks for, once; `task` becomes its row. Returns and raises as `imagine`."""
+        """Submit `request` once; `task` becomes its row. Returns and raises like `imagine`."""
         answer_by = call.until if call.wait_seconds else call.began + self._answer_seconds
         claim, task, polls = await self._submits.submit(
             task,
@@ -171,10 +171,10 @@ class Studio:
         return Result(task, duplicate=not claim.is_new, finished_ago=ended, polls=polls, waited=call.waited)
 
     async def wait(self, call: Call, submitted: Result) -> Result:
-        """The same task at its end, with its pictures, or as it stands when the call's time is up.
+        """The task when it has ended, with its pictures, or as it is when the call's time is up.
 
         Raises:
-            MjError: what became of the submit, where it was not accepted.
+            MjError: the outcome of a submit that was not accepted.
         """
         task, polls = submitted.task, submitted.polls
         if call.wait_seconds and task.is_polled:
@@ -187,12 +187,12 @@ class Studio:
     # ------------------------------------------------------------------------------------------------- reading
 
     async def recall(self, call: Call, handle: str, *, picture: bool = False) -> Result:
-        """The task with this id as it stands, after waiting for its end as long as the call may.
+        """The task with this id, after waiting for its end as long as the call may.
 
         Raises:
             TaskNotFound: neither the journal nor the proxy knows the id.
             UpstreamError, UpstreamUnreachable, Unauthorized: polls keep failing; the task stays open.
-            MjError: the refusal itself, when the id is that of a refused submit.
+            MjError: the id belongs to a refused submit; this is the refusal.
         """
         known = await self._journal.find(handle, call.owner)
         task = known or await self._adopt(call, handle)
@@ -207,23 +207,23 @@ class Studio:
             )
             raise_when_polls_fail(task, self._poller.trouble(task))
         if known is not None and UNREAD in known.warnings:
-            task = warn(task, UNREAD)  # also where a poll has shown more since
+            task = warn(task, UNREAD)  # even where a poll has observed more since
         if task.status is Status.REFUSED:
             raise_unless_accepted(task)
         task, shown = await self._show(call, task) if picture else (task, None)
         return Result(await self._gallery.present(task), shown=shown, polls=polls, waited=call.waited)
 
     def remaining(self, task: Task) -> float | None:
-        """Seconds until an open task is usually done; None when nobody can tell."""
+        """Seconds until an open task is usually done; None when unknown."""
         return self._poller.remaining(task)
 
     def release(self) -> None:
-        """End every wait: callers are answered with what is known, as when their time is up. Posts go on."""
+        """End every wait: callers are answered with what is known, as if their time were up. POSTs continue."""
         self._poller.release()
         self._submits.release()
 
     async def faults(self) -> dict[str, str]:
-        """Which parts of this server do not work now, and how. A refused key is not one: finished tasks need none."""
+        """The parts of this server that do not work, and why. A refused key is not one: finished tasks need none."""
         faults = dict.fromkeys(sorted(self._background.down), "down")
         try:
             async with asyncio.timeout(READY_SECONDS):
@@ -236,11 +236,11 @@ class Studio:
     async def list_tasks(
         self, owner: str, status: Status | None, limit: int, cursor: str | None, *, since: float | None = None
     ) -> Page:
-        """The owner's tasks, newest first; with `since`, those submitted at that moment or later."""
+        """The owner's tasks, newest first. `since` limits them to those submitted at that time or later."""
         return await self._journal.page(owner, status, limit, cursor, since)
 
     async def usage(self, owner: str) -> Usage:
-        """What the owner used, counted as the limits count; on this machine alone, what the account used."""
+        """The owner's usage, counted as the limits count. Without logins: the usage of the account."""
         return await self._journal.usage(None if owner == LOCAL_OWNER else owner, self._submits.limits)
 
     async def view(self, call: Call, handle: str, index: int, max_edge: int) -> tuple[Task, Rendered]:
@@ -271,13 +271,13 @@ class Studio:
         return await self._gallery.original((await self.recall(call, handle)).task, index)
 
     async def file(self, call: Call, handle: str, index: int) -> File:
-        """The same, to be sent: as a file wherever one is kept. Raises as `original`."""
+        """Like `original`, but as a file where one is kept. Raises like `original`."""
         return await self._gallery.file((await self.recall(call, handle)).task, index)
 
     async def save(
         self, call: Call, handle: str, indexes: Sequence[int] | None, folder: str | None, name: str | None = None
     ) -> tuple[Task, list[SavedFile]]:
-        """The originals of a finished task as files in the output folder, called by the task's id or `name`.
+        """Save the originals of a finished task in the output folder, named after the task's id or `name`.
 
         Raises:
             NotReady, InvalidRequest, ImageUnavailable, StorageUnavailable, TaskNotFound.
@@ -286,16 +286,16 @@ class Studio:
         return task, await self._gallery.save(task, indexes, folder, name)
 
     async def _show(self, call: Call, task: Task) -> tuple[Task, Shown | None]:
-        """The task's sheet, in what is left of the call's time; and the task with what was measured for it."""
+        """The task's sheet, within the rest of the call's time; and the task with what was measured for it."""
         if task.status is not Status.SUCCEEDED:
             return task, None
         shown = await self._gallery.show(task, call.left_for_sheet)
         return with_measured(task, shown.images), shown
 
-    # ------------------------------------------------------------------------------------------- what it takes
+    # -------------------------------------------------------------------------------------------- helpers
 
     async def _link(self, owner: str, reference: Reference) -> str:
-        """The proxy's own link to a picture of ours, which the proxy can fetch while it lives."""
+        """The proxy's own link to one of our pictures. The proxy can fetch it until the link expires."""
         task = (await self.recall(Call(owner=owner), reference.handle)).task
         return await self._gallery.living_link(task, reference.index)
 
@@ -325,12 +325,14 @@ class Studio:
         return await self._journal.find(handle, call.owner) or await self._adopt(call, handle)
 
     async def _adopt(self, call: Call, handle: str) -> Task:
-        """A task that the journal has never seen: fetched once from the proxy, and from then on ours to poll."""
+        """A task that the journal does not have: fetched once from the proxy, and polled by us from then on."""
         task_id = check_task_id(handle)
-        # Whose a task is that nobody here bought cannot be told: among several callers, it is nobody's.
+        # Nobody here bought the task, so its owner is unknown. With several callers, nobody may see it.
         if task_id.startswith("sub_") or call.owner != LOCAL_OWNER:
             raise TaskNotFound(f"no task {task_id} is known here")
-        fetched = seen(task_id, await self._proxy.fetch(task_id, seconds=call.wait_seconds or self._answer_seconds))
+        fetched = observation_of(
+            task_id, await self._proxy.fetch(task_id, seconds=call.wait_seconds or self._answer_seconds)
+        )
         now = self.now()
         blank = Task(submission_id=_new_id(), status=Status.QUEUED, task_id=task_id, owner=call.owner, updated_at=now)
         adopted = await self._journal.adopt(merge(blank, fetched, now))

@@ -1,6 +1,6 @@
-"""Who calls, and how long the call may take, counted from its beginning on the event loop's clock.
+"""Who calls, and how long the call may take, counted from its start on the event loop's clock.
 
-Owns what is added to the time that a caller gave. Knows nothing of what the time is used for.
+Owns what is added to the caller's time. Does not know what the time is used for.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from mj_mcp.events import OnProgress
 from mj_mcp.tasks import LOCAL_OWNER
 
 ONE_POLL_SECONDS = 0.7
-"""How long a call with `wait_seconds=0` lets one poll take before it answers with the last one."""
+"""With `wait_seconds=0`: how long one poll may take before the call answers with the last known state."""
 
 ANSWER_SECONDS = 3.0
 """With `wait_seconds=0`: how long the proxy may take to name its task before the answer is `submitting`."""
 
 SHEET_SECONDS = 0.5
-"""How long beyond its time a call may wait for the sheet: what is left of a second is for a busy machine."""
+"""How long a call may exceed its time for the sheet. The rest of that second is a margin for a busy machine."""
 
 
 def _now() -> float:
@@ -27,7 +27,7 @@ def _now() -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call: whose tasks it sees and buys, how long it may wait, and who is told of its progress."""
+    """One call: its owner, what it may spend, how long it may wait, and where its progress goes."""
 
     owner: str = LOCAL_OWNER
     wait_seconds: float = 0.0
@@ -41,7 +41,7 @@ class Call:
 
     @property
     def until_polled(self) -> float:
-        """The same, or a little later where the call does not wait: time for one poll."""
+        """Like `until`, or a little later where the call does not wait: time for one poll."""
         return max(self.until, self.began + ONE_POLL_SECONDS)
 
     @property
@@ -51,5 +51,5 @@ class Call:
 
     @property
     def left_for_sheet(self) -> float:
-        """Seconds that the making of a sheet may still take."""
+        """Seconds that are left to make a sheet."""
         return max(0.0, self.until + SHEET_SECONDS - _now())

@@ -1,6 +1,6 @@
 """Several tasks at once: one wait for all of them, one sheet of their pictures.
 
-Owns which picture stands in which tile. Knows nothing of MCP, nor of how one task is found.
+Owns which picture goes into which tile. Knows nothing of MCP, nor of how one task is found.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from mj_mcp.studio.call import SHEET_SECONDS, Call
 from mj_mcp.tasks import Status, Task
 
 VIEW_SECONDS = 22.0
-"""How long a sheet that was asked for by itself may take: hosts cut a call after 25 s and more."""
+"""The time for a sheet that was requested by itself: hosts cut a call after 25 s or more."""
 
 
 WHOLE_TASKS = 4
-"""Of so many tasks an overview shows every picture; of more, one tile each."""
+"""For up to this many tasks an overview shows every picture; for more, one tile each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """Several tasks after a wait, in the order asked for. `letters` say which tiles of the sheet are whose."""
+    """Several tasks after a wait, in the order requested. `letters` maps each task to its tiles on the sheet."""
 
     tasks: tuple[Task, ...]
     unknown: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Compared:
 
 
 class Several:
-    """The verbs for several tasks."""
+    """What can be done with several tasks at once."""
 
     def __init__(
         self,
@@ -68,13 +68,13 @@ class Several:
         """Wait until all of these tasks (with `until_any`: one of them) have ended, or time is up.
 
         Raises:
-            InvalidRequest: an id that can be no task's.
-            UpstreamError, UpstreamUnreachable, Unauthorized: an id had to be looked up at the proxy, and that failed.
+            InvalidRequest: an id has characters that no task id has.
+            UpstreamError, UpstreamUnreachable, Unauthorized: an id had to be fetched from the proxy, and that failed.
         """
         found = await asyncio.gather(*(self._found(call, handle) for handle in handles))
         tasks = {task.submission_id: task for task in found if task is not None}
         if not (until_any and any(not task.is_moving for task in tasks.values())):
-            tasks = await self._attend(call, tasks, until_any=until_any)
+            tasks = await self._wait_for_each(call, tasks, until_any=until_any)
         finished = [task for task in tasks.values() if task.status is Status.SUCCEEDED and task.images]
         groups = overview(finished)
         letters = {group[0].task.submission_id: group[0].label[0] for group in groups}
@@ -85,10 +85,10 @@ class Several:
         return Awaited(tuple(tasks.values()), unknown, letters, shown, call.waited)
 
     async def compare(self, call: Call, pictures: Sequence[tuple[str, int]]) -> Compared:
-        """Pictures of finished tasks, each by its task's id and its index, on one sheet.
+        """Pictures of finished tasks on one sheet, each given by task id and index.
 
         Raises:
-            NotReady, InvalidRequest, TaskNotFound: of any of them.
+            NotReady, InvalidRequest, TaskNotFound: for any of them.
         """
         chosen = []
         for (handle, index), label in zip(pictures, ascii_uppercase, strict=False):
@@ -102,8 +102,8 @@ class Several:
         except TaskNotFound:
             return None
 
-    async def _attend(self, call: Call, tasks: dict[str, Task], *, until_any: bool) -> dict[str, Task]:
-        """The tasks as they stand when all (one) of those that move have ended, or time is up."""
+    async def _wait_for_each(self, call: Call, tasks: dict[str, Task], *, until_any: bool) -> dict[str, Task]:
+        """The tasks when all (one) of those that move have ended, or time is up."""
         waits = {
             sid: asyncio.create_task(
                 self._poller.wait(
@@ -129,7 +129,7 @@ class Several:
 
 
 def overview(tasks: Sequence[Task]) -> list[list[Labelled]]:
-    """Labels for up to 26 finished tasks, a group each: every picture of up to four (A1, A2, ...), else one tile each.
+    """Labels for up to 26 finished tasks, one group per task: every picture of up to four (A1, A2, ...), else one tile.
 
     The first letter of a group's labels names its task.
     """

@@ -1,7 +1,7 @@
-"""Traces and metrics for operators, sent by OTLP/HTTP where the standard `OTEL_*` variables say.
+"""Traces and metrics for operators, sent by OTLP/HTTP as the standard `OTEL_*` variables say.
 
-Owns whether anything is sent at all. Where it is not asked for, or the extra `[otel]` is not installed, nothing beyond
-the API that the MCP SDK brings is imported, nothing is sent, and the server starts and runs as if this were not here.
+Owns whether anything is sent. Unless it is asked for and the extra `[otel]` is installed, nothing is sent and nothing
+is imported beyond the API that the MCP SDK brings.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ log = structlog.get_logger("mj_mcp.telemetry")
 
 @contextmanager
 def exporting(signals: frozenset[str]) -> Iterator[Observer]:
-    """Send these signals ("traces", "metrics") until the block ends; gives the observer that counts for them.
+    """Send these signals ("traces", "metrics") until the block ends. Returns the observer that counts events.
 
-    A collector that is missing, or variables that make no sense, cost the telemetry and never the server.
+    A missing collector or a wrong variable disables telemetry, never the server.
     """
     if not signals:
         yield ignore

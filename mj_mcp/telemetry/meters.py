@@ -1,7 +1,7 @@
-"""The metrics: one table of instruments, and what each happening adds to them.
+"""The metrics: one table of instruments, and what each event adds to them.
 
-Owns names, units and attributes, which docs/deploy.md explains. Attributes are few and short: no ids, no prompts, no
-links. Knows nothing of where the numbers go.
+Owns names, units and attributes; docs/deploy.md explains them. Attributes are few and short: no ids, no prompts, no
+links. Does not know where the numbers go.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DELAY_BUCKETS = (0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.
 CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 300.0, 600.0)
 
 _OUTCOMES = {Status.REFUSED: "refused", Status.UNCONFIRMED: "unconfirmed"}
-"""What became of a submit; whatever else its row says, it was accepted."""
+"""The outcome by status. Any other status means that the submit was accepted."""
 
 
 class Meters:
@@ -35,25 +35,25 @@ class Meters:
         self._jobs = meter.create_histogram(
             "mj_mcp.job.duration",
             "s",
-            "From the submit to the poll that saw the end.",
+            "Time from the claim to the poll that observed the end.",
             explicit_bucket_boundaries_advisory=JOB_BUCKETS,
         )
         self._delays = meter.create_histogram(
             "mj_mcp.notice.delay",
             "s",
-            "Upper bound of the time from the end of a job to its notice: since the last poll that saw it open.",
+            "Time since the last poll that found the job open: an upper bound of the delay of the notice.",
             explicit_bucket_boundaries_advisory=DELAY_BUCKETS,
         )
         self._calls = meter.create_histogram(
             "mj_mcp.call.duration",
             "s",
-            "A tool call, waiting included.",
+            "Duration of a tool call, including the wait.",
             explicit_bucket_boundaries_advisory=CALL_BUCKETS,
         )
 
-    def observe(self, happening: Event) -> None:
+    def observe(self, event: Event) -> None:
         """Count it."""
-        match happening:
+        match event:
             case Called(tool, outcome, code, seconds):
                 self._calls.record(seconds, _known({"tool": tool, "outcome": outcome, "error.type": code}))
             case Submitted(task):
@@ -72,7 +72,7 @@ class Meters:
 
     def _measure(self, task: Task) -> None:
         attributes = _known({"kind": task.kind, "status": task.status})
-        # A task that was adopted was submitted by somebody else, nobody knows when.
+        # An adopted task was submitted elsewhere, at an unknown time.
         if task.finished_at is not None and task.claimed_at is not None:
             self._jobs.record(task.finished_at - task.claimed_at, attributes)
         if task.unseen_seconds is not None:
@@ -86,7 +86,7 @@ class Meters:
             return [Observation(load().waiters)]
 
         self._meter.create_observable_gauge(
-            "mj_mcp.tasks.open", [open_tasks], "{task}", "Open tasks that this process watches."
+            "mj_mcp.tasks.open", [open_tasks], "{task}", "Open tasks that this process polls."
         )
         self._meter.create_observable_gauge(
             "mj_mcp.waiters", [waiters], "{call}", "Calls that wait for a task in this process."

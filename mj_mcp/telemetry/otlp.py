@@ -1,7 +1,7 @@
 """The OpenTelemetry SDK: two pipelines, one for spans and one for metrics, from their start to their flush.
 
-Owns the providers and what leaves in a span. Where to send, how often, how much and under which name is read by the
-SDK itself from `OTEL_*`. Knows nothing of what is counted.
+Owns the providers and what a span contains. The SDK itself reads where to send, how often, how much and under which
+name from `OTEL_*`. Does not know what is counted.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from mj_mcp.telemetry.meters import Meters
 log = structlog.get_logger("mj_mcp.telemetry")
 
 FLUSH_SECONDS = 5.0
-"""How long a stop waits for the collector, over both pipelines."""
+"""How long shutdown waits for the collector, over both pipelines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipelines:
-    """What was begun: the observer, and how each pipeline is ended."""
+    """The running pipelines: the observer, and how to end each of them."""
 
     observe: Observer
     ends: tuple[Callable[[], None], ...]
 
     def flush(self) -> None:
-        """Send what is left, within `FLUSH_SECONDS`; a collector that does not answer holds no stop up for longer."""
+        """Send what is left, within `FLUSH_SECONDS`. A collector that does not answer delays shutdown no longer."""
         threads = [threading.Thread(target=end, daemon=True) for end in self.ends]
         for thread in threads:
             thread.start()
@@ -54,17 +54,17 @@ class Pipelines:
 
 
 def begin(signals: frozenset[str]) -> Pipelines:
-    """Start what `signals` names.
+    """Start the pipelines that `signals` names.
 
     Raises:
-        ValueError: an `OTEL_*` variable holds what the SDK cannot use.
+        ValueError: an `OTEL_*` variable has a value that the SDK cannot use.
     """
     ours = {"service.name": "mj-mcp", "service.version": __version__, "service.instance.id": str(uuid.uuid4())}
-    # What a person set in the environment wins.
+    # What is set in the environment wins.
     resource = Resource.create(ours).merge(OTELResourceDetector().detect())
     observe: Observer = ignore
     ends: list[Callable[[], None]] = []
-    # Neither waits for the interpreter's end: `flush` has a bound, and the SDK's own hook has none that we choose.
+    # No hook at interpreter exit: `flush` has a time limit that we choose, and the SDK's own hook has none.
     if "traces" in signals:
         tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
         tracers.add_span_processor(BatchSpanProcessor(_Wordless()))
@@ -79,7 +79,7 @@ def begin(signals: frozenset[str]) -> Pipelines:
 
 
 class _Wordless(OTLPSpanExporter):
-    """Spans without the words of exceptions: these can hold a prompt or a link. The log has them, redacted."""
+    """Spans without exception messages, which can hold a prompt or a link. The log has them, redacted."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send them."""

@@ -93,14 +93,14 @@ def test_a_broken_file_is_not_written_over(file: Path) -> None:
     twice = json.dumps({"version": 1, "tokens": [entry, entry]})
     for damage in ("{", twice, json.dumps({"version": 1, "tokens": [entry | {"scopes": ["mj:all"]}]}), " " * (2 << 20)):
         file.write_text(damage)
-        with pytest.raises(TokensError, match="is no token file"):
+        with pytest.raises(TokensError, match="is not a token file"):
             add_token(file, "ben", SCOPES, now=0.0)
         assert file.read_text() == damage
 
 
 @pytest.mark.parametrize("name", ["", " anna", "an na", "-anna", "a" * 65, "anna\n", "\u00e4nna", "../anna"])
 def test_a_name_is_plain(name: str, file: Path) -> None:
-    with pytest.raises(TokensError, match="is no name for a token"):
+    with pytest.raises(TokensError, match="is not a name for a token"):
         add_token(file, name, SCOPES, now=0.0)
     assert not file.exists()
 
@@ -128,7 +128,7 @@ async def test_a_token_is_made_listed_and_revoked_by_commands(tmp_path: Path) ->
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr == "mj-mcp: there is a token named anna: revoke it first to make a new one\n"
     revoked = await run(tmp_path, "tokens", "revoke", "anna", env=env)
-    assert revoked.stdout.startswith("The token of anna is revoked.\nNone is left")
+    assert revoked.stdout.startswith("The token of anna is revoked.\nNo token is left")
     assert TokenFile(file).find(token) is None
     absent = await run(tmp_path, "tokens", "revoke", "anna", env=env)
     assert (absent.returncode, absent.stderr) == (1, "mj-mcp: there is no token named anna\n")

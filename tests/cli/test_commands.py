@@ -85,7 +85,7 @@ async def examine(sim: Simulator, home: Path, **extra: str) -> subprocess.Comple
 
 @pytest.mark.parametrize("unknown", ["empty", "null", "{}", "204", "404"])
 async def test_the_doctor_finds_all_well(unknown: str, sim: Simulator, tmp_path: Path) -> None:
-    sim.unknown_look = unknown  # type: ignore[assignment]
+    sim.unknown_answer = unknown  # type: ignore[assignment]
     done = await examine(sim, tmp_path)
     assert (done.returncode, marks(done)) == (0, WELL)
     for folder in ("data", "pictures"):
@@ -136,7 +136,7 @@ async def test_the_doctor_sees_a_page_of_html_instead_of_the_proxy(tmp_path: Pat
 
 async def test_the_doctor_sees_a_wrong_path_that_answers_in_json(sim: Simulator, tmp_path: Path) -> None:
     """Such a 404 is like that of a task which is not known, and the proxy says so with 404 as well."""
-    sim.unknown_look = "404"
+    sim.unknown_answer = "404"
     assert marks(await examine(sim, tmp_path)) == WELL
     done = await examine(sim, tmp_path, MJ_BASE_URL=f"{sim.url}/wrong")
     assert (done.returncode, marks(done)) == (1, WELL | {"proxy": "FAIL", "key": "FAIL"})
@@ -157,7 +157,7 @@ async def test_the_doctor_sees_a_wrong_path_that_answers_in_json(sim: Simulator,
     ],
 )
 async def test_the_doctor_says_where_a_redirect_leads(location: str, said: str, sim: Simulator, tmp_path: Path) -> None:
-    sim.inject("look", faults.status(301, headers={"Location": location}))
+    sim.inject("fetch", faults.status(301, headers={"Location": location}))
     done = await examine(sim, tmp_path)
     assert (done.returncode, marks(done)) == (1, WELL | {"proxy": "FAIL", "key": "FAIL"})
     assert said in done.stdout
@@ -209,7 +209,7 @@ async def test_the_doctor_reads_the_tokens(sim: Simulator, tmp_path: Path) -> No
     file.write_text("{}}")
     broken = await examine(sim, tmp_path, **named)
     assert (broken.returncode, marks(broken)) == (1, WELL | {"tokens": "FAIL"})
-    assert "is no token file" in broken.stdout
+    assert "is not a token file" in broken.stdout
 
 
 async def test_the_doctor_asks_the_issuer_for_its_keys(sim: Simulator, tmp_path: Path) -> None:

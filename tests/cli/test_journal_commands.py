@@ -102,7 +102,7 @@ async def test_a_copy_holds_everything_and_serves_from_there(
         assert listed is not None
         assert [task["prompt"] for task in listed["tasks"]] == ["a vase", "a jug", "a mug \u63d0", "a cup"]
     check = await journal(sim, tmp_path, "check", MJ_DATABASE_URL=database_url)
-    assert (check.returncode, check.stdout) == (0, "5 rows, all sound\n")
+    assert (check.returncode, check.stdout) == (0, "5 rows, no faults\n")
 
 
 async def test_a_copy_into_a_journal_that_knows_the_account_is_refused(
@@ -139,7 +139,7 @@ async def test_a_copy_that_arrives_differently_is_undone(
         )
         db.execute("CREATE TRIGGER spoil BEFORE INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION spoil()")
     line = await refused(sim, tmp_path, "copy", "--to", database_url)
-    assert "not what was sent; nothing was copied" in line
+    assert "differs from the original; nothing was copied" in line
     with psycopg.connect(database_url) as db:
         assert db.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
 
@@ -170,7 +170,7 @@ async def test_a_journal_of_an_older_version_is_checked_backed_up_and_copied(
     with contextlib.closing(sqlite3.connect(tmp_path / "data" / "journal.db")) as db:
         db.executescript(OLD_JOURNAL)
     for command, said in (
-        (["check"], "12 rows, all sound\n"),
+        (["check"], "12 rows, no faults\n"),
         (["backup", str(tmp_path / "b.db")], f"{tmp_path / 'b.db'}: 12 rows\n"),
     ):
         done = await journal(sim, tmp_path, *command)
@@ -179,7 +179,7 @@ async def test_a_journal_of_an_older_version_is_checked_backed_up_and_copied(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("tasks: 12 rows copied and compared\nwaiting: 1 rows copied and compared\n")
     done = await journal(sim, tmp_path, "check", MJ_DATABASE_URL=database_url)
-    assert (done.returncode, done.stdout) == (0, "12 rows, all sound\n")
+    assert (done.returncode, done.stdout) == (0, "12 rows, no faults\n")
 
 
 # --- backup
@@ -208,14 +208,14 @@ async def test_a_backup_is_whole_while_the_server_goes_on_buying(sim: Simulator,
     assert before <= len(saved) <= bought
     assert done.stdout.endswith(f"{len(saved)} rows\n")
     check = await journal(sim, kept, "check")
-    assert (check.returncode, check.stdout) == (0, f"{len(saved)} rows, all sound\n")
+    assert (check.returncode, check.stdout) == (0, f"{len(saved)} rows, no faults\n")
 
 
 async def test_a_backup_overwrites_nothing(connect: Connect, sim: Simulator, tmp_path: Path) -> None:
     await some_tasks(connect, sim)
     target = tmp_path / "mine"
     target.write_text("something of mine")
-    assert "is there already" in await refused(sim, tmp_path, "backup", str(target))
+    assert "exists already" in await refused(sim, tmp_path, "backup", str(target))
     assert target.read_text() == "something of mine"
     assert "cannot be opened" in await refused(sim, tmp_path, "backup", str(tmp_path / "nowhere" / "b.db"))
 
@@ -241,7 +241,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 async def test_a_check_finds(name: str, connect: Connect, sim: Simulator, tmp_path: Path) -> None:
     await some_tasks(connect, sim)
-    assert (await journal(sim, tmp_path, "check")).stdout == "4 rows, all sound\n"
+    assert (await journal(sim, tmp_path, "check")).stdout == "4 rows, no faults\n"
     sql, *words = WRONG[name]
     change(tmp_path, sql)
     done = await journal(sim, tmp_path, "check")
@@ -279,7 +279,7 @@ async def test_a_check_reads_a_journal_in_postgresql_too(
 ) -> None:
     await some_tasks(connect, sim, MJ_DATABASE_URL=database_url)
     done = await journal(sim, tmp_path, "check", MJ_DATABASE_URL=database_url)
-    assert (done.returncode, done.stdout) == (0, "4 rows, all sound\n")
+    assert (done.returncode, done.stdout) == (0, "4 rows, no faults\n")
     with psycopg.connect(database_url) as db:
         db.execute("UPDATE tasks SET status = 'failed' WHERE number = 1")
     done = await journal(sim, tmp_path, "check", MJ_DATABASE_URL=database_url)

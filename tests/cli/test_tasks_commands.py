@@ -124,7 +124,7 @@ async def test_a_task_that_has_finished_already_is_attached_with_its_pictures(
         lost = await lose(caller, sim)
     sim.finish(sim.ledger[0].task_id)
     done = await tasks(sim, tmp_path, "attach", lost, sim.ledger[0].task_id)
-    assert "it is succeeded" in done.stdout
+    assert "its status is succeeded" in done.stdout
     (row,) = rows(tmp_path)
     assert (row["status"], len(row["images"]), row["failure"]) == ("succeeded", 4, None)
 
@@ -141,7 +141,7 @@ async def test_attaching_is_refused_where_the_records_do_not_bear_it_out(
     assert "queued" in await refused(sim, tmp_path, "attach", other["submission_id"], right)
     assert "no submission" in await refused(sim, tmp_path, "attach", "sub_unknown", right)
     assert "task_id" in await refused(sim, tmp_path, "attach", lost, "../../etc")
-    sim.inject("look", faults.status(500))
+    sim.inject("fetch", faults.status(500))
     assert "500" in await refused(sim, tmp_path, "attach", lost, right)
     assert sim.fired["status_500"] == 1
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 async def round_of(gallery: Gallery) -> float:
     """One round of catching up; seconds until the next."""
-    return await gallery._owed.round(gallery._sheets.develop)
+    return await gallery._catch_up.round(gallery._sheets.make)
 
 
 async def test_a_picture_that_could_not_be_fetched_is_archived_later_though_nobody_asks(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ async def test_a_picture_that_could_not_be_fetched_is_archived_later_though_nobo
     host.down = {grid.images[1].url}
     async with opened(tmp_path, host, clock) as at:
         await at.add(grid)
-        await at.gallery._sheets.develop(grid)
+        await at.gallery._sheets.make(grid)
         assert [image.path is None for image in (await at.row("sub_1")).images] == [False, True, False, False]
         assert await round_of(at.gallery) == pytest.approx(30)
         assert len(host.asked) == 4, "it is not due yet"
@@ -109,10 +109,10 @@ async def test_what_another_process_has_archived_meanwhile_is_not_tried(tmp_path
     host.down = {grid.images[0].url}
     async with opened(tmp_path, host, clock) as at:
         await at.add(grid)
-        await at.gallery._sheets.develop(grid)
+        await at.gallery._sheets.make(grid)
         host.down.clear()
         async with opened(tmp_path, host, clock) as other:
-            await other.gallery._sheets.develop(grid)
+            await other.gallery._sheets.make(grid)
             assert len(host.asked) == 2
         clock.now += 60
         await round_of(at.gallery)

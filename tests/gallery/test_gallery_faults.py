@@ -47,7 +47,7 @@ HOSTILE = {
     "redirect-metadata": "169.254.169.254 leads to an address that is not public",
     "redirect-loop": "redirects more than 3 times",
     "missing": "expired or is refused (HTTP 404)",
-    "html": "no PNG, JPEG, WebP or GIF",
+    "html": "not a PNG, JPEG, WebP or GIF",
     "truncated": "cut off or damaged",
     "endless": "larger than 67,108,864 bytes",
     "drip": "less than 65,536 bytes came in 5 s",
@@ -172,7 +172,7 @@ async def test_a_slow_poll_and_hanging_pictures_share_the_time_of_one_call(sim: 
     async with connect(sim) as caller:
         sim.inject("picture", faults.hang(), times=4)
         task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
-        sim.inject("look", faults.delay(0.6))
+        sim.inject("fetch", faults.delay(0.6))
         sim.finish(task["task_id"])
         await sim.until(lambda: sim.fired["delay"] == 1)
         began = time.perf_counter()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 async def kept(at: Opened, number: int = 1) -> Task:
     """A task that has just been archived."""
     await at.add(task(number, 1_800_000_000.0))
-    await at.gallery._sheets.develop(task(number, 1_800_000_000.0))
+    await at.gallery._sheets.make(task(number, 1_800_000_000.0))
     at.workers.inspected = 0
     return await at.row(f"sub_{number}")
 
@@ -111,7 +111,7 @@ async def test_of_sixty_tasks_that_end_together_a_few_originals_are_held_at_once
         await at.add(*tasks)
         for one in tasks:
             at.gallery.keep(one)
-        await asyncio.wait([at.gallery._sheets.develop(one) for one in tasks])
+        await asyncio.wait([at.gallery._sheets.make(one) for one in tasks])
         assert len(await at.archived()) == 60
         assert FETCHES_AT_ONCE <= Alive.most <= FETCHES_AT_ONCE + READS_AT_ONCE
         assert Alive.now <= 1

@@ -11,7 +11,7 @@ from journals import NOON, Open, bought, claim, done, let_pass, lost, new, no
 
 from mj_mcp.journal import Claim, Journal
 from mj_mcp.journal.protocol import LEASE_SECONDS
-from mj_mcp.tasks import Status, Task, accept, doubt, give_up, resume, stall
+from mj_mcp.tasks import Status, Task, accept, give_up, mark_unconfirmed, resume, stall
 
 pytestmark = pytest.mark.anyio
 
@@ -90,7 +90,7 @@ async def test_a_submit_of_a_process_that_left_is_in_doubt(open_journal: Open) -
     await claim(first, task, "key")
     await first.aclose()
     doubtful = await settled_by(second, task)
-    assert doubtful == doubt(task, "the server stopped before the proxy's answer was recorded", NOON)
+    assert doubtful == mark_unconfirmed(task, "the server stopped before the proxy's answer was recorded", NOON)
     assert await claim(second, new(), "key") == Claim(doubtful, is_new=False)
 
 

@@ -11,7 +11,7 @@ from journals import NOON, Clock, Open, abandoned, bought, claim, done, let_pass
 
 from mj_mcp.errors import Busy, LimitReached
 from mj_mcp.journal import Claim, Journal, Limits, Page, QueueSlot
-from mj_mcp.journal.protocol import DOUBT_COUNTS_SECONDS, KEPT_SECONDS, QUEUE_SECONDS
+from mj_mcp.journal.protocol import KEPT_SECONDS, QUEUE_SECONDS, UNCONFIRMED_COUNTS_SECONDS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.tasks import Status, Task, accept, move
 
@@ -47,7 +47,7 @@ async def test_doubt_counts_as_open_as_long_as_a_job_can_run(journal: Journal, c
     await claim(journal, task)
     await journal.update(task.submission_id, lost)
     limits = Limits(max_open=1)
-    clock.time += DOUBT_COUNTS_SECONDS - 1
+    clock.time += UNCONFIRMED_COUNTS_SECONDS - 1
     waiting = new(clock())
     assert await queued(journal, waiting, limits) == 1
     clock.time += 2

@@ -56,7 +56,7 @@ def poll(jobs: OpenJobs, job: OpenJob, age: float, seen: Observation | Trouble |
     """One poll at that age, as the poller makes it; the task as it is then."""
     jobs.count(task, job, age)
     job.asked = False
-    change = jobs.saw(task, job, seen, age=age, now=300.0 + age)
+    change = jobs.apply(task, job, seen, age=age, now=300.0 + age)
     return change(task) if change else task
 
 

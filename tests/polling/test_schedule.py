@@ -184,7 +184,7 @@ class Play:
             self.first[number] = min(self.first[number], age)
         status, images = (Status.SUCCEEDED, (Image(1, "x"),)) if age >= seconds else (Status.PROCESSING, ())
         before = times.first_poll, times.early_poll
-        self.open_jobs.saw(task, job, Observation(status=status, images=images), age=age, now=now)
+        self.open_jobs.apply(task, job, Observation(status=status, images=images), age=age, now=now)
         if age >= seconds:
             del self._open[number]
         else:

@@ -66,9 +66,9 @@ def test_an_unusual_dash_before_a_known_flag_stays_and_is_warned_about_once(dash
     assert compile_prompt(f"a cat {dash}ar 1:1 {EM}the end") == compiled(
         f"a cat {dash}ar 1:1 {EM}the end",
         f"`{dash}ar` may not be understood: Midjourney flags start with `--`.",
-        f"`{EM}the end` behind `{dash}ar` may not be read: write words before the flags.",
+        f"`{EM}the end` after `{dash}ar` may not be read: write words before the flags.",
     )
-    assert f"`{dash}ar` in the prompt is there more than once" in refused(f"a cat {dash}ar 1:1 {dash}ar 1:1")
+    assert f"`{dash}ar` in the prompt is given more than once" in refused(f"a cat {dash}ar 1:1 {dash}ar 1:1")
 
 
 def test_an_em_dash_as_apples_keyboards_make_it_is_as_good_as_two_hyphens() -> None:
@@ -161,7 +161,7 @@ def test_flags_of_videos_are_refused_where_only_pictures_can_be_made(typed: str)
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("--ar 1:1 --ar 16:9", "`--ar` in the prompt is there more than once: keep one."),
+        ("--ar 1:1 --ar 16:9", "`--ar` in the prompt is given more than once: keep one."),
         ("--ar 1:1 --aspect 1:1", "`--ar` in the prompt and `--aspect` in the prompt set the same option: keep one."),
         ("--fast --turbo", "`--fast` in the prompt and `--turbo` in the prompt set the same option: keep one."),
         ("--hd --sd", "set the same option: keep one."),
@@ -188,7 +188,7 @@ def test_flags_that_go_together_pass() -> None:
 
 def test_words_behind_a_flag_are_warned_about() -> None:
     assert compile_prompt("a cat --ar 1:1 on a mat --tile") == compiled(
-        "a cat --ar 1:1 on a mat --tile", "`on a mat` behind `--ar` may not be read: write words before the flags."
+        "a cat --ar 1:1 on a mat --tile", "`on a mat` after `--ar` may not be read: write words before the flags."
     )
     assert compile_prompt("a cat --tile on a mat").warnings
     assert compile_prompt("a cat --niji on a mat").warnings

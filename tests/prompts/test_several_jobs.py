@@ -62,7 +62,7 @@ def test_each_job_of_a_prompt_for_several_is_checked() -> None:
     assert problems(f"a cat --v {{7, 8.1}} --oref {URL}") == (
         "`--oref` in the prompt cannot be used with V8.1: only V7 has it.",
     )
-    assert problems("a {--ar 1:1, --tile} cat --ar 1:1")[0].startswith("`--ar` in the prompt is there more than once")
+    assert problems("a {--ar 1:1, --tile} cat --ar 1:1")[0].startswith("`--ar` in the prompt is given more than once")
     assert problems(r"a cat --ar \{1:1, 2:1\}")[0].startswith("`--ar` in the prompt must be")
     assert compile_prompt("{" + ",".join("a" * 40) + "}", allow_multiple=True)
     for many in ("{" + "a," * 4000 + "}", "{a,b}" * 6, "{a,b}" * 1600):

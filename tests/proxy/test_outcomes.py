@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mj_mcp.logs import redactor
 from mj_mcp.proxy.http import NoAnswer
-from mj_mcp.proxy.outcomes import Accepted, Doubtful, Refused, read_code, read_submit
+from mj_mcp.proxy.outcomes import Accepted, OutcomeUnknown, Refused, read_code, read_submit
 from mj_mcp.proxy.text import check_task_id
 from mj_mcp.tasks import Failure
 
@@ -75,7 +75,7 @@ def test_an_unlisted_code_that_can_be_read_is_a_refusal(status: int, code: int) 
 @pytest.mark.parametrize("code", [0, 2, 77, 500, 504])
 def test_an_unlisted_code_from_a_server_in_trouble_is_doubt(status: int, code: int) -> None:
     body = {"code": code, "message": "gateway timeout"}
-    assert submitted(body, status) == Doubtful(f"HTTP {status} with code {code}: gateway timeout")
+    assert submitted(body, status) == OutcomeUnknown(f"HTTP {status} with code {code}: gateway timeout")
 
 
 def test_a_banned_word_is_named() -> None:
@@ -161,13 +161,13 @@ NO_IDS = [
 @pytest.mark.parametrize("code", [1, 21, 22])
 def test_success_without_a_usable_id_is_doubt(code: int, raw: bytes) -> None:
     outcome = submitted(b'{"code": %d, "result": %s}' % (code, raw))
-    assert isinstance(outcome, Doubtful), outcome
+    assert isinstance(outcome, OutcomeUnknown), outcome
     assert KEY not in outcome.reason
 
 
 @pytest.mark.parametrize("code", [1, 21, 22])
 def test_success_with_the_id_left_out_is_doubt(code: int) -> None:
-    assert submitted({"code": code}) == Doubtful(f"the proxy answered code {code} without a usable task id")
+    assert submitted({"code": code}) == OutcomeUnknown(f"the proxy answered code {code} without a usable task id")
 
 
 @pytest.mark.parametrize("result", [None, 0, "", [], False])
@@ -178,7 +178,7 @@ def test_code_0_without_an_id_is_a_refusal(result: object) -> None:
 def test_a_task_id_that_carries_the_key_is_no_id() -> None:
     key = "plain-key-77"
     body = answer({"code": 1, "result": f"x-{key}"})
-    assert read_submit(body, redactor(key)) == Doubtful("the proxy answered code 1 without a usable task id")
+    assert read_submit(body, redactor(key)) == OutcomeUnknown("the proxy answered code 1 without a usable task id")
 
 
 # --- submits: what cannot be read
@@ -207,7 +207,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_an_unreadable_answer_of_a_server_that_may_have_worked_is_doubt(name: str, status: int) -> None:
     outcome = submitted(UNREADABLE[name], status)
-    assert isinstance(outcome, Doubtful), outcome
+    assert isinstance(outcome, OutcomeUnknown), outcome
     assert outcome.reason.startswith(f"HTTP {status} ")
     assert "<" not in outcome.reason
     assert "secret" not in outcome.reason
@@ -236,8 +236,8 @@ def test_an_unreadable_refusal_is_judged_by_its_status(name: str, status: int, o
 
 
 def test_a_web_page_is_named_as_the_likely_mistake_and_never_shown() -> None:
-    assert submitted(b"\n " + PAGE) == Doubtful(
-        "HTTP 200 with a web page instead of JSON: the base URL may lack a path, or a gateway stands in the way"
+    assert submitted(b"\n " + PAGE) == OutcomeUnknown(
+        "HTTP 200 with a web page instead of JSON: MJ_BASE_URL may lack a path, or a gateway answers instead"
     )
 
 
@@ -264,7 +264,7 @@ def test_the_words_of_a_gateway_are_passed_on(body: object) -> None:
 @pytest.mark.parametrize("sent", [True, False])
 def test_no_answer_is_doubt_only_when_the_request_left(sent: bool) -> None:
     outcome = read_submit(NoAnswer(sent=sent, reason="gone"), redact)
-    assert outcome == (Doubtful("gone") if sent else Refused(Failure("upstream_unreachable", "gone")))
+    assert outcome == (OutcomeUnknown("gone") if sent else Refused(Failure("upstream_unreachable", "gone")))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from answers import CODES, ID, KEY, PAGE, answer, doubtful, redact, refused, submitted, vendor
 
 from mj_mcp.errors import ERRORS
-from mj_mcp.proxy.outcomes import DOUBTS, REFUSALS, Accepted, Doubtful, Refused, read_code, read_submit
+from mj_mcp.proxy.outcomes import REFUSALS, UNKNOWN_OUTCOMES, Accepted, OutcomeUnknown, Refused, read_code, read_submit
 from mj_mcp.tasks import Failure
 
 # --- success under other names
@@ -189,7 +189,7 @@ def test_a_reason_of_the_vendor_that_we_do_not_know_is_judged_by_its_code() -> N
 def test_every_name_and_code_of_the_tables_is_in_a_test() -> None:
     assert {name for name in REFUSALS if isinstance(name, str)} == {*VENDOR, "quota_not_enough"}
     assert {code for code in REFUSALS if isinstance(code, int)} == set(CODES)
-    assert not REFUSALS.keys() & DOUBTS
+    assert not REFUSALS.keys() & UNKNOWN_OUTCOMES
     assert all(kind.code in ERRORS for kind in REFUSALS.values())
 
 
@@ -256,7 +256,7 @@ def test_a_byte_order_mark_before_the_json_does_not_matter(encoding: str) -> Non
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_doubt_and_says_where_it_leads(location: str | None, said: str, status: int) -> None:
     outcome = read_submit(answer(b"", status, location=location), redact)
-    assert outcome == Doubtful(f"HTTP {status} {said}")
+    assert outcome == OutcomeUnknown(f"HTTP {status} {said}")
 
 
 @pytest.mark.parametrize(("body", "status"), [(b"", 404), ({"detail": "Not Found"}, 404), (b"no", 405)])

@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from mj_mcp import __version__
 from mj_mcp.logs import redactor
-from mj_mcp.proxy import Accepted, Doubtful, Proxy, Refused, Trouble, change, imagine, simple_change
+from mj_mcp.proxy import Accepted, OutcomeUnknown, Proxy, Refused, Trouble, change, imagine, simple_change
 from mj_mcp.proxy.http import (
     MAX_BODY_BYTES,
     MAX_RETRY_AFTER,
@@ -120,8 +120,8 @@ async def test_each_row_decides_whether_a_request_is_sent_again(
     monkeypatch.setattr(httpx.AsyncClient, "stream", stream)
     fate, reason = TRANSPORT_FAILURES[kind]
     http = Http("http://127.0.0.1:9", KEY)
-    assert await http.request(post()) == NoAnswer(sent=fate == "in doubt", reason=reason)
-    assert len(tries) == (1 if fate == "in doubt" else 3)
+    assert await http.request(post()) == NoAnswer(sent=fate == "maybe sent", reason=reason)
+    assert len(tries) == (1 if fate == "maybe sent" else 3)
     await http.aclose()
 
 
@@ -192,7 +192,7 @@ async def test_a_submit_whose_answer_is_lost_is_sent_once_and_in_doubt(
 ) -> None:
     sim.inject("imagine", fault)
     outcome = await proxy.submit(imagine("a red mug"))
-    assert isinstance(outcome, Doubtful), outcome
+    assert isinstance(outcome, OutcomeUnknown), outcome
     assert sim.fired[fault.name] == 1
     assert (len(sim.requests), len(sim.ledger)) == (1, charged)
 
@@ -204,8 +204,8 @@ async def test_a_submit_whose_answer_is_lost_is_sent_once_and_in_doubt(
 async def test_the_deadline_is_for_the_whole_request(
     sim: Simulator, http: Http, call: HttpRequest, fault: faults.Fault
 ) -> None:
-    sim.unknown_look = "404"
-    sim.inject("submit" if call.method == "POST" else "look", fault)
+    sim.unknown_answer = "404"
+    sim.inject("submit" if call.method == "POST" else "fetch", fault)
     began = time.monotonic()
     outcome = await http.request(call)
     passed = time.monotonic() - began
@@ -228,7 +228,7 @@ async def test_a_cancelled_request_ends_at_once_and_is_not_repeated(sim: Simulat
 
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_a_body_is_read_up_to_the_cap(sim: Simulator, http: Http, extra: int) -> None:
-    sim.inject("look", faults.status(200, b" " * (MAX_BODY_BYTES + extra), name="huge"))
+    sim.inject("fetch", faults.status(200, b" " * (MAX_BODY_BYTES + extra), name="huge"))
     outcome = await http.request(get())
     if extra:
         assert outcome == NoAnswer(sent=True, reason=f"the answer is larger than {MAX_BODY_BYTES} bytes")
@@ -248,7 +248,7 @@ async def test_a_packed_bomb_is_cut_at_the_cap(sim: Simulator, http: Http) -> No
 
 
 async def test_a_lie_about_the_encoding_is_no_answer(sim: Simulator, http: Http) -> None:
-    sim.inject("look", faults.status(200, b"no gzip", {"Content-Encoding": "gzip"}))
+    sim.inject("fetch", faults.status(200, b"no gzip", {"Content-Encoding": "gzip"}))
     outcome = await http.request(get())
     assert outcome == NoAnswer(sent=True, reason="the answer's content encoding was broken")
     assert sim.fired["status_200"] == 1
@@ -264,7 +264,7 @@ async def test_a_redirect_is_not_followed_and_the_key_stays(
 ) -> None:
     async with Simulator(key=KEY, job_seconds=None) as target:
         fault = faults.status(code, headers={"Location": f"{target.url}{call.path}"})
-        sim.inject("submit" if call.method == "POST" else "look", fault)
+        sim.inject("submit" if call.method == "POST" else "fetch", fault)
         assert await http.request(call) == Answer(code, b"", location=f"{target.url}{call.path}")
         assert sim.fired[fault.name] == 1
         assert target.requests == []
@@ -278,8 +278,8 @@ async def test_a_redirect_is_not_followed_and_the_key_stays(
 async def test_a_redirect_to_nonsense_breaks_nothing(sim: Simulator, proxy: Proxy, location: str) -> None:
     fault = faults.status(302, headers={"Location": location})
     sim.inject("imagine", fault)
-    assert isinstance(await proxy.submit(imagine("a red mug")), Doubtful)
-    sim.inject("look", fault)
+    assert isinstance(await proxy.submit(imagine("a red mug")), OutcomeUnknown)
+    sim.inject("fetch", fault)
     assert isinstance(await proxy.fetch("77"), Trouble)
     assert sim.fired["status_302"] == 2
 
@@ -440,7 +440,7 @@ async def test_a_retry_after_over_http_reaches_who_asked(
     sim: Simulator, proxy: Proxy, header: str, seconds: float | None
 ) -> None:
     sim.inject("submit", faults.retry_after(header))
-    sim.inject("look", faults.retry_after(header))
+    sim.inject("fetch", faults.retry_after(header))
     refused = await proxy.submit(imagine("a red mug"))
     trouble = await proxy.fetch("77")
     assert refused == Refused(Failure("busy", "HTTP 429 with an empty body", seconds))

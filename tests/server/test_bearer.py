@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from mj_mcp.auth.tokens import SCOPES, TokenFile, add_token, revoke_token
-from mj_mcp.server.bearer import Reception
+from mj_mcp.server.bearer import BearerAuth
 
 pytestmark = [
     pytest.mark.anyio,
@@ -23,7 +23,7 @@ class Gate:
     """The reception before a small application."""
 
     def __init__(self, tokens: Path) -> None:
-        reception = Reception(TokenFile(tokens), None, "")
+        reception = BearerAuth(TokenFile(tokens), None, "")
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             # What no one has, no one can log or send on.
@@ -73,7 +73,7 @@ async def test_nobody_comes_in_by_websocket(tmp_path: Path) -> None:
     for made in (False, True):
         if made:
             add_token(tmp_path / "tokens.json", "anna", SCOPES, now=0.0)
-        reception = Reception(TokenFile(tmp_path / "tokens.json"), None, "")
+        reception = BearerAuth(TokenFile(tmp_path / "tokens.json"), None, "")
         await reception.protect(app)({"type": "websocket", "path": "/mcp", "headers": []}, receive, send)
     assert said == ["websocket.close"] * 2
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import INITIALIZE, KEY, Served
 from over_http import ASKING, LIST_TOOLS, MODERN, OURS, by_hand
 
-from mj_mcp.server.host_guard import Door
+from mj_mcp.server.host_guard import HostGuard
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
 
@@ -125,7 +125,7 @@ async def test_the_host_guard_itself_takes_two_hosts_for_none(
         said.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/mcp", "headers": [(b"host", name.encode()) for name in names]}
-    await Door(_nobody, sim_settings())(scope, _nobody, send)
+    await HostGuard(_nobody, sim_settings())(scope, _nobody, send)
     assert said[0]["status"] == 421
 
 

@@ -198,7 +198,7 @@ async def test_without_sessions_there_is_nothing_to_bound(sim: Simulator, serve_
 
 EVERYWHERE = ["0.0.0.0", "::", "", "192.0.2.1"]
 LOGIN = "a login (`mj-mcp tokens add NAME`, or MJ_AUTH_ISSUER)"
-ADDRESS = "the address by which they reach it. Add this line:"
+ADDRESS = "its public address. Add this line:"
 
 
 @pytest.mark.parametrize("host", EVERYWHERE)

@@ -271,7 +271,7 @@ def test_a_key_is_taken_as_it_is_copied(given: str, monkeypatch: pytest.MonkeyPa
 def test_a_variable_that_nobody_has_filled_in_is_named_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MJ_API_KEY", "${MJ_API_KEY}")
     with pytest.raises(
-        SettingsError, match=r"^MJ_API_KEY is not usable: .*it holds a \$\{\.\.\.\} that nobody has filled in$"
+        SettingsError, match=r"^MJ_API_KEY is not usable: .*it contains a \$\{\.\.\.\} that was not filled in$"
     ):
         read_settings()
 

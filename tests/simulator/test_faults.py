@@ -94,7 +94,7 @@ SPOILED_FETCHES: dict[str, tuple[Fault, Callable[[httpx.Response], bool]]] = {
 async def test_a_spoiled_fetch_is_spoiled_once(agent: Agent, name: str) -> None:
     fault, outcome = SPOILED_FETCHES[name]
     task_id = await agent.grid()
-    agent.sim.inject("look", fault)
+    agent.sim.inject("fetch", fault)
     assert outcome(await agent.fetch(task_id))
     assert agent.sim.fired == {name: 1}
     assert bool((await agent.fetch(task_id)).content) is (name != "forget")
@@ -106,7 +106,7 @@ async def test_a_stuck_task_never_moves_again(http: httpx.AsyncClient) -> None:
         agent = Agent(sim, http)
         stuck, well = await agent.imagine("one"), await agent.imagine("two")
         clock.time += 50
-        sim.inject("look", faults.stuck(stuck))
+        sim.inject("fetch", faults.stuck(stuck))
         await agent.fetch(well)
         clock.time += 10_000
         assert [(await agent.standing(task_id))[0] for task_id in (stuck, well)] == ["PROCESSING", "SUCCEED"]
@@ -115,9 +115,9 @@ async def test_a_stuck_task_never_moves_again(http: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("where", "fault"),
     [
-        ("look", faults.backwards()),
-        ("look", faults.forget("unheard-of")),
-        ("look", faults.stuck("unheard-of")),
+        ("fetch", faults.backwards()),
+        ("fetch", faults.forget("unheard-of")),
+        ("fetch", faults.stuck("unheard-of")),
         ("submit", faults.result_as("int")),
         ("submit", faults.code(22, accept=True)),
     ],
@@ -125,7 +125,7 @@ async def test_a_stuck_task_never_moves_again(http: httpx.AsyncClient) -> None:
 async def test_a_fault_that_finds_nothing_to_spoil_is_not_counted(agent: Agent, where: str, fault: Fault) -> None:
     task_id = await agent.imagine()
     agent.sim.inject(where, fault)
-    if where == "look":
+    if where == "fetch":
         assert await agent.standing(task_id) == ("QUEUED", 0, 0)
     else:
         assert (await agent.post("imagine", {})).json()["code"] == 4
@@ -133,7 +133,7 @@ async def test_a_fault_that_finds_nothing_to_spoil_is_not_counted(agent: Agent, 
 
 
 async def test_half_an_empty_answer_is_no_fault(agent: Agent) -> None:
-    agent.sim.inject("look", faults.half_body())
+    agent.sim.inject("fetch", faults.half_body())
     assert (await agent.fetch("unheard-of")).content == b""
     assert agent.sim.fired == {}
 
@@ -153,7 +153,7 @@ async def test_faults_are_met_in_order_the_narrowest_first(agent: Agent) -> None
     agent.sim.inject("imagine", faults.status(502))
     seen = [(await agent.post("imagine", {"prompt": "mug"})).status_code for _ in range(5)]
     assert seen == [501, 501, 502, 500, 200]
-    with pytest.raises(ValueError, match="no request is at 'nowhere'"):
+    with pytest.raises(ValueError, match="no request is of kind 'nowhere'"):
         agent.sim.inject("nowhere", faults.empty())
 
 
@@ -181,7 +181,7 @@ async def test_random_faults_repeat_with_their_seed(http: httpx.AsyncClient) -> 
 async def test_an_unknown_task_is_answered_as_the_relatives_do(
     agent: Agent, answer: Any, status: int, body: bytes | None
 ) -> None:
-    agent.sim.unknown_look = answer
+    agent.sim.unknown_answer = answer
     got = await agent.fetch("unheard-of")
     assert got.status_code == status
     assert body is None or got.content == body

@@ -51,9 +51,9 @@ async def test_a_body_beyond_a_megabyte_is_not_read(agent: Agent) -> None:
 async def test_leaving_ends_what_hangs_and_drips(http: httpx.AsyncClient) -> None:
     async with Simulator(job_seconds=None) as sim:
         agent = Agent(sim, http)
-        sim.inject("look", faults.hang())
-        sim.inject("look", faults.delay(100))
-        sim.inject("look", faults.drip_body(100))
+        sim.inject("fetch", faults.hang())
+        sim.inject("fetch", faults.delay(100))
+        sim.inject("fetch", faults.drip_body(100))
         task_id = await agent.imagine()
         pending = [asyncio.create_task(agent.fetch(task_id)) for _ in range(3)]
         await sim.until(lambda: sim.fired.total() == 3)

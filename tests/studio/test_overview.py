@@ -112,7 +112,7 @@ async def test_what_cannot_be_had_is_an_empty_tile_and_is_named(
         task = await finished(sim, studio, "a mug", p2="html")
         groups = [[Labelled("A", task)]] if whole else overview([task])
         shown = await gallery.together(groups, 10)
-        assert shown.missing == (f"{named}what the link holds is no PNG, JPEG, WebP or GIF",)
+        assert shown.missing == (f"{named}the file behind the link is not a PNG, JPEG, WebP or GIF",)
         sheet_of(shown)
 
 

@@ -115,15 +115,15 @@ async def test_what_failed_is_in_doubt_or_unknown_has_ended_and_says_so(sim: Sim
         sim.fail(failed, reason="too dark")
         sim.finish(fine)
         sim.inject("submit", faults.reset_after_accept())
-        doubt = await caller.error("generate_image", prompt="a cup", wait_seconds=5)
-        assert doubt["code"] == "unconfirmed"
-        asked = [failed, fine, doubt["submission_id"], "404404"]
+        mark_unconfirmed = await caller.error("generate_image", prompt="a cup", wait_seconds=5)
+        assert mark_unconfirmed["code"] == "unconfirmed"
+        asked = [failed, fine, mark_unconfirmed["submission_id"], "404404"]
         with anyio.fail_after(30):
             content = await caller.task("wait_for_tasks", task_ids=asked, wait_seconds=600)
     rows = content["tasks"]
     assert [row["status"] for row in rows] == ["failed", "succeeded", "unconfirmed", "unknown"]
     assert rows[0]["failure"] == {"code": "generation_failed", "message": "too dark"}
-    assert rows[2]["submission_id"] == doubt["submission_id"]
+    assert rows[2]["submission_id"] == mark_unconfirmed["submission_id"]
     assert rows[3] == {"task_id": "404404", "status": "unknown", "image_count": 0}
     assert content["open"] == []
     assert sim.fired == {"reset_after_accept": 1}
@@ -148,7 +148,7 @@ async def test_wrong_arguments_are_named_together(sim: Simulator, connect: Conne
 
 async def test_twenty_ids_that_nobody_knows_take_no_longer_than_one(sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
-        sim.inject("look", faults.delay(1.5), times=20)
+        sim.inject("fetch", faults.delay(1.5), times=20)
         with anyio.fail_after(20):
             content = await caller.task("wait_for_tasks", task_ids=[str(n) for n in range(20)], wait_seconds=3)
     assert {row["status"] for row in content["tasks"]} == {"unknown"}
@@ -296,7 +296,7 @@ async def test_twenty_finished_tasks_cost_less_than_a_thousand_tokens_however_lo
 
     async with connect(sim, MJ_MAX_OPEN_TASKS="20", MJ_ARCHIVE="0") as caller:
         ids = await submit(caller, *(f"a mug, number {number}, " + "very " * 30 + "blue" for number in range(20)))
-        sim.inject("look", faults.Fault(name="long_links", edit=long_links), times=1000)
+        sim.inject("fetch", faults.Fault(name="long_links", edit=long_links), times=1000)
         for task_id in ids:
             sim.finish(task_id)
         await caller.task("wait_for_tasks", task_ids=ids, wait_seconds=30)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mj_mcp.logs import redactor
 from mj_mcp.proxy.http import Answer
-from mj_mcp.proxy.outcomes import Doubtful, Outcome, Refused, read_submit
+from mj_mcp.proxy.outcomes import Outcome, OutcomeUnknown, Refused, read_submit
 from mj_mcp.tasks import Failure
 
 KEY = "sk-canary/5f1b+77"
@@ -35,7 +35,7 @@ def refused(body: object, status: int = 200, retry_after: float | None = None) -
 
 def doubtful(body: object, status: int = 200) -> str:
     outcome = submitted(body, status)
-    assert isinstance(outcome, Doubtful), outcome
+    assert isinstance(outcome, OutcomeUnknown), outcome
     return outcome.reason
 
 

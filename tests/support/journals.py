@@ -24,7 +24,7 @@ from mj_mcp.journal.rows import NEVER
 from mj_mcp.journal.schema import in_postgres
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
-from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, Task, accept, doubt, merge, move, refuse
+from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, Task, accept, mark_unconfirmed, merge, move, refuse
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
 MANY = Limits(max_open=1000)
@@ -186,7 +186,7 @@ def abandoned(task: Task) -> Task:
 
 
 def lost(task: Task) -> Task:
-    return doubt(task, "no answer", NOON)
+    return mark_unconfirmed(task, "no answer", NOON)
 
 
 OLD_JOURNAL = (Path(__file__).parent / "old_journal.sql").read_text()

@@ -43,7 +43,7 @@ async def test_hostile_text_of_the_proxy_is_cleaned_wherever_it_appears(sim: Sim
             assert result.is_error
             said.append(result.model_dump_json())
         failing, fine, odd = [await imagine(caller, prompt) for prompt in ("a mug", "a jug", "a jar")]
-        sim.inject("look", Fault(name="hostile", edit=hostile), times=1000)
+        sim.inject("fetch", Fault(name="hostile", edit=hostile), times=1000)
         sim.fail(failing, reason="x")
         sim.finish(fine)
         sim.put(odd, HOSTILE)

@@ -65,7 +65,9 @@ async def test_the_key_is_in_no_result_no_log_and_no_file_even_when_the_proxy_ec
         sim.fail(failing["task_id"], reason=f"the key {KEY} is bad")
         failed = await caller.task("get_task", task_id=failing["task_id"], wait_seconds=10)
         assert failed["failure"] == {"code": "generation_failed", "message": "the key [redacted] is bad"}
-        sim.inject("look", Fault(name="echo", edit=lambda answer: echo(answer) if answer["images"] else None), times=99)
+        sim.inject(
+            "fetch", Fault(name="echo", edit=lambda answer: echo(answer) if answer["images"] else None), times=99
+        )
         shown = await caller.task("generate_image", prompt="a jug", wait_seconds=0)
         sim.finish(shown["task_id"])
         pictures = await caller.task("get_task", task_id=shown["task_id"], wait_seconds=10)

@@ -51,7 +51,7 @@ async def test_one_refused_key_pauses_submits_for_a_minute(status: int, connect:
 async def test_a_403_pauses_submits_once_a_free_fetch_is_refused_too(
     answer: Fault, connect: Connect, sim: Simulator
 ) -> None:
-    sim.inject("look", faults.status(403))
+    sim.inject("fetch", faults.status(403))
     with capture_logs() as lines:
         async with connect(sim) as caller:
             assert await fail(caller, sim, answer, "one") == "unauthorized"

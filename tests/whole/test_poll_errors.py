@@ -30,7 +30,7 @@ Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 async def test_a_few_empty_answers_are_borne(fault: Fault, sim: Simulator, connect: Connect) -> None:
     async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
-        sim.inject("look", fault, times=3)
+        sim.inject("fetch", fault, times=3)
         sim.finish(task_id)
         done = await caller.task("get_task", task_id=task_id, wait_seconds=10)
         assert (done["status"], done["warnings"]) == ("succeeded", [])
@@ -43,8 +43,8 @@ async def test_a_task_that_the_proxy_forgot_is_stalled_and_not_failed(
 ) -> None:
     async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
-        sim.unknown_look = answer
-        sim.inject("look", faults.forget())
+        sim.unknown_answer = answer
+        sim.inject("fetch", faults.forget())
         await sim.until(lambda: len(sim.polls(task_id)) >= 5)
         task = await caller.task("get_task", task_id=task_id, wait_seconds=0)
         assert (task["status"], task["failure"]) == ("stalled", None)
@@ -58,7 +58,7 @@ async def test_a_task_that_the_proxy_forgot_is_stalled_and_not_failed(
 async def test_a_stalled_task_is_taken_up_again_by_asking(sim: Simulator, connect: Connect) -> None:
     async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
-        sim.inject("look", faults.empty(), times=5)
+        sim.inject("fetch", faults.empty(), times=5)
         await sim.until(lambda: sim.fired["empty"] == 5)
         assert (await caller.task("get_task", task_id=task_id, wait_seconds=0))["status"] == "stalled"
         sim.finish(task_id)
@@ -69,7 +69,7 @@ async def test_a_stalled_task_is_taken_up_again_by_asking(sim: Simulator, connec
 async def test_a_job_that_never_moves_is_stalled_and_says_so(sim: Simulator, connect: Connect) -> None:
     async with connect(sim, timings=Timings(polling=PollTimings(idle=0.6))) as caller:
         task_id = await imagine(caller)
-        sim.inject("look", faults.stuck())
+        sim.inject("fetch", faults.stuck())
         result = await caller.call("get_task", task_id=task_id, wait_seconds=2)
         task = result.structured_content or {}
         assert not result.is_error
@@ -108,7 +108,7 @@ async def test_polls_that_keep_failing_are_reported_while_the_task_stays_open(
 ) -> None:
     async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
-        sim.inject("look", fault, times=1000)
+        sim.inject("fetch", fault, times=1000)
         await sim.until(lambda: sim.fired[fault.name] >= 4)
         error = await caller.error("get_task", task_id=task_id, wait_seconds=0)
         assert error["code"] == code
@@ -126,11 +126,11 @@ async def test_polls_that_keep_failing_are_reported_while_the_task_stays_open(
 async def test_one_failed_poll_is_borne_but_one_refused_key_is_reported(sim: Simulator, connect: Connect) -> None:
     async with connect(sim, timings=HASTY) as caller:
         task_id = await imagine(caller)
-        sim.inject("look", faults.status(502))
+        sim.inject("fetch", faults.status(502))
         sim.finish(task_id)
         assert (await caller.task("get_task", task_id=task_id, wait_seconds=10))["status"] == "succeeded"
         other = await imagine(caller, "a jug")
-        sim.inject("look", faults.status(401), times=1000)
+        sim.inject("fetch", faults.status(401), times=1000)
         assert (await caller.error("get_task", task_id=other, wait_seconds=0))["code"] == "unauthorized"
         # However long the caller would wait: only a person can help.
         with anyio.fail_after(10):
@@ -156,7 +156,7 @@ async def test_a_proxy_that_goes_away_while_a_job_runs_is_unreachable_until_it_i
 
 async def test_the_call_that_bought_says_that_it_cannot_see(sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
-        sim.inject("look", faults.status(502), times=1000)
+        sim.inject("fetch", faults.status(502), times=1000)
         task = await caller.task("generate_image", prompt="a mug", wait_seconds=2)
         assert task["status"] == "queued"
         assert any("polls of the proxy failed: HTTP 502" in warning for warning in task["warnings"])
@@ -168,7 +168,7 @@ async def test_a_job_that_ends_under_another_name_ends(word: str, sim: Simulator
     async with connect(sim) as caller:
         task_id = await imagine(caller)
         sim.finish(task_id)
-        sim.inject("look", faults.status_text(word))
+        sim.inject("fetch", faults.status_text(word))
         done = await caller.task("get_task", task_id=task_id, wait_seconds=10)
         assert (done["status"], len(done["images"])) == ("succeeded", 4)
     assert sim.fired == {"status_text": 1}
@@ -177,7 +177,7 @@ async def test_a_job_that_ends_under_another_name_ends(word: str, sim: Simulator
 async def test_a_canceled_job_is_a_failed_one(sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
         task_id = await imagine(caller)
-        sim.inject("look", faults.status_text("TASK_STATUS_CANCELED"))
+        sim.inject("fetch", faults.status_text("TASK_STATUS_CANCELED"))
         task = await caller.task("get_task", task_id=task_id, wait_seconds=10)
         assert (task["status"], task["failure"]) == ("failed", {"code": "canceled", "message": "canceled"})
         assert task["next"] == []
@@ -209,7 +209,7 @@ async def test_a_failed_job_is_an_error_of_its_purchase_and_an_answer_to_a_quest
 async def test_an_unknown_status_means_still_open(word: str | None, sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
         task_id = await imagine(caller)
-        sim.inject("look", faults.status_text(word))
+        sim.inject("fetch", faults.status_text(word))
         task = await caller.task("get_task", task_id=task_id, wait_seconds=0)
         assert (task["status"], task["upstream_status"]) == ("processing", word or None)
         sim.finish(task_id)
@@ -223,7 +223,7 @@ async def test_a_status_that_goes_back_takes_nothing_back(sim: Simulator, connec
         sim.process(task_id, progress=60)
         seen = await caller.task("get_task", task_id=task_id, wait_seconds=0)
         assert (seen["status"], seen["progress"]) == ("processing", 60)
-        sim.inject("look", faults.backwards())
+        sim.inject("fetch", faults.backwards())
         before = len(sim.polls())
         task = await caller.task("get_task", task_id=task_id, wait_seconds=1.5)
         assert len(sim.polls()) > before
@@ -239,7 +239,7 @@ async def test_a_success_without_pictures_is_polled_until_they_are_listed(
     async with connect(sim) as caller:
         task_id = await imagine(caller)
         sim.finish(task_id)
-        sim.inject("look", fault, times=2)
+        sim.inject("fetch", fault, times=2)
         task = await caller.task("get_task", task_id=task_id, wait_seconds=15)
         assert (task["status"], len(task["images"]), task["warnings"]) == ("succeeded", 4, [])
     assert sim.fired == {fault.name: 2}
@@ -249,7 +249,7 @@ async def test_an_adopted_success_without_pictures_is_polled_again(sim: Simulato
     task_id = await foreign(sim)
     sim.finish(task_id)
     async with connect(sim) as caller:
-        sim.inject("look", faults.images_null(), times=2)
+        sim.inject("fetch", faults.images_null(), times=2)
         task = await caller.task("get_task", task_id=task_id, wait_seconds=20)
         assert (task["status"], len(task["images"]), task["warnings"]) == ("succeeded", 4, [])
     assert sim.fired == {"images_null": 2}

@@ -157,7 +157,7 @@ async def test_a_change_can_be_asked_for_by_the_parents_submission_id(sim: Simul
 
 @pytest.mark.parametrize("answer", ["empty", "null", "{}", "204", "404"])
 async def test_an_id_that_nobody_knows_is_fetched_once(answer: Any, sim: Simulator, connect: Connect) -> None:
-    sim.unknown_look = answer
+    sim.unknown_answer = answer
     async with connect(sim) as caller:
         calls: list[tuple[str, dict[str, Any]]] = [
             ("get_task", {"task_id": "404404", "wait_seconds": 5}),
@@ -200,7 +200,7 @@ async def test_an_id_never_seen_is_fetched_once_and_adopted(sim: Simulator, conn
 )
 async def test_a_fetch_that_fails_adopts_nothing(fault: Fault, code: str, sim: Simulator, connect: Connect) -> None:
     task_id = await foreign(sim)
-    sim.inject("look", fault)
+    sim.inject("fetch", fault)
     async with connect(sim) as caller:
         assert (await caller.error("get_task", task_id=task_id, wait_seconds=0))["code"] == code
         assert sim.fired == {fault.name: 1}

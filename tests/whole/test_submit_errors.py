@@ -60,7 +60,7 @@ REFUSED: list[tuple[str, Fault, str, str]] = [
     ("402, empty", faults.status(402), "unauthorized", "HTTP 402"),
     ("403, empty", faults.status(403), "unauthorized", "HTTP 403"),
     ("403, a page", faults.html(403), "unauthorized", "web page"),
-    ("404, a page", faults.html(404), "rejected", "base URL"),
+    ("404, a page", faults.html(404), "rejected", "MJ_BASE_URL"),
     ("400 of a gateway", faults.status(400, b'{"error": {"message": "no such model"}}'), "rejected", "no such model"),
     *[
         (reason, faults.status(status, vendor(status, reason)), code, f"{reason}: the vendor's words")

@@ -1,1 +1,1 @@
-"""What each kind of proxy sends and expects, one module each. Nothing above `proxy/` knows which it is."""
+"""What each kind of proxy is sent and answers, one module each. Nothing above `proxy/` knows which one is used."""

@@ -1,8 +1,8 @@
-"""The gateway of the specification: what is sent to it, and what a fetch of it shows, in our words.
+"""The gateway of the specification: the requests to it, and how its fetch answer is read.
 
-Owns its paths and request bodies, and every field name and status word of a fetched task. Knows nothing of connections.
+Owns its paths and request bodies, and every field and status of a fetched task. Knows nothing of connections.
 
-Source of the shapes: the specification of the API; of the oddities: public relatives of it.
+The shapes come from the API's specification, the deviations from its public relatives.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ ENDS: dict[str, Status] = {
 """The end states, with or without `TASK_STATUS_` before them. The specification's are SUCCEED and FAILED."""
 
 UNKNOWN_TASK = frozenset({"TASK_NOT_FOUND", "task_no_found"})
-"""By name, whatever the HTTP status: the vendor family's, and new-api's with HTTP 400."""
+"""Matched by name, whatever the HTTP status: the vendor family's, and new-api's with HTTP 400."""
 
 REASONS = ("reason", "err_detail", "fail_reason", "failReason", *WORDS)
-"""Where a failed task says why."""
+"""Fields in which a failed task gives its reason."""
 
 
 def _number(value: Any) -> float | None:  # noqa: ANN401 - raw JSON
-    """A number given as a number or as text ("45%"); 0 says nothing (many services never fill it in)."""
+    """A number, or a text with one ("45%"). 0 counts as missing: many services never fill it in."""
     if isinstance(value, str):
         value = value.strip().removesuffix("%")
     try:
@@ -69,14 +69,14 @@ class _FetchTask(BaseModel):
 
 
 class _FetchAnswer(BaseModel):
-    """The fetch answer; every list may be missing or null, and entries we cannot read are passed over."""
+    """The fetch answer. Every list may be missing or null, and entries that cannot be read are skipped."""
 
     task: _FetchTask
     images: Any = None
 
 
 def read_fetch(answer: Answer | NoAnswer, redact: Redact) -> FetchResult:
-    """What one poll showed."""
+    """The result of one poll."""
     if isinstance(answer, NoAnswer):
         return Trouble(UpstreamError.code if answer.sent else "upstream_unreachable", answer.reason)
     fields = read_fields(answer) or {}
@@ -92,7 +92,7 @@ def read_fetch(answer: Answer | NoAnswer, redact: Redact) -> FetchResult:
 
 
 def _trouble(answer: Answer, fields: Fields, redact: Redact) -> Trouble | None:
-    """A refused key, a limit, a wrong path, a server in trouble; None for a 2xx, and for a 404 about the task."""
+    """A refused key, a limit, a wrong path or a server error. None for a 2xx, and for a 404 about the task."""
     status, name = status_of(answer, fields), name_in(fields)
     kind = REFUSAL_STATUSES.get(status) or REFUSALS.get(name or "")
     if kind in {Unauthorized, Busy}:
@@ -155,7 +155,7 @@ def _images(listed: object, redact: Redact) -> tuple[tuple[Image, ...], tuple[st
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """One POST: its path and exactly the fields that the specification gives it."""
+    """One POST: its path, and exactly the fields of the specification."""
 
     path: str
     body: dict[str, str | int]

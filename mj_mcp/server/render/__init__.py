@@ -1,6 +1,6 @@
-"""The only room that words things for a model: tasks, errors and advice become results of MCP calls.
+"""The only package that writes text for a model: turns tasks, errors and advice into results of MCP calls.
 
-Owns the words. Decides nothing: what happened is decided below.
+Owns the words. Decides nothing: that happens below.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Errors in words for a model: what happened, and what to do next, by code.
 
-Owns the advice. An error carries no structured content: clients built on the TypeScript SDK 1.x check that against the
-tool's output schema and throw the whole error away. Programs find the same as an object in `_meta`.
+Owns the advice. An error has no structured content: clients built on the TypeScript SDK 1.x check it against the
+tool's output schema and discard the whole error. Programs find the same facts as an object in `_meta`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ NEXT_STEPS = {
     "busy": "Wait for an open task to finish (list_tasks, get_task), or as long as the error says, then call again.",
     "not_configured": "Tell the person to set MJ_API_KEY where this server is configured and to restart it; "
     "`mj-mcp doctor` checks the key.",
-    "unauthorized": "Tell the person: MJ_API_KEY or the account's balance must be put right. Do not retry.",
-    "rejected": "Read what the proxy says, change the request accordingly, or try once more later. "
-    "Nothing was created.",
+    "unauthorized": "Tell the person: MJ_API_KEY or the account's balance must be fixed. Do not retry.",
+    "rejected": "Change the request as the proxy's message says, or try once more later. Nothing was created.",
     "unconfirmed": "Do not submit it again: it may have been charged. Tell the person the submission_id; only the "
-    "proxy's own records can show whether a task exists. `mj-mcp tasks attach` or `abandon` is theirs to run.",
+    "proxy's own records can show whether a task exists. The person can run `mj-mcp tasks attach` or `abandon`.",
     "upstream_unreachable": "Nothing was charged. Try again later; if it persists, tell the person to check "
     "MJ_BASE_URL and the network with `mj-mcp doctor`.",
-    "upstream_error": "Call get_task again later: the task is kept, and nothing is lost.",
+    "upstream_error": "Call get_task again later. The task is kept.",
     "storage_unavailable": "Nothing was submitted. Tell the person: the server cannot write its journal "
     "(`mj-mcp doctor` says why).",
-    "limit_reached": "Tell the person: the limit is theirs to change. Do not retry before it is raised or reset.",
-    "image_unavailable": "Try once more later. If it stays so, give the person the link (get_task, images): "
+    "limit_reached": "Tell the person: they can change the limit. Do not retry before it is raised or reset.",
+    "image_unavailable": "Try once more later. If that fails too, give the person the link (get_task, images): "
     "they may be able to open it.",
 }
 """What an agent should do, by error code."""
@@ -41,23 +40,23 @@ FREE_STEPS = {
     "invalid_request": "Correct the argument and call again.",
     "not_ready": "Wait with get_task until the task has succeeded, then call again.",
     "storage_unavailable": "Tell the person what cannot be read or written; `mj-mcp doctor` checks the journal and the "
-    "folders. Tasks and their pictures are not lost by it.",
+    "folders. Tasks and their pictures are not lost.",
 }
-"""The same, where a tool that buys nothing says it."""
+"""The advice where it differs for a tool that buys nothing."""
 
 
 def error_result(error: MjError, *, spends: bool = True) -> CallToolResult:
-    """An error that a model can act on, and the same for programs. `spends`: the tool would have bought."""
+    """An error for a model, and the same facts for programs. `spends`: the tool costs money."""
     next_step = NEXT_STEPS[error.code] if spends else (NEXT_STEPS | FREE_STEPS)[error.code]
     return _result(error.code, error.message, next_step, error.retry_after_seconds, error.submission_id)
 
 
 def failed_result(code: str, message: str, submission_id: str) -> CallToolResult:
-    """A job that was bought and failed, to the call that bought it."""
+    """A job that was bought and failed, as the result of the call that bought it."""
     return _result(
         code,
         message,
-        "Tell the person why. The same call again would start, and charge, a new job.",
+        "Tell the person why. The same call would start and charge a new job.",
         None,
         submission_id,
     )

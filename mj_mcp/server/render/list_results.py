@@ -1,4 +1,4 @@
-"""Several tasks as a result: a page of the list, the end of a wait, and what was used."""
+"""Several tasks as a result: a page of the list, the end of a wait, and the usage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mj_mcp.studio.several import Awaited
 from mj_mcp.tasks import Kind, Status, Task
 
 ROW_CHARACTERS = 195
-"""Of one row as JSON, on average: 20 rows stay under 4,000 characters, since they are paid for at every poll."""
+"""The average length of one row as JSON: 20 rows stay under 4,000 characters, since each list costs tokens."""
 
 LEAST_PROMPT_CHARACTERS = 16
 
@@ -46,13 +46,13 @@ def wait_result(awaited: Awaited, remaining: Remaining, presentation: Presentati
     ended = len(awaited.tasks) - len(open_ids)
     lines = [f"{ended} of {len(rows)} have ended, {len(open_ids)} are still open."]
     lines += [" ".join(filter(None, [awaited.letters.get(task.submission_id), _line(task)])) for task in awaited.tasks]
-    lines += [f"{handle} unknown: neither this server nor the proxy knows it" for handle in awaited.unknown]
+    lines += [f"{handle} unknown: neither this server nor the proxy knows this id" for handle in awaited.unknown]
     lines += [f"Warning: {why}" for why in (awaited.shown.missing if awaited.shown else ())]
     following = []
     if open_ids:
         arguments = {"task_ids": open_ids, "wait_seconds": presentation.wait_seconds}
         following = [{"tool": "wait_for_tasks", "arguments": arguments}]
-        lines.append("Call wait_for_tasks with the open ids to go on waiting. Do not submit them again.")
+        lines.append("Call wait_for_tasks with the open ids to keep waiting. Do not submit them again.")
     message = "\n".join(lines)
     content: list[ContentBlock] = [TextContent(text=message)]
     shown = awaited.shown
@@ -63,7 +63,7 @@ def wait_result(awaited: Awaited, remaining: Remaining, presentation: Presentati
 
 
 def usage_result(usage: Usage) -> CallToolResult:
-    """What was used, and what is left of what a person allows."""
+    """The usage, and what is left of the limits."""
     limits = present_only(
         {"open_left": usage.open_left, "today_left": usage.today_left, "resets_at": rfc3339(usage.resets_at)}
     )
@@ -71,7 +71,7 @@ def usage_result(usage: Usage) -> CallToolResult:
         f"Today (UTC): {_spent(usage.today)}. Last 7 days: {_spent(usage.last_7_days)}.",
         f"Open now: {usage.open}; waiting for a queue slot: {usage.waiting}.",
         f"Left: {usage.open_left} more at once, "
-        + ("no daily ceiling." if usage.today_left is None else f"{usage.today_left} more today."),
+        + ("no daily limit." if usage.today_left is None else f"{usage.today_left} more today."),
     ]
     structured = {
         "message": "\n".join(lines),
@@ -95,7 +95,7 @@ def _spent(counts: Mapping[Kind, int]) -> str:
 
 
 def _rows(tasks: Sequence[Task], remaining: Remaining) -> list[dict[str, Any]]:
-    """One compact row each. Prompts are cut so far that the rows keep to `ROW_CHARACTERS` on average."""
+    """One compact row per task. Prompts are cut so that rows have `ROW_CHARACTERS` on average."""
     rows = [_row(task, remaining(task)) for task in tasks]
     fixed = sum(len(json.dumps(row | {"prompt": ""}, separators=(",", ":"))) + 1 for row in rows)
     room = (max(len(rows), 20) * ROW_CHARACTERS - fixed) // max(len(rows), 1)
@@ -135,5 +135,5 @@ def _counts(page: Page) -> str:
     counts = Counter(task.status for task in page.tasks)
     said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     more = f" More: call list_tasks with cursor={page.next_cursor}." if page.next_cursor else ""
-    unsure = " Do not repeat what is unconfirmed." if counts[Status.UNCONFIRMED] else ""
+    unsure = " Do not repeat unconfirmed ones." if counts[Status.UNCONFIRMED] else ""
     return f"{len(page.tasks)} tasks, newest first: {said}.{unsure}{more}"

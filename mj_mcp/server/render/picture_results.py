@@ -1,6 +1,6 @@
 """Pictures and files as results of calls.
 
-`view_image` has no structured content: clients that hand the model only that would leave the picture out.
+`view_image` has no structured content: clients that pass only that to the model would drop the picture.
 """
 
 from __future__ import annotations

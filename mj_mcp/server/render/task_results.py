@@ -1,7 +1,7 @@
 """One task as a result of a call: text, then the sheet, then links, and the structured content.
 
-Clients differ in what they hand to the model: the text and pictures, only the structured content, or only the text of
-a result without it. So the text and the structured content (`message`, `next`) each tell the whole story.
+Clients differ in what they pass to the model: text and pictures, only the structured content, or only the text of a
+result without it. So the text and the structured content (`message`, `next`) are each complete.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mj_mcp.studio import Result
 from mj_mcp.tasks import Image, Status, Task
 
 PROMPT_CHARACTERS = 120
-"""Of a prompt in a text; the structured content of a task has all of it."""
+"""The length of a prompt in a text. The structured content of a task has all of it."""
 
-_STANDS = {
+_STATUS_TEXT = {
     Status.SUBMITTING: "is being submitted; the proxy has not answered yet",
     Status.UNCONFIRMED: "is unconfirmed: it may have been accepted and charged, and must not be submitted again",
     Status.QUEUED: "is queued",
@@ -37,9 +37,10 @@ _STANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Presentation:
-    """How one caller is shown tasks: which tools it has, what it can open, and how long its next call should wait.
+    """How tasks are shown to one caller: its tools, what it can open, and how long its next call should wait.
 
-    `link` gives a URL of this server for a picture, to a caller on another machine, where our paths say nothing.
+    `link` returns a URL of this server for a picture. Callers on other machines need it, since our paths do not exist
+    there.
     """
 
     tools: tuple[ToolSpec, ...]
@@ -54,7 +55,7 @@ def task_view(
 ) -> dict[str, Any]:
     """The structured content of one task.
 
-    `eta`: seconds until it is usually done; `again`: the call that buys another, where an earlier task answers.
+    `eta`: seconds until it is usually done. `again`: the call that buys another one, if an earlier task answers.
     """
     task = result.task
     facts = {
@@ -92,8 +93,8 @@ def task_result(
 ) -> CallToolResult:
     """One task as a result.
 
-    A failed task is an error of the call that bought it (`bought`), and a normal answer to anybody who asks. An error
-    has no structured content; its text says what became of the task.
+    A failed task is an error of the call that bought it (`bought`), and a normal answer to any other call. An error has
+    no structured content; its text says what happened to the task.
     """
     view = task_view(result, eta, presentation, again)
     failure = result.task.failure
@@ -108,19 +109,19 @@ def task_result(
 
 
 def present_only(facts: dict[str, Any]) -> dict[str, Any]:
-    """`facts` without those that have no value."""
+    """`facts` without fields that have no value."""
     return {name: value for name, value in facts.items() if value is not None}
 
 
 def rfc3339(seconds: float | None) -> str | None:
-    """A moment in UTC, to the second."""
+    """A time in UTC, to the second."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def shortened_prompt(prompt: str | None, characters: int = PROMPT_CHARACTERS) -> str:
-    """At most so many characters of a prompt, on one line."""
+    """The prompt on one line, cut to this length."""
     text = " ".join((prompt or "").split())
     return text if len(text) <= characters else text[: characters - 3].rstrip() + "..."
 
@@ -139,7 +140,7 @@ def _image_view(task: Task, image: Image, presentation: Presentation) -> dict[st
 
 
 def _resource_link(task: Task, image: Image) -> ResourceLink:
-    """A link that this server resolves itself, so that it outlives the proxy's."""
+    """A link that this server resolves itself, so it works longer than the proxy's."""
     return ResourceLink(
         uri=f"mj://tasks/{task.handle}/images/{image.index}",
         name=f"picture-{image.index}",
@@ -161,15 +162,15 @@ def _message(result: Result, view: dict[str, Any], presentation: Presentation) -
     task = result.task
     lines = [_earlier(result)] if result.duplicate else []
     what = f"{task.kind or 'task'} {task.handle}" + (f" of {task.parent_id} #{task.index}" if task.index else "")
-    lines.append(f"{what[0].upper()}{what[1:]} {_STANDS[task.status]}{_how_far(task, view)}.")
+    lines.append(f"{what[0].upper()}{what[1:]} {_STATUS_TEXT[task.status]}{_progress_text(task, view)}.")
     if task.prompt:
         lines.append(f"Prompt: {shortened_prompt(task.prompt)}")
     if task.failure and task.status is Status.FAILED:
-        lines.append(f"The proxy says: {task.failure.message}")
+        lines.append(f"The proxy's message: {task.failure.message}")
     lines += [f"Warning: {warning}" for warning in view["warnings"]]
     if task.is_moving:
         wait = f'task_id="{task.handle}" and wait_seconds={presentation.wait_seconds}'
-        lines.append(f"Call get_task with {wait} to go on waiting. Do not submit it again.")
+        lines.append(f"Call get_task with {wait} to keep waiting. Do not submit it again.")
     elif view["next"]:
         lines.append(_advice(view, presentation))
     return "\n".join(lines)
@@ -201,7 +202,7 @@ def _advice(view: dict[str, Any], presentation: Presentation) -> str:
     return f"Choose a picture by its index: {free} upscale_image, vary_image and reroll cost money."
 
 
-def _how_far(task: Task, view: dict[str, Any]) -> str:
+def _progress_text(task: Task, view: dict[str, Any]) -> str:
     if task.status is Status.SUCCEEDED:
         return f": {_pictures(task)}" if task.images else " without pictures"
     if not task.is_polled:

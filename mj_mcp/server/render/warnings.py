@@ -1,4 +1,4 @@
-"""What a caller should know beside the result, in words: the warnings of a task, and those of one call."""
+"""The warnings of a task and of one call, in words."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ WORDS: dict[str, str] = {
     WarningCode.EXISTED: "the proxy says that this task existed already",
     WarningCode.IDLE: "nothing has moved for {} minutes",
     WarningCode.UNKNOWN: "the proxy does not know this task; it may have forgotten it",
-    WarningCode.UNREAD: "the journal does not answer: this is what this server has seen last",
+    WarningCode.UNREAD: "the journal does not answer: this is the last state that this server knows",
     WarningCode.LINKS_UNUSABLE: "{} of {} picture links were unusable",
     WarningCode.NO_PICTURES: "the proxy reports success, but lists no picture",
 }
-GIVEN_UP = "it is not polled by itself any more; get_task polls it again"
+GIVEN_UP = "it is not polled automatically any more; get_task polls it again"
 
 
 def warnings_of(result: Result) -> list[str]:
-    """Those of the task first."""
+    """The task's warnings, then the call's."""
     said = [worded(warning) for warning in result.task.warnings]
     if result.task.given_up_at is not None:
         said.append(GIVEN_UP)
@@ -29,7 +29,7 @@ def warnings_of(result: Result) -> list[str]:
 
 
 def worded(warning: str) -> str:
-    """A warning of a row in words; a sentence, which a row of an older version has, stays as it is."""
+    """A stored warning in words. A sentence, as in rows of older versions, is returned unchanged."""
     code, *numbers = warning.split(":")
     words = WORDS.get(code, "")
     return words.format(*numbers) if words and words.count("{}") == len(numbers) else warning

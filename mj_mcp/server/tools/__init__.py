@@ -1,6 +1,6 @@
 """The tools, in files by subject: name, arguments, annotations, and the function that answers.
 
-Owns the published arguments and their descriptions. Decides nothing and words no result.
+Owns the published arguments and their descriptions. Decides nothing and writes no results.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ SPENDING_TOOLS = frozenset(spec.name for spec in TOOLS if spec.spends)
 
 @cache
 def build_tools(*, spends: bool, saves: bool) -> tuple[CheckedTool, ...]:
-    """Every tool of the server; without those that spend, or that save files, where it does not do so.
+    """Every tool of the server, without those that spend or save files if it does not allow that.
 
-    They hold nothing of one server, so that all servers of a process share them.
+    They hold no state of a server, so all servers of a process share them.
     """
     return tuple(checked(spec) for spec in TOOLS if (spends or not spec.spends) and (saves or not spec.saves))

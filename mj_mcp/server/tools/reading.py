@@ -1,4 +1,4 @@
-"""The tools that tell how tasks stand and what was used."""
+"""The tools that return the status of tasks and the usage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mj_mcp.server.tools.types import TaskId, WaitSeconds
 from mj_mcp.tasks import TASKS, Status
 
 MOST_TASKS = 20
-"""So many tasks `wait_for_tasks` takes at once: as many as a page of `list_tasks` has."""
+"""The most tasks of one `wait_for_tasks`: as many as a page of `list_tasks` has by default."""
 
 _AGE = re.compile(r"([0-9]{1,6})\s*([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
@@ -34,7 +34,7 @@ async def get_task(
     wait_seconds: WaitSeconds = None,
     include_image: Annotated[bool, Field(description="false leaves the pictures out.")] = True,
 ) -> Annotated[CallToolResult, TaskView]:
-    """How a task stands, after waiting for its end, and its pictures once there are any. Free."""
+    """The status of a task, after waiting for its end, and its pictures once there are any. Free."""
     return call.read(await call.studio.recall(call.caller, task_id, picture=include_image))
 
 
@@ -44,7 +44,7 @@ async def wait_for_tasks(
     until: Annotated[str | None, Field(description="all (default) or any: when to return.")] = None,
     wait_seconds: WaitSeconds = None,
 ) -> Annotated[CallToolResult, WaitView]:
-    """Wait for several tasks at once: how each stands, and one sheet of those that have finished. Free."""
+    """Wait for several tasks at once: the status of each, and one sheet of those that have finished. Free."""
     handles = list(dict.fromkeys(task_ids))
     problems = []
     if not 1 <= len(handles) <= MOST_TASKS:
@@ -61,12 +61,12 @@ async def wait_for_tasks(
 
 async def list_tasks(
     call: ToolCall,
-    status: Annotated[str | None, Field(description=f"Only these: {_STATUS_WORDS}.")] = None,
-    since: Annotated[str | None, Field(description="Only newer ones: 30m, 2h, 7d, or an RFC 3339 date.")] = None,
-    limit: Annotated[int, Field(ge=1, le=100, description="How many.")] = 20,
-    cursor: Annotated[str | None, Field(description="next_cursor of the page before.")] = None,
+    status: Annotated[str | None, Field(description=f"Only this status: {_STATUS_WORDS}.")] = None,
+    since: Annotated[str | None, Field(description="Only newer tasks: 30m, 2h, 7d, or an RFC 3339 date.")] = None,
+    limit: Annotated[int, Field(ge=1, le=100, description="How many rows.")] = 20,
+    cursor: Annotated[str | None, Field(description="next_cursor of the previous page.")] = None,
 ) -> Annotated[CallToolResult, TaskListView]:
-    """The tasks of this account, newest first, also those that finished while nobody waited. Free."""
+    """The tasks of this account, newest first, finished ones included. Free."""
     problems: list[str] = []
     _check_choice(problems, "status", status, _STATUSES)
     moment = _moment(problems, since, call.studio.now())
@@ -77,7 +77,7 @@ async def list_tasks(
 
 
 async def get_usage(call: ToolCall) -> Annotated[CallToolResult, UsageView]:
-    """Jobs today and in 7 days by kind, what is open, and what the limits leave. Free."""
+    """Jobs today and in 7 days by kind, open tasks, and what is left of the limits. Free."""
     return usage_result(await call.studio.usage(call.caller.owner))
 
 

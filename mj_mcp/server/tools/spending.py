@@ -1,4 +1,4 @@
-"""The tools that buy: imagine, upscale, vary, reroll, and the proxy's shorthand."""
+"""The tools that cost money: imagine, upscale, vary, reroll, and the proxy's shorthand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def generate_image(
     draft: Annotated[bool, Field(description="Half the cost, rougher (V7).")] = False,
     raw: Annotated[bool, Field(description="Less of Midjourney's own style.")] = False,
     tile: Annotated[bool, Field(description="A seamless pattern.")] = False,
-    no: Annotated[list[str] | None, Field(description="What to leave out.")] = None,
+    no: Annotated[list[str] | None, Field(description="What must not appear.")] = None,
     profile: Annotated[list[str] | None, Field(description="Ids of profiles or moodboards.")] = None,
     image_urls: Annotated[
         list[str] | None, Field(description="Pictures to start from: public URLs, or TASK_ID#INDEX.")
@@ -114,7 +114,7 @@ async def reroll(
     wait_seconds: WaitSeconds = None,
     allow_duplicate: AllowDuplicate = False,
 ) -> TaskAnswer:
-    """Draw a finished task's grid anew from the same prompt. Costs money."""
+    """Draw a new grid from a finished task's prompt. Costs money."""
     return await _change(call, Kind.REROLL, task_id, None, allow_duplicate)
 
 

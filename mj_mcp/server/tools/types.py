@@ -1,4 +1,4 @@
-"""The arguments that several tools share, as types with their published descriptions and ranges."""
+"""Argument types that several tools share, with their published descriptions and ranges."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LIMITS = {name: Field(ge=limits.low, le=limits.high) for name, limits in RANGES.
 
 WaitSeconds = Annotated[
     Annotated[float, Field(ge=0, le=600)] | None,
-    Field(description="Seconds to wait for the result. 0: return at once. Left out: what the client survives."),
+    Field(description="Seconds to wait for the result. 0: return at once. Default: what the client allows."),
 ]
-AllowDuplicate = Annotated[bool, Field(description="true buys another although the same request is open or new.")]
+AllowDuplicate = Annotated[bool, Field(description="true buys another even if the same request is open or recent.")]
 TaskId = Annotated[str, Field(max_length=128, description="task_id or submission_id.")]
 ParentId = Annotated[str, Field(max_length=128, description="The finished task.")]
 Index = Annotated[int, Field(ge=1, le=4, description="Which picture of the grid.")]

@@ -30,7 +30,7 @@ async def view_image(
     ] = None,
     max_edge: Annotated[int, Field(ge=256, le=2048, description="Longer edge, pixels.")] = 1024,
 ) -> CallToolResult:
-    """Pictures of finished tasks to judge: one large, all of a task, or several tasks side by side. Free."""
+    """Show pictures of finished tasks: one large, all of a task, or several tasks side by side. Free."""
     if compare:
         if task_id is not None or index is not None:
             raise InvalidRequest.because("Give either `task_id` (with `index`) or `compare`, not both.")
