@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import trustme
 from authority import AUDIENCE, METADATA, Answer, Authority, forged
 from conftest import LOAD_SECONDS
-from tunnels import HOST, Tunnel, secured
+from tunnels import HOST, Tunnel
 
 from mj_mcp.auth.issuer import MAX_BYTES, Issuer, IssuerUnavailable, NotAccepted
 from mj_mcp.urls import authorities, is_safe
@@ -203,25 +204,22 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up() -> None:
             await ended.wait()
 
 
-async def test_keys_come_the_way_that_everything_else_goes(
-    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_keys_come_the_way_that_everything_else_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """https through HTTPS_PROXY, trusting SSL_CERT_FILE."""
-    ca = trustme.CA()
+    ca, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert(HOST).configure_cert(context)
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    port = int(authority.url.rpartition(":")[2])
+    authorities.cache_clear()
     url = f"https://{HOST}"
-    for path in (METADATA, "/keys"):
-        authority.answers[path] = says(
-            {"issuer": url, "jwks_uri": f"{url}/keys"} if path == METADATA else {"keys": [authority.jwk("one")]}
-        )(authority)
+    with Authority("one", tls=context) as authority:
+        authority.answers[METADATA] = says({"issuer": url, "jwks_uri": f"{url}/keys"})(authority)
+        async with Tunnel({f"{HOST}:443": int(authority.url.rpartition(":")[2])}) as tunnel:
+            monkeypatch.setenv("HTTPS_PROXY", tunnel.url)
+            await Issuer(url, AUDIENCE).check(authority.token("one", iss=url))
+        assert authority.seen[-2:] == [METADATA, "/keys"]
+        assert len(tunnel.asked) == len(authority.seen)
     authorities.cache_clear()
-    async with secured(port, ca, HOST) as tls, Tunnel({f"{HOST}:443": tls}) as tunnel:
-        monkeypatch.setenv("HTTPS_PROXY", tunnel.url)
-        await Issuer(url, AUDIENCE).check(authority.token("one", iss=url))
-    authorities.cache_clear()
-    assert len(tunnel.asked) >= 2
 
 
 async def test_an_issuer_on_this_machine_is_asked_past_every_proxy(

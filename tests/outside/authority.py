@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -37,7 +38,8 @@ class _Server(ThreadingHTTPServer):
 class Authority:
     """Signs with the keys that it knows by name, and publishes those that a test names."""
 
-    def __init__(self, *published: str) -> None:
+    def __init__(self, *published: str, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.published = list(published or ("rsa", "one"))
         self.seen: list[str] = []
         self.answers: dict[str, Callable[[], Answer]] = {}
@@ -61,6 +63,8 @@ class Authority:
 
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if self._tls is not None:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
         return self
