@@ -7,30 +7,16 @@ how a web page, an empty body or a redirect is described. Knows no submit codes 
 from __future__ import annotations
 
 import codecs
-import json
 import re
-from typing import Any
 from urllib.parse import urlsplit
 
-from mj_mcp.proxy.http import Answer
+from mj_mcp.proxy.http import Answer, Fields
 from mj_mcp.proxy.text import Redact, clean, clean_url
-
-Fields = dict[str, Any]
-"""The JSON object of an answer, as it came."""
 
 WORDS = ("description", "message", "msg", "detail", "err_detail", "error", "reason")
 """Fields with the error text, the plainest first. In some answers `reason` is a code beside the text."""
 
 _NUMBER = re.compile(r"\s*-?[0-9]{1,9}\s*")
-
-
-def read_fields(answer: Answer) -> Fields | None:
-    """The JSON object of the body; None for anything else. A leading byte-order mark is ignored."""
-    try:
-        read = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return None
-    return read if isinstance(read, dict) else None
 
 
 def code_in(fields: Fields) -> int | None:
@@ -91,7 +77,7 @@ def describe(answer: Answer, redact: Redact) -> str:
         return f"{at} with a web page instead of JSON: MJ_BASE_URL may lack a path, or a gateway answers instead"
     if not _plain(answer):
         said = " with an empty body"
-    elif (fields := read_fields(answer)) is None:
+    elif (fields := answer.fields) is None:
         said = " with an unreadable body"
     else:
         said = f": {words}" if (words := words_in(fields, redact)) else " without an explanation"

@@ -6,6 +6,7 @@ Owns httpx for the API. Knows nothing of submit codes or task fields: it returns
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, Literal
 
 import httpx
@@ -36,7 +38,11 @@ CONNECT_SECONDS = 10.0
 TRIES_BEFORE_SENDING = 3
 
 
-@dataclass(frozen=True, slots=True)
+Fields = dict[str, Any]
+"""The JSON object of an answer, as it came."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """A complete answer: status, body, the seconds of `Retry-After`, and the target of a redirect."""
 
@@ -44,6 +50,15 @@ class Answer:
     body: bytes
     retry_after: float | None = None
     location: str | None = None
+
+    @cached_property
+    def fields(self) -> Fields | None:
+        """The JSON object of the body, parsed once; None for anything else. A byte-order mark does not matter."""
+        try:
+            read = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return read if isinstance(read, dict) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mj_mcp.errors import Busy, MjError, PromptRefused, Rejected, Unauthorized
-from mj_mcp.proxy.body import Fields, code_in, describe, is_ok, read_fields, status_of, words_in
+from mj_mcp.proxy.body import Fields, code_in, describe, is_ok, status_of, words_in
 from mj_mcp.proxy.http import Answer, NoAnswer
 from mj_mcp.proxy.text import Redact, clean, is_task_id
 from mj_mcp.tasks import Failure, Observation, WarningCode
@@ -138,7 +138,7 @@ def read_submit(answer: Answer | NoAnswer, redact: Redact) -> Outcome:
     """The outcome of a submit: by the body where it is readable, then by the status."""
     if isinstance(answer, NoAnswer):
         return OutcomeUnknown(answer.reason) if answer.sent else Refused(Failure("upstream_unreachable", answer.reason))
-    fields = read_fields(answer)
+    fields = answer.fields
     if fields is None:
         return _by_status(answer, describe(answer, redact))
     return _by_body(answer, fields, redact)
@@ -166,7 +166,7 @@ def _by_body(answer: Answer, fields: Fields, redact: Redact) -> Outcome:
 
 def read_code(answer: Answer) -> int | None:
     """The code in the answer to a submit, if it can be read."""
-    return code_in(read_fields(answer) or {})
+    return code_in(answer.fields or {})
 
 
 def name_in(fields: Fields) -> str | None:

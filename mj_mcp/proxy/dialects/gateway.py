@@ -22,7 +22,6 @@ from mj_mcp.proxy.body import (
     is_nothing,
     is_ok,
     is_page,
-    read_fields,
     status_of,
     words_in,
 )
@@ -79,7 +78,7 @@ def read_fetch(answer: Answer | NoAnswer, redact: Redact) -> FetchResult:
     """The result of one poll."""
     if isinstance(answer, NoAnswer):
         return Trouble(UpstreamError.code if answer.sent else "upstream_unreachable", answer.reason)
-    fields = read_fields(answer) or {}
+    fields = answer.fields or {}
     if trouble := _trouble(answer, fields, redact):
         return trouble
     if _is_unknown(answer, fields):
