@@ -95,7 +95,7 @@ def test_the_guide_names_the_metrics_and_log_events_that_there_are() -> None:
     metrics = set(re.findall(r'"(mj_mcp\.[a-z.]+)",', (ROOT / "mj_mcp/telemetry/meters.py").read_text()))
     assert len(metrics) == 7
     assert set(re.findall(r"^\| `(mj_mcp\.[a-z.]+)`", guide, flags=re.MULTILINE)) == metrics
-    alarms = guide.partition("## What to be woken for")[2].partition("\n## ")[0]
+    alarms = guide.partition("## Alerts")[2].partition("\n## ")[0]
     events = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", alarms))
     assert len(events) > 10
     assert {event for event in events if f'"{event}"' not in code} == set()
