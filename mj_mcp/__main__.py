@@ -1,5 +1,5 @@
 """`python -m mj_mcp` is `mj-mcp`."""
 
-from mj_mcp.cli.commands import main
+from mj_mcp.cli.commands import run
 
-main()
+run()

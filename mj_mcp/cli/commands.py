@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -39,6 +40,22 @@ log = structlog.get_logger("mj_mcp.cli.commands")
 
 COLLECT_AFTER = 1_000
 """The number of new objects that triggers a garbage collection."""
+
+
+def run() -> None:
+    """`mj-mcp`. Never returns.
+
+    The threads of obstore may still call into Python when a command ends, and an interpreter that is being taken down
+    answers that with an abort (seen: exit code -6 on a busy machine). So after its use the process ends at once.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if "obstore" not in sys.modules or not isinstance(end.code, int | None):
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code or 0)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mj_mcp.errors import Busy, MjError, PromptRefused, Rejected, Unauthorized
-from mj_mcp.proxy.body import Fields, code_in, describe, is_ok, status_of, words_in
-from mj_mcp.proxy.http import Answer, NoAnswer
+from mj_mcp.proxy.body import code_in, describe, is_ok, status_of, words_in
+from mj_mcp.proxy.http import Answer, Fields, NoAnswer
 from mj_mcp.proxy.text import Redact, clean, is_task_id
 from mj_mcp.tasks import Failure, Observation, WarningCode
 

@@ -16,7 +16,6 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 from mj_mcp.errors import Busy, Unauthorized, UpstreamError
 from mj_mcp.proxy.body import (
     WORDS,
-    Fields,
     code_in,
     describe,
     is_nothing,
@@ -25,7 +24,7 @@ from mj_mcp.proxy.body import (
     status_of,
     words_in,
 )
-from mj_mcp.proxy.http import Answer, NoAnswer
+from mj_mcp.proxy.http import Answer, Fields, NoAnswer
 from mj_mcp.proxy.outcomes import REFUSAL_STATUSES, REFUSALS, WRONG_PATH, FetchResult, Trouble, Unknown, name_in
 from mj_mcp.proxy.text import Redact, check_task_id, clean, clean_url
 from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, WarningCode
