@@ -266,7 +266,7 @@ def _no_claim(asked: _Asked) -> MjError:
         return StorageUnavailable("the journal did not answer in time; nothing was submitted")
     return Busy(
         "this server has as many open tasks as it may have (MJ_MAX_OPEN_TASKS). This request is number"
-        f" {asked.position} in the queue and keeps its place for {KEPT_SECONDS:g} s: call again with the same"
+        f" {asked.position} in the queue and keeps its slot for {KEPT_SECONDS:g} s: call again with the same"
         " arguments. Nothing was submitted",
         retry_after_seconds=QUEUE_AGAIN_SECONDS,
     )

@@ -54,7 +54,7 @@ def test_every_kind_of_webp_is_measured(options: dict[str, Any], mode: str) -> N
     ],
 )
 def test_anything_but_the_four_formats_is_refused(data: bytes) -> None:
-    with pytest.raises(ImageUnavailable, match="no PNG, JPEG, WebP or GIF"):
+    with pytest.raises(ImageUnavailable, match="is not a PNG, JPEG, WebP or GIF"):
         inspect(data)
 
 

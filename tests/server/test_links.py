@@ -188,7 +188,7 @@ async def test_a_damaged_secret_is_named_at_the_start(damage: bytes, settings_fo
     kept = tmp_path / "data" / "secret.key"
     kept.parent.mkdir()
     kept.write_bytes(damage)
-    with pytest.raises(SettingsError, match=rf"^{kept} holds no secret .* delete it"):
+    with pytest.raises(SettingsError, match=rf"^{kept} has no secret .* delete it"):
         signing_secret(settings_for("http://127.0.0.1:9"))
     assert kept.read_bytes() == damage
 

@@ -117,6 +117,8 @@ async def test_polls_that_keep_failing_are_reported_while_the_task_stays_open(
         (task,) = (await caller.task("list_tasks"))["tasks"]
         assert (task["task_id"], task["status"], task["failure"]) == (task_id, "queued", None)
         sim.clear_faults()
+        polls = len(sim.polls(task_id))
+        await sim.until(lambda: len(sim.polls(task_id)) >= polls + 2)  # the answer of the first is known by the second
         sim.finish(task_id)
         done = await caller.task("get_task", task_id=task_id, wait_seconds=10)
         assert (done["status"], done["warnings"]) == ("succeeded", [])

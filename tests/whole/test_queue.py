@@ -186,7 +186,7 @@ async def test_a_caller_who_does_not_wait_gets_a_slot_while_another_login_queues
         first = (await buy(studio, "ann", "ann 0", 0)).task
         queue = [asyncio.create_task(wait(f"ann {number}")) for number in (1, 2)]
         await until(lambda: len(reports) == len(queue))
-        with pytest.raises(Busy, match=f"number 1 in the queue, and keeps its slot for {KEPT_SECONDS:g} s"):
+        with pytest.raises(Busy, match=f"number 1 in the queue and keeps its slot for {KEPT_SECONDS:g} s"):
             await buy(studio, "bob", "bob 1", 0)
         sim.finish(first.task_id or "")
         assert (
