@@ -11,11 +11,13 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import sys
 import textwrap
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import anyio
@@ -48,22 +50,28 @@ class Front:
     env: dict[str, str] = field(default_factory=dict)
 
 
+PORTS = count(10_000 + os.getpid() % 20_000)
+"""Below those that the system gives away by itself, so that nobody takes one before the reverse proxy does."""
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
+    """A port that is free now and that nobody gets by chance."""
+    for port in PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 @asynccontextmanager
 async def running(front: Front, port: int, folder: Path) -> AsyncIterator[None]:
-    """The program, once it listens."""
+    """The program, once it ends TLS: Caddy listens before it has made its certificate."""
     log = folder / "log"
     with log.open("wb") as out:
         env = {"HOME": str(folder), **front.env}
         process = await anyio.open_process(front.command, env=env, stdout=out, stderr=out, cwd=folder)
     try:
         with anyio.fail_after(PATIENCE):
-            while not _listens(port):
+            while not _is_trusted(front, port):
                 assert process.returncode is None, log.read_text()
                 await anyio.sleep(0.02)
         yield
@@ -72,9 +80,11 @@ async def running(front: Front, port: int, folder: Path) -> AsyncIterator[None]:
         await process.wait()
 
 
-def _listens(port: int) -> bool:
+def _is_trusted(front: Front, port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        trusted = ssl.create_default_context(cafile=str(front.authority))
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as wire:
+            trusted.wrap_socket(wire, server_hostname="localhost").close()
     except OSError:
         return False
     return True
