@@ -53,7 +53,7 @@ def run() -> None:
     except SystemExit as end:
         if "obstore" not in sys.modules or not isinstance(end.code, int | None):
             raise
-        sys.stdout.flush()
+        print(end="", flush=True)
         sys.stderr.flush()
         os._exit(end.code or 0)
 
