@@ -115,15 +115,15 @@ async def test_what_failed_is_in_doubt_or_unknown_has_ended_and_says_so(sim: Sim
         sim.fail(failed, reason="too dark")
         sim.finish(fine)
         sim.inject("submit", faults.reset_after_accept())
-        mark_unconfirmed = await caller.error("generate_image", prompt="a cup", wait_seconds=5)
-        assert mark_unconfirmed["code"] == "unconfirmed"
-        asked = [failed, fine, mark_unconfirmed["submission_id"], "404404"]
+        lost = await caller.error("generate_image", prompt="a cup", wait_seconds=5)
+        assert lost["code"] == "unconfirmed"
+        asked = [failed, fine, lost["submission_id"], "404404"]
         with anyio.fail_after(30):
             content = await caller.task("wait_for_tasks", task_ids=asked, wait_seconds=600)
     rows = content["tasks"]
     assert [row["status"] for row in rows] == ["failed", "succeeded", "unconfirmed", "unknown"]
     assert rows[0]["failure"] == {"code": "generation_failed", "message": "too dark"}
-    assert rows[2]["submission_id"] == mark_unconfirmed["submission_id"]
+    assert rows[2]["submission_id"] == lost["submission_id"]
     assert rows[3] == {"task_id": "404404", "status": "unknown", "image_count": 0}
     assert content["open"] == []
     assert sim.fired == {"reset_after_accept": 1}
