@@ -43,7 +43,7 @@ class Simulator:
         ledger_path: Where charges are also appended as JSON lines.
         deterministic_ids: Whether ids repeat from run to run.
         repeat_upscale: Whether the same upscale is charged again, or answered by code 21 with the existing task.
-        unknown_look: How a fetch of an unknown task is answered.
+        unknown_answer: How a fetch of an unknown task is answered.
         on_charge: Called with every charge before its submit is answered; an error in it is raised on leaving.
         now: The clock, in epoch seconds.
 
