@@ -21,8 +21,8 @@ APT := apt-get -qq -o Dir::State::Lists=$(PROXIES)/apt/lists -o Dir::Cache=$(PRO
 
 # The longest first: the gate runs several at once.
 BENCHES := money-postgres money processes journal scale cadence sheet overhead http_load live startup
-BRIEF_money := --processes 4
-BRIEF_money-postgres := --processes 3 --database postgres
+BRIEF_money := --processes 4 --seed 1
+BRIEF_money-postgres := --processes 3 --database postgres --seed 1
 
 .PHONY: demo test lint types tests examples conformance hosts hosts-install hosts-all proxies-install bench docs snapshots clean $(BENCHES:%=bench-%)
 

@@ -488,8 +488,8 @@ async def many_processes(seed: int, kills: int, processes: int, where: Where) ->
 async def _close(books: Account) -> None:
     """The last audit, before and after a person has resolved half of the doubts."""
     await books.settle()
-    server = await Server.start(books.env)  # settles what the last death left
-    async with asyncio.timeout(PATIENCE):
+    server = await Server.start(books.env)  # settles what the last death left: on PostgreSQL half a minute after it
+    async with asyncio.timeout(3 * PATIENCE):
         while any(row["status"] == "submitting" for found in books.journal.rows().values() for row in found):  # noqa: ASYNC110 - a file tells nobody
             await asyncio.sleep(0.05)
     await server.stop()
