@@ -173,8 +173,8 @@ class Poller:
     @contextmanager
     def _waiter(self, task: Task) -> Iterator[_Entry]:
         # A change between the caller's read of the row and now is not missed.
-        heard = self._latest.get(task.submission_id, task)
         entry = self._entries.setdefault(task.submission_id, _Entry(task))
+        heard = self._latest.get(task.submission_id, entry.task)
         entry.task = heard if heard.updated_at >= task.updated_at else task
         entry.waiters += 1
         try:

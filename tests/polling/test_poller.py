@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from lives import PATIENCE, rows
 
 from mj_mcp.app import Timings
 from mj_mcp.polling.open_jobs import PollTimings
-from mj_mcp.polling.poller import Poller
+from mj_mcp.polling.poller import CHANGES_REMEMBERED, Poller
 from mj_mcp.simulator import Simulator
-from mj_mcp.tasks import Failure, Status, Task, refuse
+from mj_mcp.tasks import Failure, Status, Task, accept, refuse
 
 pytestmark = pytest.mark.anyio
 
@@ -122,10 +123,10 @@ async def test_however_many_ask_at_once_polls_keep_to_their_ceiling(sim: Simulat
     assert max(polled) - min(polled) <= 1, "whoever was not seen for longest goes first"
 
 
-async def test_a_change_between_the_read_of_a_row_and_the_wait_is_not_missed() -> None:
-    row = Task(submission_id="sub_1", status=Status.SUBMITTING, updated_at=0.0)
+def idle_poller() -> Poller:
+    """One that polls nothing: only what is published reaches those who wait."""
     nobody: Any = None
-    poller = Poller(
+    return Poller(
         nobody,
         nobody,
         poll_seconds=5,
@@ -135,11 +136,31 @@ async def test_a_change_between_the_read_of_a_row_and_the_wait_is_not_missed() -
         notify=lambda task: None,
         timings=PollTimings(),
     )
-    poller.publish(refuse(row, Failure("rejected", "no"), 1.0))
+
+
+ROW = Task(submission_id="sub_1", status=Status.SUBMITTING, updated_at=0.0)
+
+
+async def test_a_change_between_the_read_of_a_row_and_the_wait_is_not_missed() -> None:
+    poller = idle_poller()
+    poller.publish(refuse(ROW, Failure("rejected", "no"), 1.0))
     until = asyncio.get_running_loop().time() + PATIENCE
     with anyio.fail_after(PATIENCE / 2):
-        answered, _ = await poller.wait(row, until, enough=lambda task: task.status is not Status.SUBMITTING)
+        answered, _ = await poller.wait(ROW, until, enough=lambda task: task.status is not Status.SUBMITTING)
     assert answered.status is Status.REFUSED
+
+
+async def test_a_later_caller_with_an_older_row_takes_nothing_back() -> None:
+    """Also when so many other tasks have changed since that the last change of this one is forgotten."""
+    poller, now = idle_poller(), asyncio.get_running_loop().time()
+    first = asyncio.create_task(poller.wait(ROW, now + PATIENCE, enough=lambda _task: False))
+    await asyncio.sleep(0)
+    poller.publish(accept(ROW, "77", 1.0))
+    for number in range(CHANGES_REMEMBERED):
+        poller.publish(replace(ROW, submission_id=f"sub_other_{number}"))
+    answered, _ = await poller.wait(ROW, now)
+    first.cancel()
+    assert answered.task_id == "77"
 
 
 async def test_a_defect_in_a_poll_ends_the_polling_of_that_task_only_until_the_next_sweep(
