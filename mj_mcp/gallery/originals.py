@@ -117,8 +117,8 @@ class Originals:
                 if noted or (picture := await self._kept(task, image, ask_bucket=True)) is None:
                     raise
         if noted and image.sha256 != picture.sha256:  # archived by an older version, or the proxy sends other bytes now
-            listeners = [measured(image, picture)]
-            await self.record(task, lambda known: with_measured(known, listeners))
+            found = measured(image, picture)
+            await self.record(task, lambda known: with_measured(known, [found]))
         return picture
 
     async def all(self, work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -171,15 +171,10 @@ class Studio:
         return Result(task, duplicate=not claim.is_new, finished_ago=ended, polls=polls, waited=call.waited)
 
     async def wait(self, call: Call, submitted: Result) -> Result:
-        """The task when it has ended, with its pictures, or as it is when the call's time is up.
-
-        Raises:
-            MjError: the outcome of a submit that was not accepted.
-        """
+        """The task when it has ended, with its pictures, or as it is when the call's time is up."""
         task, polls = submitted.task, submitted.polls
         if call.wait_seconds and task.is_polled:
             task, polls = await self._poller.wait(task, call.until, on_progress=call.on_progress)
-            raise_unless_accepted(task)
         trouble = self._poller.trouble(task) if task.is_open else None
         task, shown = await self._show(call, task)
         return replace(submitted, task=task, trouble=trouble, shown=shown, polls=polls, waited=call.waited)
