@@ -64,7 +64,7 @@ def _is_needed(field: FieldInfo) -> bool:
 def _default(field: FieldInfo) -> str:
     if _is_needed(field):
         return "required"
-    if field.default is PydanticUndefined or field.default in (None, "", SecretStr("")):
+    if field.default is PydanticUndefined or field.default in (None, "", frozenset(), SecretStr("")):
         return ""
     return f"`{int(field.default) if isinstance(field.default, bool) else field.default}`"
 
