@@ -170,7 +170,10 @@ class Submits:
             refused_by = outcome.status if isinstance(outcome, Refused) else None
             if refused_by in ACCOUNT_STATUSES:
                 self._begin_pause()
-            await self._record(asked.task, outcome)
+            try:
+                await self._record(asked.task, outcome)
+            finally:
+                self._unanswered.discard(asked.task.submission_id)
             if refused_by == 403 and await self._proxy.refuses_key():
                 self._begin_pause()
 

@@ -24,7 +24,7 @@ from mj_mcp.proxy.http import Http
 from mj_mcp.proxy.raising import raise_unless_accepted
 from mj_mcp.simulator import Simulator, faults
 from mj_mcp.submits import PAUSE_SECONDS, Submits
-from mj_mcp.tasks import Kind, Status, Task
+from mj_mcp.tasks import Kind, Status, Task, mark_unconfirmed
 
 pytestmark = pytest.mark.anyio
 
@@ -163,6 +163,9 @@ async def test_a_defect_while_an_outcome_is_recorded_is_logged_and_its_row_stays
             claim, task, _ = await submit("a mug", seconds=0.5)
             await asyncio.sleep(0)
         row = await journal.find(claim.task.submission_id, "local")
+        await journal.update(claim.task.submission_id, lambda known: mark_unconfirmed(known, "lost", time.time()))
+        asked.append(journal)
+        assert (await submit("a mug", seconds=0.5))[1].status is Status.UNCONFIRMED, "nobody here waits for it any more"
     assert task.status is Status.SUBMITTING
     assert row == claim.task
     assert [line["exc_info"].args for line in logs if line["event"] == "submit_failed"] == [("nobody foresaw this",)]
