@@ -309,12 +309,12 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 def _once(task: asyncio.Task[Any] | None) -> Any:  # noqa: ANN401 - a callback
     """Cancel `task` at the first signal; later ones do not disturb its cleanup."""
-    result = False
+    stopped = False
 
     def stop() -> None:
-        nonlocal result
-        if not result and task is not None:
-            result = True
+        nonlocal stopped
+        if not stopped and task is not None:
+            stopped = True
             task.cancel()
 
     return stop
