@@ -34,7 +34,8 @@ from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.server.render.warnings import worded
 from mj_mcp.simulator import Simulator
-from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept, merge, warn
+from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept, warn
+from mj_mcp.tasks.merging import merge
 
 pytestmark = pytest.mark.anyio
 
