@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from answers import answer
 
 from mj_mcp.logs import redactor
 from mj_mcp.proxy.detection import DIALECTS
@@ -14,7 +15,6 @@ from mj_mcp.proxy.orders import Blend, Change, Describe, Imagine, Order, Post, P
 from mj_mcp.proxy.outcomes import Trouble, Unknown
 from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, WarningCode
 from mj_mcp.urls import with_part
-from tests.support.answers import answer
 
 KEY = "sk-canary/5f1b+77"
 ID = "1795756691434479"
