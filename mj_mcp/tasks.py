@@ -112,7 +112,8 @@ class IllegalMove(Exception):
 class Image:
     """One picture of a task. `index` counts from 1; `path` is the archived original on this machine.
 
-    `size` (in bytes) and `sha256` describe the original as it was archived: a kept file is checked against them.
+    `url` may name one part of a 2x2 grid (`urls.with_part`). `size` (in bytes) and `sha256` describe the original as it
+    was archived: a kept file is checked against them.
     """
 
     index: int
@@ -123,6 +124,17 @@ class Image:
     path: str | None = None
     size: int | None = None
     sha256: str | None = None
+    fallback_url: str | None = None
+    """Where the picture is fetched from if `url` fails: a part of the grid. Never published."""
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video, which is never fetched: its link is all there is."""
+        return (self.media_type or "").startswith("video/")
+
+    def relinked(self, fresh: Image) -> Image:
+        """This picture, with the links of `fresh`."""
+        return replace(self, url=fresh.url, fallback_url=fresh.fallback_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,9 +330,7 @@ def _advanced(task: Task, observed: Observation) -> bool:
 def _relinked(task: Task, observed: Observation, now: float) -> Task:
     """A finished task polled again: the links are new, and what was measured and saved stays."""
     ours = {image.index: image for image in task.images}
-    fresh = tuple(
-        replace(ours[image.index], url=image.url) if image.index in ours else image for image in observed.images
-    )
+    fresh = tuple(ours[image.index].relinked(image) if image.index in ours else image for image in observed.images)
     kept = tuple(image for index, image in ours.items() if index not in {image.index for image in observed.images})
     images = tuple(sorted(fresh + kept, key=lambda image: image.index))
     warnings = _joined(_without(_OF_A_POLL, task.warnings), observed.warnings)
