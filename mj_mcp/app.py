@@ -73,9 +73,8 @@ async def open_studio(
     async with AsyncExitStack() as stack:
         rows, proxy = await stack.enter_async_context(_open_edges(settings, timings, journal or _journal(settings)))
         listeners = Listeners()
-        gallery, store = await stack.enter_async_context(
-            _open_gallery(settings, timings, rows, proxy, listeners=listeners, now=now)
-        )
+        opening = _open_gallery(settings, timings, rows, proxy, listeners=listeners, now=now)
+        gallery, store = await stack.enter_async_context(opening)
 
         def on_end(task: Task) -> None:
             observe(Ended(task))
@@ -140,7 +139,10 @@ def _submits(
         settings.max_open_tasks_per_user,
         settings.daily_task_limit_per_user,
     )
-    return Submits(journal, proxy, poller, limits=limits, now=now, observe=observe, look_up_after=timings.look_up_after)
+    after = timings.look_up_after
+    submits = Submits(journal, proxy, poller, limits=limits, now=now, observe=observe, look_up_after=after)
+    listeners.follow(submits.lookup.note)
+    return submits
 
 
 def _poller(
