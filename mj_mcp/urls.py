@@ -1,4 +1,4 @@
-"""Which URLs are usable and safe, and how this machine reaches them.
+"""Which URLs are usable and safe, how a link names a part of a picture, and how this machine reaches them.
 
 Owns the rules that settings, logins, the proxy's answers and pictures share, and the environment's `HTTPS_PROXY`,
 `NO_PROXY`, `SSL_CERT_FILE` and `SSL_CERT_DIR`. Does not know who connects.
@@ -20,6 +20,14 @@ PORTS = {"http": 80, "https": 443}
 
 UNUSABLE_TUNNEL = "HTTPS_PROXY cannot be used: it must be like http://host:port"
 """The value is not shown: it may hold a password."""
+
+PARTS = (
+    "xywh=percent:0,0,50,50",
+    "xywh=percent:50,0,50,50",
+    "xywh=percent:0,50,50,50",
+    "xywh=percent:50,50,50,50",
+)
+"""The four parts of a 2x2 grid in reading order, as fragments of its link (W3C Media Fragments)."""
 
 _NEVER = re.compile(r"[\x00-\x1f\x7f\\]")
 
@@ -62,6 +70,17 @@ def link_parts(url: str) -> SplitResult:
 def has_controls(url: str) -> bool:
     """Whether it holds characters that `urlsplit` drops silently, or a backslash, which browsers read as a slash."""
     return _NEVER.search(url) is not None
+
+
+def with_part(url: str, number: int) -> str:
+    """The link of part 1 to 4 of the 2x2 grid behind `url`, which is picture 1 to 4 of its task. It opens the grid."""
+    return f"{url.partition('#')[0]}#{PARTS[number - 1]}"
+
+
+def part_of(url: str) -> tuple[str, int | None]:
+    """The link to fetch, and the number of the part that `url` names; None where it means the whole picture."""
+    plain, _, fragment = url.partition("#")
+    return (plain, PARTS.index(fragment) + 1) if fragment in PARTS else (url, None)
 
 
 def is_loopback(host: str) -> bool:
