@@ -27,7 +27,8 @@ from statistics import quantiles
 import psycopg
 
 from mj_mcp.journal import Claim, Journal, Limits, open_journal
-from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept, merge
+from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept
+from mj_mcp.tasks.merging import merge
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "outside"))
 

@@ -23,7 +23,7 @@ from mj_mcp.pictures import PictureClient, PictureWorkers
 from mj_mcp.pictures.fetch import STALL_SECONDS
 from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.polling.poller import Poller
-from mj_mcp.proxy import Proxy
+from mj_mcp.proxy import Detection, Proxy
 from mj_mcp.proxy.client import SUBMIT_SECONDS
 from mj_mcp.proxy.http import Http
 from mj_mcp.settings import Settings
@@ -210,4 +210,15 @@ async def _open_edges(settings: Settings, timings: Timings, journal: Journal) ->
         stack.push_async_callback(journal.aclose)
         http = Http(settings.base_url, key, tunnel=read_tunnel(settings.base_url))
         stack.push_async_callback(http.aclose)
-        yield journal, Proxy(http, redactor(*settings.secrets), submit_seconds=timings.submit)
+        detection = detection_for(settings, http, journal)
+        yield journal, Proxy(http, redactor(*settings.secrets), detection, submit_seconds=timings.submit)
+
+
+def detection_for(settings: Settings, http: Http, memory: Journal | None = None) -> Detection:
+    """What the settings say of the proxy, to be found out where they say nothing."""
+    return Detection(
+        http,
+        dialect=None if settings.proxy_dialect == "auto" else settings.proxy_dialect,
+        auth=None if settings.proxy_auth == "auto" else settings.proxy_auth,
+        memory=memory,
+    )

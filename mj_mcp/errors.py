@@ -7,7 +7,8 @@
     |   |-- TaskNotFound         task_not_found         nobody knows the id
     |   |-- PromptRefused        prompt_refused         the proxy names a banned word
     |   |-- Rejected             rejected               any other readable refusal
-    |   `-- ImageUnavailable     image_unavailable      the picture cannot be fetched
+    |   |-- ImageUnavailable     image_unavailable      the picture cannot be fetched
+    |   `-- Unsupported          unsupported            this proxy cannot do that
     |-- OperatorError          a person has to act: settings, account, disk, the proxy's records
     |   |-- Unauthorized         unauthorized           HTTP 401, 402, 403
     |   |-- NotConfigured        not_configured         no key was given yet
@@ -119,6 +120,12 @@ class ImageUnavailable(CallerError):
     code = "image_unavailable"
 
 
+class Unsupported(CallerError):
+    """This proxy, or the model that made the picture, cannot do that. Nothing was sent."""
+
+    code = "unsupported"
+
+
 class Unauthorized(OperatorError):
     """HTTP 401, 402 or 403: the key or the account is at fault."""
 
@@ -176,6 +183,7 @@ ERRORS: dict[str, type[MjError]] = {
         PromptRefused,
         Rejected,
         ImageUnavailable,
+        Unsupported,
         Unauthorized,
         NotConfigured,
         LimitReached,

@@ -12,7 +12,8 @@ from mj_mcp.errors import InvalidRequest, TaskNotFound
 from mj_mcp.journal import Journal, Page
 from mj_mcp.proxy import Proxy, check_task_id
 from mj_mcp.proxy.raising import observation_of
-from mj_mcp.tasks import Status, Task, accept, merge, move
+from mj_mcp.tasks import Status, Task, accept, move
+from mj_mcp.tasks.merging import merge
 
 
 class Settlement:

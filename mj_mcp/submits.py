@@ -25,7 +25,7 @@ from mj_mcp.events import Observer, OnProgress, Submitted, ignore
 from mj_mcp.journal import Claim, Journal, Limits
 from mj_mcp.journal.protocol import KEPT_SECONDS
 from mj_mcp.polling.poller import PROGRESS_SECONDS, Poller
-from mj_mcp.proxy import Accepted, OutcomeUnknown, Proxy, Refused, Submit
+from mj_mcp.proxy import Accepted, Order, OutcomeUnknown, Proxy, Refused
 from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, mark_unconfirmed, refuse
 
 log = structlog.get_logger("mj_mcp.submits")
@@ -75,7 +75,7 @@ class Submits:
     async def submit(
         self,
         task: Task,
-        request: Submit,
+        order: Order,
         *,
         allow_duplicate: bool,
         until: float,
@@ -95,7 +95,7 @@ class Submits:
         """
         while True:
             claimed = asyncio.get_running_loop().create_future()
-            asked = _Asked(task, request, _request_key(task), allow_duplicate, queue, claimed)
+            asked = _Asked(task, order, _request_key(task), allow_duplicate, queue, claimed)
             claim = await self._begin(asked, until, on_progress)
             answered, polls = await self._poller.wait(
                 claim.task, answer_by, enough=self._is_answered, on_progress=on_progress
@@ -166,7 +166,7 @@ class Submits:
         if claim.is_new:
             self._unanswered.add(asked.task.submission_id)
             self._poller.publish(claim.task)
-            outcome = await self._post(asked.request)
+            outcome = await self._post(asked)
             refused_by = outcome.status if isinstance(outcome, Refused) else None
             if refused_by in ACCOUNT_STATUSES:
                 self._begin_pause()
@@ -200,9 +200,9 @@ class Submits:
             await self._journal.leave(asked.key)
         raise Busy("this server is stopping; nothing was submitted")
 
-    async def _post(self, request: Submit) -> Accepted | Refused | OutcomeUnknown:
+    async def _post(self, asked: _Asked) -> Accepted | Refused | OutcomeUnknown:
         try:
-            return await self._proxy.submit(request)
+            return await self._proxy.submit(asked.order, asked.task.submission_id)
         except Exception:
             log.exception("submit_failed")
             return OutcomeUnknown("this server failed while it submitted")
@@ -254,7 +254,7 @@ class _Asked:
     """One call that wants to submit. `claimed` is done when its claim is made or refused, or its caller has left."""
 
     task: Task
-    request: Submit
+    order: Order
     key: str
     allow_duplicate: bool
     queue: bool

@@ -19,7 +19,7 @@ from mj_mcp.journal import Claim, Journal, Limits, QueueSlot, open_journal
 from mj_mcp.logs import redactor
 from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.polling.poller import Poller
-from mj_mcp.proxy import Proxy, imagine
+from mj_mcp.proxy import Detection, Imagine, Proxy
 from mj_mcp.proxy.http import Http
 from mj_mcp.proxy.raising import raise_unless_accepted
 from mj_mcp.simulator import Simulator, faults
@@ -37,7 +37,7 @@ numbers = count(1)
 async def opened(sim: Simulator, home: Path, **more: Any) -> AsyncIterator[tuple[Submit, Journal, list[Any]]]:
     """How to submit a prompt, the journal behind it, and the one that is asked, which a test may replace."""
     journal, http = open_journal("", home, "an account"), Http(sim.url, KEY)
-    proxy = Proxy(http, redactor(KEY))
+    proxy = Proxy(http, redactor(KEY), Detection(http, dialect="gateway"))
     poller = Poller(
         journal,
         proxy,
@@ -57,7 +57,7 @@ async def opened(sim: Simulator, home: Path, **more: Any) -> AsyncIterator[tuple
         )
         soon = asyncio.get_running_loop().time() + seconds
         return await submits.submit(
-            task, imagine(prompt), allow_duplicate=False, until=soon, answer_by=soon, queue=False
+            task, Imagine(prompt), allow_duplicate=False, until=soon, answer_by=soon, queue=False
         )
 
     yield submit, journal, asked

@@ -15,7 +15,6 @@ from mj_mcp.tasks import (
     POLLED,
     RUNNING,
     TASKS,
-    UNLISTED_SECONDS,
     Failure,
     IllegalMove,
     Image,
@@ -24,12 +23,12 @@ from mj_mcp.tasks import (
     Task,
     accept,
     mark_unconfirmed,
-    merge,
     move,
     refuse,
     stall,
     stall_when_idle,
 )
+from mj_mcp.tasks.merging import UNLISTED_SECONDS, merge
 
 THEN = 1000.0
 LATER = 2000.0

@@ -27,7 +27,8 @@ from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, settings_or_exit
 from mj_mcp.cli.token_commands import tokens
 from mj_mcp.errors import MjError
 from mj_mcp.events import Observer
-from mj_mcp.settings import Settings, SettingsError, read_signals
+from mj_mcp.settings import Settings, SettingsError
+from mj_mcp.settings.signals import read_signals
 from mj_mcp.tasks import Status, Task
 from mj_mcp.telemetry import exporting
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from mj_mcp.app import detection_for
 from mj_mcp.archive.bucket import BucketUnavailable, open_bucket
 from mj_mcp.auth.tokens import TokensError, read_tokens
 from mj_mcp.errors import MjError
@@ -21,6 +22,7 @@ from mj_mcp.settings import Settings
 from mj_mcp.urls import is_safe, read_tunnel
 
 PROXY_SECONDS = 10.0
+HEADERS = {"bearer": "a bearer token", "secret": "mj-api-secret"}
 BUCKET_SECONDS = 20.0
 
 
@@ -55,22 +57,21 @@ def _check_settings(settings: Settings) -> Check:
 
 
 async def _check_proxy(settings: Settings) -> list[Check]:
-    """The free check of `Proxy`: whether the proxy answers at this path and accepts the key."""
+    """The free check of `Proxy`: of which kind it is, whether it answers at this path, and whether the key is good."""
     tunnel = read_tunnel(settings.base_url)
     through = " through HTTPS_PROXY" if tunnel else ""
     http = Http(settings.base_url, settings.api_key.get_secret_value(), tunnel=tunnel)
     try:
-        fetched = await Proxy(http, redactor(*settings.secrets)).check(seconds=PROXY_SECONDS)
+        proxy = Proxy(http, redactor(*settings.secrets), detection_for(settings, http))
+        found, fetched = await proxy.identify(seconds=PROXY_SECONDS)
     finally:
         await http.aclose()
+    answers = Check("proxy", ok=True, said=f"{found.dialect.title if found.dialect else 'it'} answers{through}")
     if not isinstance(fetched, Trouble):
-        return [
-            Check("proxy", ok=True, said=f"it answers{through}"),
-            Check("key", ok=True, said="it was not refused"),
-        ]
+        return [answers, Check("key", ok=True, said=f"it was not refused; sent as {HEADERS[found.auth]}")]
     if fetched.code == "unauthorized":
         return [
-            Check("proxy", ok=True, said=f"it answers{through}"),
+            answers,
             Check("key", ok=False, said=f"refused ({fetched.message}): check MJ_API_KEY and the account"),
         ]
     return [

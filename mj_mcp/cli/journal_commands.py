@@ -15,7 +15,8 @@ import click
 from mj_mcp import logs
 from mj_mcp.cli.terminal import fail, settings_or_exit
 from mj_mcp.errors import MjError
-from mj_mcp.settings import Settings, passwords_in
+from mj_mcp.settings import Settings
+from mj_mcp.settings.pasted import passwords_in
 
 
 @click.group()

@@ -23,7 +23,8 @@ from mj_mcp.gallery.single_flight import SingleFlight
 from mj_mcp.journal import Journal
 from mj_mcp.pictures import EXTENSION_OF, LinkExpired, PictureClient, PictureInfo, PictureWorkers, part_of
 from mj_mcp.proxy import FetchResult, Proxy
-from mj_mcp.tasks import Image, Observation, Task, merge
+from mj_mcp.tasks import Image, Observation, Task
+from mj_mcp.tasks.merging import merge
 
 log = structlog.get_logger("mj_mcp.gallery.originals")
 

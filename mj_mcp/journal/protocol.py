@@ -172,6 +172,14 @@ class Journal(Protocol):
         """The tasks that other processes changed since the last call."""
         ...
 
+    async def recall_dialect(self) -> str | None:
+        """The name of the dialect that the account's proxy was found to speak."""
+        ...
+
+    async def remember_dialect(self, name: str) -> None:
+        """Remember that name."""
+        ...
+
     async def listen(self, heard: Callable[[], None]) -> None:
         """Call `heard` soon after other processes changed something, until cancelled.
 

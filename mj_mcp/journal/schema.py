@@ -99,6 +99,11 @@ MIGRATIONS: list[tuple[str, str]] = [
         "0007_no_cuts",
         "DROP TABLE cuts",
     ),
+    (
+        # Which kind of proxy was found behind the base URL of an account.
+        "0008_dialects",
+        "CREATE TABLE dialects (account TEXT PRIMARY KEY, name TEXT NOT NULL)",
+    ),
 ]
 """Applied in order, each once. Names are never reused. A journal with an unknown name is of a newer version."""
 

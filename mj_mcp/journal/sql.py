@@ -220,6 +220,24 @@ class SqlJournal:
         self._last_known.note(*changed)
         return changed
 
+    async def recall_dialect(self) -> str | None:
+        """See `Journal.recall_dialect`."""
+
+        def work(db: Db) -> str | None:
+            row = db.execute("SELECT name FROM dialects WHERE account = ?", (self._account,)).fetchone()
+            return str(row[0]) if row else None
+
+        return await self._read(work)
+
+    async def remember_dialect(self, name: str) -> None:
+        """See `Journal.remember_dialect`."""
+        await self._write(
+            lambda db: db.execute(
+                "INSERT INTO dialects (account, name) VALUES (?, ?) ON CONFLICT (account) DO UPDATE SET name = ?",
+                (self._account, name, name),
+            )
+        )
+
     async def listen(self, heard: Callable[[], None]) -> None:
         """See `Journal.listen`."""
         await self._engine.listen(heard)

@@ -15,7 +15,8 @@ from functools import partial
 from mj_mcp.polling.job_times import JobTimes
 from mj_mcp.polling.schedule import Budget, Job, Polls
 from mj_mcp.proxy import FetchResult, Trouble, Unknown
-from mj_mcp.tasks import Kind, Observation, Status, Task, WarningCode, merge, stall_if_running, stall_when_idle
+from mj_mcp.tasks import Kind, Observation, Status, Task, WarningCode, stall_if_running, stall_when_idle
+from mj_mcp.tasks.merging import merge
 
 STALLED_SHARE, STALLED_SECONDS = 0.1, 300.0
 """A stalled task is polled again after a tenth of its age, at most 5 minutes."""

@@ -52,18 +52,26 @@ class Answer:
     location: str | None = None
 
     @cached_property
-    def fields(self) -> Fields | None:
-        """The JSON object of the body, parsed once; None for anything else. A byte-order mark does not matter."""
+    def json(self) -> object:
+        """The JSON of the body, parsed once; None where it is not JSON. A byte-order mark does not matter."""
         try:
-            read = json.loads(self.body)
+            return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
-        return read if isinstance(read, dict) else None
+
+    @property
+    def fields(self) -> Fields | None:
+        """The JSON object of the body; None for anything else."""
+        return self.json if isinstance(self.json, dict) else None
+
+
+Auth = Literal["bearer", "secret"]
+"""How the key is sent: `Authorization: Bearer KEY`, or `mj-api-secret: KEY`. Never both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest:
-    """One request: method, path, and its total time in seconds.
+    """One request: method, path, how the key is sent, and its total time in seconds.
 
     `route` names the span, where the path itself holds an id. `code_of` finds the code in the body of an answer, for
     the log line.
@@ -72,6 +80,7 @@ class HttpRequest:
     method: Literal["GET", "POST"]
     path: str
     seconds: float
+    auth: Auth = "bearer"
     route: str | None = None
     json: dict[str, Any] | None = None
     code_of: Callable[[Answer], int | None] = lambda _answer: None
@@ -140,14 +149,14 @@ class Http:
     def __init__(
         self, base_url: str, key: str, *, tunnel: str | None = None, connect_seconds: float = CONNECT_SECONDS
     ) -> None:
-        """`base_url` may have a path. `key` is sent as a bearer token to this host only.
+        """`base_url` may have a path. `key` is sent to this host only.
 
         `tunnel` is the URL of an HTTP proxy. It only gets a `CONNECT`, so it sees the host and port of a request and
         nothing else. Plain http never goes through it, because it would see the key.
         """
-        self._base_url = base_url.rstrip("/")
+        self.base_url = base_url.rstrip("/")
         self._key = key
-        self._tunnel = tunnel if self._base_url.lower().startswith("https://") else None
+        self._tunnel = tunnel if self.base_url.lower().startswith("https://") else None
         self._connect_seconds = connect_seconds
         self._clients: dict[bool, httpx.AsyncClient] = {}
 
@@ -204,14 +213,17 @@ class Http:
         timeout = httpx.Timeout(call.seconds, connect=min(self._connect_seconds, call.seconds))
         try:
             client = self._client(keep_alive=call.method == "GET")
-            url = httpx.URL(self._base_url + call.path)
+            url = httpx.URL(self.base_url + call.path)
         except httpx.InvalidURL:
             return NoAnswer(sent=False, reason="the base URL is not valid")
         except _CannotConnect as failure:
             return NoAnswer(sent=False, reason=str(failure))
         traced = {"trace": progress.note} if self._tunnel else {}
+        key = {"Authorization": f"Bearer {self._key}"} if call.auth == "bearer" else {"mj-api-secret": self._key}
         try:
-            async with client.stream(call.method, url, json=call.json, timeout=timeout, extensions=traced) as response:
+            async with client.stream(
+                call.method, url, json=call.json, headers=key, timeout=timeout, extensions=traced
+            ) as response:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     body += chunk
@@ -229,7 +241,6 @@ class Http:
         if keep_alive not in self._clients:
             self._clients[keep_alive] = httpx.AsyncClient(
                 headers={
-                    "Authorization": f"Bearer {self._key}",
                     "User-Agent": f"mj-mcp/{__version__}",
                     "Accept-Encoding": "identity",  # a compressed answer could expand beyond the size limit at once
                 },

@@ -10,13 +10,20 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_data_path, user_pictures_path
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from mj_mcp.settings.pasted import check_archive_url, check_database_url, pasted_base_url, pasted_key, pasted_public_url
+from mj_mcp.settings.pasted import (
+    check_archive_url,
+    check_database_url,
+    passwords_in,
+    pasted_base_url,
+    pasted_key,
+    pasted_public_url,
+)
 from mj_mcp.urls import is_safe, parts_of
 
 _FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
@@ -36,11 +43,21 @@ class Settings(BaseSettings):
 
     api_key: SecretStr = Field(
         SecretStr(""),
-        description="The key of the Midjourney Proxy; sent as `Authorization: Bearer ...` to the configured host only.",
+        description="The key of the Midjourney Proxy; sent to the configured host only.",
     )
     base_url: str = Field(
         "https://cubicspaces.cloud",
         description="The URL of the proxy. It may have a path; the API's `/mj/...` is appended.",
+    )
+    proxy_dialect: Literal["auto", "gateway", "classic", "plus", "newapi"] = Field(
+        "auto",
+        description="The kind of proxy: `gateway`, `classic` (novicezk), `plus` (trueai-org) or `newapi` (new-api, "
+        "most relays). `auto` finds out by a free request at the first use and remembers it; `mj-mcp doctor` tells.",
+    )
+    proxy_auth: Literal["auto", "bearer", "secret"] = Field(
+        "auto",
+        description="How the key is sent: `bearer` (`Authorization: Bearer ...`) or `secret` (`mj-api-secret: ...`). "
+        "`auto` follows the kind of proxy.",
     )
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("mj-mcp", appauthor=False),
@@ -259,7 +276,7 @@ class Settings(BaseSettings):
                 raise ValueError("it must be origins like https://app.example.com, without *, null or a path")
         return origins
 
-    @field_validator("log_level", "log_format", "image_format", mode="before")
+    @field_validator("proxy_dialect", "proxy_auth", "log_level", "log_format", "image_format", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
@@ -306,13 +323,6 @@ class Settings(BaseSettings):
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def passwords_in(url: str) -> tuple[str, ...]:
-    """The password of a database, plain and as it is written in the URL."""
-    parts = urlsplit(url)
-    found = [parts.password or "", *parse_qs(parts.query).get("password", [])]
-    return tuple({form for password in found for form in (password, unquote(password)) if form})
-
-
 def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of Settings
     """The settings from the environment; `overrides` win.
 
@@ -326,20 +336,3 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of
         variable = f"MJ_{str(first['loc'][0]).upper()}"
         said = first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"{variable} is not usable: {said}") from None
-
-
-def read_signals() -> frozenset[str]:
-    """Which of "traces" and "metrics" the standard variables of OpenTelemetry enable. The SDK reads the others.
-
-    Source: opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables.
-    """
-    read = os.environ.get
-    if read("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return frozenset()
-    shared = read("OTEL_EXPORTER_OTLP_ENDPOINT")
-    return frozenset(
-        signal
-        for signal in ("traces", "metrics")
-        if (read(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT") or shared)
-        and read(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip() in {"otlp", ""}
-    )

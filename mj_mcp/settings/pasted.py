@@ -7,7 +7,7 @@ its errors never show a value.
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from mj_mcp.urls import PORTS, parts_of
 
@@ -96,3 +96,10 @@ def _cleaned(text: str) -> str:
     if _UNFILLED.search(text):
         raise ValueError("it contains a ${...} that was not filled in")
     return text
+
+
+def passwords_in(url: str) -> tuple[str, ...]:
+    """The password of a database, plain and as it is written in the URL."""
+    parts = urlsplit(url)
+    found = [parts.password or "", *parse_qs(parts.query).get("password", [])]
+    return tuple({form for password in found for form in (password, unquote(password)) if form})

@@ -24,12 +24,13 @@ from mj_mcp.journal import UNREAD, Journal, Page, Usage
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.polling.poller import Poller
 from mj_mcp.prompts import Options, Reference, compile_prompt, references
-from mj_mcp.proxy import Proxy, Submit, Trouble, change, check_task_id, imagine, simple_change
+from mj_mcp.proxy import Change, Imagine, Order, Proxy, Trouble, check_task_id
 from mj_mcp.proxy.raising import observation_of, raise_unless_accepted, raise_when_polls_fail
 from mj_mcp.studio.call import ANSWER_SECONDS, Call
 from mj_mcp.studio.several import VIEW_SECONDS, Several
 from mj_mcp.submits import Submits
-from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, merge, warn
+from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, warn
+from mj_mcp.tasks.merging import merge
 
 __all__ = ["Call", "Purchase", "Result", "Studio"]
 
@@ -129,7 +130,7 @@ class Studio:
             compiled = check(links={reference.text: await self._link(call.owner, reference) for reference in ours})
         # The row holds our own names of pictures. Their links change every hour with their signatures.
         task = replace(self._new(call, Kind.IMAGINE), prompt=compiled.key, warnings=compiled.warnings)
-        return await self.submit(call, task, imagine(compiled.text), purchase)
+        return await self.submit(call, task, Imagine(compiled.text), purchase)
 
     async def change(
         self,
@@ -151,15 +152,14 @@ class Studio:
         parent = await self._parent(call, handle)
         parent_id = parent.task_id or ""
         task = replace(self._new(call, kind), prompt=parent.prompt, parent_id=parent_id, index=index)
-        request = (simple_change if shorthand else change)(kind, parent_id, index)
-        return await self.submit(call, task, request, purchase)
+        return await self.submit(call, task, Change(kind, parent_id, index, shorthand), purchase)
 
-    async def submit(self, call: Call, task: Task, request: Submit, purchase: Purchase) -> Result:
-        """Submit `request` once; `task` becomes its row. Returns and raises like `imagine`."""
+    async def submit(self, call: Call, task: Task, order: Order, purchase: Purchase) -> Result:
+        """Submit `order` once; `task` becomes its row. Returns and raises like `imagine`."""
         answer_by = call.until if call.wait_seconds else call.began + self._answer_seconds
         claim, task, polls = await self._submits.submit(
             task,
-            request,
+            order,
             allow_duplicate=purchase.allow_duplicate,
             until=max(answer_by, call.until_polled),
             answer_by=answer_by,

@@ -34,7 +34,8 @@ from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.server.render.warnings import worded
 from mj_mcp.simulator import Simulator
-from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept, merge, warn
+from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept, warn
+from mj_mcp.tasks.merging import merge
 
 pytestmark = pytest.mark.anyio
 
@@ -398,6 +399,7 @@ async def progress(journal: SqlJournal, task: Task) -> int:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_while_the_database_is_away_nothing_is_bought_and_what_is_known_is_shown(
     database: Database, database_url: str
 ) -> None:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from mj_mcp.errors import InvalidRequest
 from mj_mcp.logs import redactor
-from mj_mcp.proxy.dialects.gateway import MAX_IMAGES, Submit, change, fetch_path, imagine, read_fetch, simple_change
+from mj_mcp.proxy.dialects.gateway import GATEWAY, MAX_IMAGES, change, fetch_path, simple_change
+from mj_mcp.proxy.fetched import read_fetch
 from mj_mcp.proxy.http import Answer, NoAnswer
+from mj_mcp.proxy.orders import Change, Imagine, Post
 from mj_mcp.proxy.outcomes import FetchResult, Trouble, Unknown
 from mj_mcp.proxy.text import MAX_TEXT, MAX_URL, check_task_id, clean, clean_url
 from mj_mcp.tasks import Failure, Image, Kind, Observation, Status
@@ -41,17 +43,17 @@ def observed(body: object, status: int = 200, retry_after: float | None = None) 
 @pytest.mark.parametrize(
     ("request_", "path", "body"),
     [
-        (imagine("a red mug --ar 3:2"), "imagine", {"prompt": "a red mug --ar 3:2"}),
-        (change(Kind.UPSCALE, ID, 1), "change", {"taskId": ID, "action": "UPSCALE", "index": 1}),
-        (change(Kind.VARIATION, ID, 4), "change", {"taskId": ID, "action": "VARIATION", "index": 4}),
-        (change(Kind.REROLL, ID, None), "change", {"taskId": ID, "action": "REROLL"}),
-        (simple_change(Kind.UPSCALE, ID, 2), "simple-change", {"content": f"{ID} U2"}),
-        (simple_change(Kind.VARIATION, ID, 3), "simple-change", {"content": f"{ID} V3"}),
-        (simple_change(Kind.REROLL, ID, None), "simple-change", {"content": f"{ID} R"}),
+        (GATEWAY.post(Imagine("a red mug --ar 3:2"), "", None), "imagine", {"prompt": "a red mug --ar 3:2"}),
+        (change(Change(Kind.UPSCALE, ID, 1)), "change", {"taskId": ID, "action": "UPSCALE", "index": 1}),
+        (change(Change(Kind.VARIATION, ID, 4)), "change", {"taskId": ID, "action": "VARIATION", "index": 4}),
+        (change(Change(Kind.REROLL, ID, None)), "change", {"taskId": ID, "action": "REROLL"}),
+        (simple_change(Change(Kind.UPSCALE, ID, 2)), "simple-change", {"content": f"{ID} U2"}),
+        (simple_change(Change(Kind.VARIATION, ID, 3)), "simple-change", {"content": f"{ID} V3"}),
+        (simple_change(Change(Kind.REROLL, ID, None)), "simple-change", {"content": f"{ID} R"}),
     ],
 )
-def test_a_submit_holds_exactly_the_documented_fields(request_: Submit, path: str, body: dict[str, Any]) -> None:
-    assert request_ == Submit(f"/mj/submit/{path}", body)
+def test_a_submit_holds_exactly_the_documented_fields(request_: Post, path: str, body: dict[str, Any]) -> None:
+    assert request_ == Post(f"/mj/submit/{path}", body)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +77,8 @@ def test_an_id_that_would_change_the_url_is_refused_everywhere(task_id: str) -> 
     for use in (
         check_task_id,
         fetch_path,
-        lambda it: change(Kind.UPSCALE, it, 1),
-        lambda it: simple_change(Kind.REROLL, it, None),
+        lambda it: change(Change(Kind.UPSCALE, it, 1)),
+        lambda it: simple_change(Change(Kind.REROLL, it, None)),
     ):
         with pytest.raises(InvalidRequest, match=r"^`task_id` must be "):
             use(task_id)

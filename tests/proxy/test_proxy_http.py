@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from mj_mcp import __version__
 from mj_mcp.logs import redactor
-from mj_mcp.proxy import Accepted, OutcomeUnknown, Proxy, Refused, Trouble, change, imagine, simple_change
+from mj_mcp.proxy import Accepted, Change, Detection, Imagine, OutcomeUnknown, Proxy, Refused, Trouble
 from mj_mcp.proxy.http import (
     MAX_BODY_BYTES,
     MAX_RETRY_AFTER,
@@ -57,7 +57,7 @@ async def http(sim: Simulator) -> AsyncIterator[Http]:
 
 @pytest.fixture
 def proxy(http: Http) -> Proxy:
-    return Proxy(http, redactor(KEY))
+    return Proxy(http, redactor(KEY), Detection(http, dialect="gateway"))
 
 
 def post(seconds: float = 5.0) -> HttpRequest:
@@ -164,7 +164,7 @@ async def test_an_address_that_leads_nowhere_never_left(url: str) -> None:
 
 async def test_what_never_left_is_a_refusal_that_cost_nothing(sim: Simulator, proxy: Proxy) -> None:
     await sim.stop_listening()
-    assert await proxy.submit(imagine("a red mug")) == Refused(
+    assert await proxy.submit(Imagine("a red mug"), "sub_1") == Refused(
         Failure("upstream_unreachable", "no connection could be made")
     )
     assert await proxy.fetch("77") == Trouble("upstream_unreachable", "no connection could be made")
@@ -191,7 +191,7 @@ async def test_a_submit_whose_answer_is_lost_is_sent_once_and_in_doubt(
     sim: Simulator, proxy: Proxy, fault: faults.Fault, charged: int
 ) -> None:
     sim.inject("imagine", fault)
-    outcome = await proxy.submit(imagine("a red mug"))
+    outcome = await proxy.submit(Imagine("a red mug"), "sub_1")
     assert isinstance(outcome, OutcomeUnknown), outcome
     assert sim.fired[fault.name] == 1
     assert (len(sim.requests), len(sim.ledger)) == (1, charged)
@@ -278,7 +278,7 @@ async def test_a_redirect_is_not_followed_and_the_key_stays(
 async def test_a_redirect_to_nonsense_breaks_nothing(sim: Simulator, proxy: Proxy, location: str) -> None:
     fault = faults.status(302, headers={"Location": location})
     sim.inject("imagine", fault)
-    assert isinstance(await proxy.submit(imagine("a red mug")), OutcomeUnknown)
+    assert isinstance(await proxy.submit(Imagine("a red mug"), "sub_1"), OutcomeUnknown)
     sim.inject("fetch", fault)
     assert isinstance(await proxy.fetch("77"), Trouble)
     assert sim.fired["status_302"] == 2
@@ -299,18 +299,18 @@ async def test_the_environment_cannot_route_the_key_elsewhere(sim: Simulator, mo
 
 
 async def test_a_request_names_us_and_carries_exactly_the_documented_fields(sim: Simulator, proxy: Proxy) -> None:
-    parent = await proxy.submit(imagine("a red mug --ar 3:2"))
+    parent = await proxy.submit(Imagine("a red mug --ar 3:2"), "sub_1")
     assert isinstance(parent, Accepted)
     sim.finish(parent.task_id)
     for request in (
-        change(Kind.UPSCALE, parent.task_id, 1),
-        change(Kind.VARIATION, parent.task_id, 4),
-        change(Kind.REROLL, parent.task_id, None),
-        simple_change(Kind.UPSCALE, parent.task_id, 2),
-        simple_change(Kind.VARIATION, parent.task_id, 3),
-        simple_change(Kind.REROLL, parent.task_id, None),
+        Change(Kind.UPSCALE, parent.task_id, 1),
+        Change(Kind.VARIATION, parent.task_id, 4),
+        Change(Kind.REROLL, parent.task_id, None),
+        Change(Kind.UPSCALE, parent.task_id, 2, shorthand=True),
+        Change(Kind.VARIATION, parent.task_id, 3, shorthand=True),
+        Change(Kind.REROLL, parent.task_id, None, shorthand=True),
     ):
-        assert isinstance(await proxy.submit(request), Accepted)
+        assert isinstance(await proxy.submit(request, "sub_1"), Accepted)
     seen = await proxy.fetch(parent.task_id)
     assert isinstance(seen, Observation)
     assert (seen.status, len(seen.images)) == (Status.SUCCEEDED, 4)
@@ -339,7 +339,10 @@ async def test_a_request_names_us_and_carries_exactly_the_documented_fields(sim:
 async def test_the_api_is_joined_below_the_path_of_the_base_url() -> None:
     async with Simulator(key=KEY, job_seconds=None, prefix="/deep/proxy") as sim:
         http = Http(sim.url + "/", KEY)
-        assert isinstance(await Proxy(http, redactor(KEY)).submit(imagine("a red mug")), Accepted)
+        assert isinstance(
+            await Proxy(http, redactor(KEY), Detection(http, dialect="gateway")).submit(Imagine("a red mug"), "sub_1"),
+            Accepted,
+        )
         await http.aclose()
         assert [request.path for request in sim.requests] == ["/deep/proxy/mj/submit/imagine"]
 
@@ -441,7 +444,7 @@ async def test_a_retry_after_over_http_reaches_who_asked(
 ) -> None:
     sim.inject("submit", faults.retry_after(header))
     sim.inject("fetch", faults.retry_after(header))
-    refused = await proxy.submit(imagine("a red mug"))
+    refused = await proxy.submit(Imagine("a red mug"), "sub_1")
     trouble = await proxy.fetch("77")
     assert refused == Refused(Failure("busy", "HTTP 429 with an empty body", seconds))
     assert trouble == Trouble("busy", "HTTP 429 with an empty body", seconds)
@@ -452,7 +455,7 @@ async def test_a_retry_after_over_http_reaches_who_asked(
 async def test_a_retry_after_is_also_read_beside_a_code(sim: Simulator, proxy: Proxy) -> None:
     body = json.dumps({"code": 30, "description": "saturated"}).encode()
     sim.inject("submit", faults.status(429, body, {"Retry-After": "9"}))
-    assert await proxy.submit(imagine("a red mug")) == Refused(
+    assert await proxy.submit(Imagine("a red mug"), "sub_1") == Refused(
         Failure("busy", "the proxy refused it with code 30: saturated", 9.0)
     )
     assert sim.fired["status_429"] == 1

@@ -362,7 +362,7 @@ async def test_a_server_behind_a_tunnel_buys_and_its_doctor_says_so(
             task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
         assert task["task_id"] == sim.ledger[0].task_id
         doctor = await run(tmp_path, "doctor", env=environment(sim.url, tmp_path, **outside))
-        assert "ok    proxy: it answers through HTTPS_PROXY" in doctor.stdout
+        assert "ok    proxy: a Midjourney gateway answers through HTTPS_PROXY" in doctor.stdout
         assert doctor.returncode == 0
     assert len(tunnel.asked) >= 2
     assert KEY.encode() not in tunnel.passed
@@ -375,6 +375,6 @@ async def test_a_host_in_no_proxy_is_reached_directly(
         outside = {"SSL_CERT_FILE": str(certificates), "HTTPS_PROXY": tunnel.url, "NO_PROXY": "localhost"}
         env = environment(sim.url, tmp_path, **outside, MJ_BASE_URL=f"https://localhost:{port}")
         doctor = await run(tmp_path, "doctor", env=env)
-        assert "ok    proxy: it answers\n" in doctor.stdout
+        assert "ok    proxy: a Midjourney gateway answers\n" in doctor.stdout
         assert tunnel.asked == []
     assert len(sim.polls()) == 1

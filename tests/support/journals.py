@@ -24,7 +24,8 @@ from mj_mcp.journal.rows import NEVER
 from mj_mcp.journal.schema import in_postgres
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.journal.sqlite import Sqlite
-from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, Task, accept, mark_unconfirmed, merge, move, refuse
+from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, Task, accept, mark_unconfirmed, move, refuse
+from mj_mcp.tasks.merging import merge
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
 MANY = Limits(max_open=1000)

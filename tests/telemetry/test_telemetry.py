@@ -14,7 +14,7 @@ import pytest
 from collector import Collector, attributes, collecting
 from conftest import KEY, LOAD_SECONDS, PROTOCOLS, Caller
 
-from mj_mcp.settings import read_signals
+from mj_mcp.settings.signals import read_signals
 from mj_mcp.simulator import Simulator, faults
 
 pytestmark = pytest.mark.anyio

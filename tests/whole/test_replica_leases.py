@@ -23,13 +23,13 @@ from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.logs import redactor
 from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.polling.poller import Poller
-from mj_mcp.proxy import Proxy, imagine
+from mj_mcp.proxy import Detection, Imagine, Proxy
 from mj_mcp.proxy.http import Http
 from mj_mcp.simulator import Simulator, faults
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Kind, Status, Task, accept
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 APART_SECONDS = 30.0
 AWAY_SECONDS = 25
@@ -59,7 +59,7 @@ class Replica:
         self.journal = SqlJournal(Postgres(url, lambda: self.passed), "account", self.now)
         self._ahead = ahead
         self._http = Http(sim.url, KEY)
-        proxy = Proxy(self._http, redactor(KEY))
+        proxy = Proxy(self._http, redactor(KEY), Detection(self._http, dialect="gateway"))
         self.poller = Poller(
             self.journal,
             proxy,
@@ -98,7 +98,7 @@ class Replica:
         """Buy a mug."""
         by = asyncio.get_running_loop().time() + seconds
         claim, task, _ = await self._submits.submit(
-            task, imagine("a mug"), allow_duplicate=False, until=by, answer_by=by, queue=False
+            task, Imagine("a mug"), allow_duplicate=False, until=by, answer_by=by, queue=False
         )
         return claim, task
 

@@ -1,31 +1,21 @@
-"""The gateway of the specification: the requests to it, and how its fetch answer is read.
+"""The gateway of the specification: the requests to it, and how its task is read.
 
-Owns its paths and request bodies, and every field and status of a fetched task. Knows nothing of connections.
+Owns its paths and request bodies, and every field and status of its task. Knows nothing of connections.
 
 The shapes come from the API's specification, the deviations from its public relatives.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from mj_mcp.errors import Busy, Unauthorized, UpstreamError
-from mj_mcp.proxy.body import (
-    WORDS,
-    code_in,
-    describe,
-    is_nothing,
-    is_ok,
-    is_page,
-    status_of,
-    words_in,
-)
-from mj_mcp.proxy.http import Answer, Fields, NoAnswer
-from mj_mcp.proxy.outcomes import REFUSAL_STATUSES, REFUSALS, WRONG_PATH, FetchResult, Trouble, Unknown, name_in
+from mj_mcp.proxy.body import WORDS, words_in
+from mj_mcp.proxy.dialects import Dialect
+from mj_mcp.proxy.http import Fields
+from mj_mcp.proxy.orders import Change, Imagine, Order, Post
 from mj_mcp.proxy.text import Redact, check_task_id, clean, clean_url
 from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, WarningCode
 
@@ -38,9 +28,6 @@ ENDS: dict[str, Status] = {
     **dict.fromkeys(("CANCELED", "CANCELLED", "CANCEL"), Status.FAILED),
 }
 """The end states, with or without `TASK_STATUS_` before them. The specification's are SUCCEED and FAILED."""
-
-UNKNOWN_TASK = frozenset({"TASK_NOT_FOUND", "task_no_found"})
-"""Matched by name, whatever the HTTP status: the vendor family's, and new-api's with HTTP 400."""
 
 REASONS = ("reason", "err_detail", "fail_reason", "failReason", *WORDS)
 """Fields in which a failed task gives its reason."""
@@ -73,47 +60,12 @@ class _FetchAnswer(BaseModel):
     images: Any = None
 
 
-def read_fetch(answer: Answer | NoAnswer, redact: Redact) -> FetchResult:
-    """The result of one poll."""
-    if isinstance(answer, NoAnswer):
-        return Trouble(UpstreamError.code if answer.sent else "upstream_unreachable", answer.reason)
-    fields = answer.fields or {}
-    if trouble := _trouble(answer, fields, redact):
-        return trouble
-    if _is_unknown(answer, fields):
-        return Unknown()
+def read_task(fields: Fields, redact: Redact) -> Observation | None:
+    """The task of a fetch answer in this shape; None for any other shape."""
     try:
-        return _observation(_FetchAnswer.model_validate(fields), fields, redact)
+        body = _FetchAnswer.model_validate(fields)
     except ValidationError:
-        what = f"HTTP {answer.status} with JSON that holds no task" if fields else describe(answer, redact)
-        return Trouble(UpstreamError.code, what)
-
-
-def _trouble(answer: Answer, fields: Fields, redact: Redact) -> Trouble | None:
-    """A refused key, a limit, a wrong path or a server error. None for a 2xx, and for a 404 about the task."""
-    status, name = status_of(answer, fields), name_in(fields)
-    kind = REFUSAL_STATUSES.get(status) or REFUSALS.get(name or "")
-    if kind in {Unauthorized, Busy}:
-        return Trouble(kind.code, describe(answer, redact), answer.retry_after)
-    if name in UNKNOWN_TASK:
         return None
-    if name in WRONG_PATH:
-        return Trouble(UpstreamError.code, f"{describe(answer, redact)}: check the path of MJ_BASE_URL")
-    if status >= 500 or not (is_ok(answer.status) or answer.status == 404):
-        return Trouble(UpstreamError.code, describe(answer, redact), answer.retry_after)
-    return None
-
-
-def _is_unknown(answer: Answer, fields: Fields) -> bool:
-    """Whether the proxy knows no such task: HTTP 404, an empty answer, `{"task": null}` or a submit's refusal."""
-    if name_in(fields) in UNKNOWN_TASK:
-        return True
-    if answer.status == 404:
-        return not is_page(answer)
-    return is_nothing(answer) or (fields.get("task") is None and (code_in(fields) is not None or "task" in fields))
-
-
-def _observation(body: _FetchAnswer, fields: Fields, redact: Redact) -> Observation:
     word = clean(body.task.status, redact)[:64] or None
     end = (word or "").upper().removeprefix("TASK_STATUS_")
     status = ENDS.get(end, Status.QUEUED if end == "QUEUED" else Status.PROCESSING)
@@ -150,42 +102,46 @@ def _images(listed: object, redact: Redact) -> tuple[tuple[Image, ...], tuple[st
 
 # ---------------------------------------------------------------------------------------------------- requests
 
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """One POST: its path, and exactly the fields of the specification."""
-
-    path: str
-    body: dict[str, str | int]
-
-
-def imagine(prompt: str) -> Submit:
-    """POST /mj/submit/imagine."""
-    return Submit("/mj/submit/imagine", {"prompt": prompt})
-
-
-_ACTIONS = {Kind.UPSCALE: ("UPSCALE", "U"), Kind.VARIATION: ("VARIATION", "V"), Kind.REROLL: ("REROLL", "R")}
-
-
-def change(kind: Kind, task_id: str, index: int | None) -> Submit:
-    """POST /mj/submit/change; `index` is sent for UPSCALE and VARIATION only."""
-    action, _ = _ACTIONS[kind]
-    body: dict[str, str | int] = {"taskId": check_task_id(task_id), "action": action}
-    if index is not None:
-        body["index"] = index
-    return Submit("/mj/submit/change", body)
-
-
-def simple_change(kind: Kind, task_id: str, index: int | None) -> Submit:
-    """POST /mj/submit/simple-change with "ID U1", "ID V3" or "ID R"."""
-    _, letter = _ACTIONS[kind]
-    content = f"{check_task_id(task_id)} {letter}{index or ''}"
-    return Submit("/mj/submit/simple-change", {"content": content})
-
-
 FETCH = "/mj/task/{id}/fetch"
+
+ACTIONS = {Kind.UPSCALE: ("UPSCALE", "U"), Kind.VARIATION: ("VARIATION", "V"), Kind.REROLL: ("REROLL", "R")}
+"""The kinds that submit/change and submit/simple-change know."""
 
 
 def fetch_path(task_id: str) -> str:
     """GET /mj/task/{id}/fetch."""
     return FETCH.format(id=quote(check_task_id(task_id), safe=""))
+
+
+def change(order: Change) -> Post:
+    """POST /mj/submit/change; `index` is sent for UPSCALE and VARIATION only."""
+    body: dict[str, Any] = {"taskId": order.parent_id, "action": ACTIONS[order.kind][0]}
+    return Post("/mj/submit/change", body if order.index is None else body | {"index": order.index})
+
+
+def simple_change(order: Change) -> Post:
+    """POST /mj/submit/simple-change with "ID U1", "ID V3" or "ID R"."""
+    letter = ACTIONS[order.kind][1]
+    return Post("/mj/submit/simple-change", {"content": f"{order.parent_id} {letter}{order.index or ''}"})
+
+
+def _post(order: Order, _state: str, _parent: Fields | None) -> Post | Failure:
+    match order:
+        case Imagine(prompt, uploads=()):
+            return Post("/mj/submit/imagine", {"prompt": prompt})
+        case Change():
+            return simple_change(order) if order.shorthand else change(order)
+        case Imagine():
+            return Failure("unsupported", "this proxy takes no uploaded pictures; it can fetch a public URL")
+        case _:
+            return Failure("unsupported", "this proxy offers upscales, variations and rerolls only")
+
+
+GATEWAY = Dialect(
+    name="gateway",
+    title="a Midjourney gateway",
+    auth="bearer",
+    is_unknown=lambda answer: answer.fields is not None,
+    post=_post,
+    fetch_path=fetch_path,
+)

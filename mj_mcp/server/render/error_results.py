@@ -23,6 +23,7 @@ NEXT_STEPS = {
     "`mj-mcp doctor` checks the key.",
     "unauthorized": "Tell the person: MJ_API_KEY or the account's balance must be fixed. Do not retry.",
     "rejected": "Change the request as the proxy's message says, or try once more later. Nothing was created.",
+    "unsupported": "Choose what the message says there is, or tell the person. Nothing was submitted or charged.",
     "unconfirmed": "Do not submit it again: it may have been charged. Tell the person the submission_id; only the "
     "proxy's own records can show whether a task exists. The person can run `mj-mcp tasks attach` or `abandon`.",
     "upstream_unreachable": "Nothing was charged. Try again later; if it persists, tell the person to check "

@@ -10,7 +10,7 @@ every function here is pure, from one frozen `Task` to the next.
         `--> stalled <--'                            open, but nothing has moved for long
 
 Two rules: a move that `MOVES` does not list raises `IllegalMove` and changes nothing; a later observation
-never takes back an earlier one (`merge` is monotone).
+never takes back an earlier one (`merging.merge` is monotone).
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Kind(StrEnum):
     UPSCALE = "upscale"
     VARIATION = "variation"
     REROLL = "reroll"
+    BUTTON = "button"
+    """Any other button of the proxy: zoom, pan, animate."""
 
 
 class WarningCode(StrEnum):
@@ -69,7 +71,7 @@ class WarningCode(StrEnum):
 _PASSING = frozenset({WarningCode.QUEUED_BEHIND, WarningCode.IDLE, WarningCode.UNKNOWN})
 """Dropped when the task moves on."""
 
-_OF_A_POLL = frozenset({WarningCode.UNKNOWN, WarningCode.LINKS_UNUSABLE, WarningCode.NO_PICTURES})
+OF_A_POLL = frozenset({WarningCode.UNKNOWN, WarningCode.LINKS_UNUSABLE, WarningCode.NO_PICTURES})
 """Replaced by each new poll that finds the task."""
 
 _S = Status
@@ -159,6 +161,10 @@ class Task:
     prompt: str | None = None
     parent_id: str | None = None
     index: int | None = None
+    button: str | None = None
+    """The label of the button that was pressed."""
+    buttons: tuple[str, ...] = ()
+    """The labels of the buttons that the proxy offers for it, without those of the other kinds."""
     upstream_status: str | None = None
     progress: int | None = None
     upstream_eta: float | None = None
@@ -199,14 +205,21 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What one poll showed, in our terms. `status` is one of the four that a proxy can report."""
+    """What one poll showed, in our terms. `status` is one of the four that a proxy can report.
+
+    `kind`, `prompt` and `parent_id` are for a task that was bought elsewhere.
+    """
 
     status: Status
+    kind: Kind | None = None
+    prompt: str | None = None
+    parent_id: str | None = None
     upstream_status: str | None = None
     progress: int | None = None
     eta_seconds: float | None = None
     failure: Failure | None = None
     images: tuple[Image, ...] = ()
+    buttons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -219,14 +232,14 @@ def move(task: Task, status: Status, now: float) -> Task:
     if status not in MOVES[task.status]:
         raise IllegalMove(f"{task.submission_id}: {task.status} -> {status}")
     finished = now if status in {_S.SUCCEEDED, _S.FAILED} else None
-    warnings = _without(_PASSING, task.warnings)
+    warnings = without(_PASSING, task.warnings)
     return replace(task, status=status, updated_at=now, finished_at=finished, given_up_at=None, warnings=warnings)
 
 
 def accept(task: Task, task_id: str, now: float, warnings: tuple[str, ...] = ()) -> Task:
     """The proxy accepted the submit and named its task."""
     accepted = move(task, _S.QUEUED, now)
-    return replace(accepted, task_id=task_id, failure=None, warnings=_joined(accepted.warnings, warnings))
+    return replace(accepted, task_id=task_id, failure=None, warnings=joined(accepted.warnings, warnings))
 
 
 def refuse(task: Task, failure: Failure, now: float) -> Task:
@@ -257,7 +270,7 @@ def stall_when_idle(task: Task, patience: float, now: float) -> Task:
 
 def warn(task: Task, warning: str) -> Task:
     """`task` with one more warning. Its state does not change."""
-    return replace(task, warnings=_joined(task.warnings, (warning,)))
+    return replace(task, warnings=joined(task.warnings, (warning,)))
 
 
 def give_up(task: Task, now: float) -> Task:
@@ -272,74 +285,11 @@ def resume(task: Task) -> Task:
     return replace(task, given_up_at=None)
 
 
-UNLISTED_SECONDS = 20.0
-"""How long a success may take to list its pictures before it counts as one without pictures."""
-
-
-def merge(task: Task, observed: Observation, now: float) -> Task:
-    """`task` merged with one observation. What was known is never lost.
-
-    A status that goes backwards, a smaller progress and an observation after the end change nothing. `updated_at`
-    changes only when something else does.
-    """
-    if task.status is _S.SUCCEEDED and observed.status is _S.SUCCEEDED and observed.images:
-        return _relinked(task, observed, now)
-    if not task.is_polled or _is_late(task, observed):
-        return task
-    if _is_unlisted(task, observed, now):
-        observed = replace(observed, status=_S.PROCESSING, warnings=())
-    known = replace(
-        task,
-        upstream_status=observed.upstream_status or task.upstream_status,
-        progress=max((p for p in (task.progress, observed.progress) if p is not None), default=None),
-        upstream_eta=observed.eta_seconds,
-        warnings=_joined(_without(_OF_A_POLL, task.warnings), observed.warnings),
-    )
-    # A stalled task that reports the state it stalled in has not moved.
-    moved_on = observed.status in MOVES[task.status] and (task.status is not _S.STALLED or _advanced(task, observed))
-    if moved_on:
-        known = move(known, observed.status, now)
-    if known.status is _S.SUCCEEDED:
-        known = replace(known, images=observed.images, failure=None, progress=100, upstream_eta=None)
-    elif known.status is _S.FAILED:
-        known = replace(known, failure=observed.failure or Failure("generation_failed", ""), upstream_eta=None)
-    changed = moved_on or known.progress != task.progress or known.upstream_status != task.upstream_status
-    return replace(known, updated_at=now) if changed else known
-
-
-def _is_late(task: Task, observed: Observation) -> bool:
-    return observed.status is _S.QUEUED and task.status in {_S.PROCESSING, _S.STALLED}
-
-
-def _is_unlisted(task: Task, observed: Observation, now: float) -> bool:
-    """Whether it is a success that may still list its pictures. The row is unchanged since the first such poll."""
-    is_first = observed.upstream_status != task.upstream_status
-    return (
-        observed.status is _S.SUCCEEDED
-        and not observed.images
-        and (is_first or now - task.updated_at < UNLISTED_SECONDS)
-    )
-
-
-def _advanced(task: Task, observed: Observation) -> bool:
-    if observed.status in {_S.SUCCEEDED, _S.FAILED}:
-        return True
-    return (observed.progress or 0) > (task.progress or 0) or observed.upstream_status != task.upstream_status
-
-
-def _relinked(task: Task, observed: Observation, now: float) -> Task:
-    """A finished task polled again: the links are new, and what was measured and saved stays."""
-    ours = {image.index: image for image in task.images}
-    fresh = tuple(ours[image.index].relinked(image) if image.index in ours else image for image in observed.images)
-    kept = tuple(image for index, image in ours.items() if index not in {image.index for image in observed.images})
-    images = tuple(sorted(fresh + kept, key=lambda image: image.index))
-    warnings = _joined(_without(_OF_A_POLL, task.warnings), observed.warnings)
-    return task if images == task.images else replace(task, images=images, warnings=warnings, updated_at=now)
-
-
-def _without(codes: frozenset[WarningCode], warnings: tuple[str, ...]) -> tuple[str, ...]:
+def without(codes: frozenset[WarningCode], warnings: tuple[str, ...]) -> tuple[str, ...]:
+    """The warnings that have none of these codes."""
     return tuple(warning for warning in warnings if warning.partition(":")[0] not in codes)
 
 
-def _joined(known: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+def joined(known: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    """Both, each warning once."""
     return known + tuple(warning for warning in more if warning not in known)
