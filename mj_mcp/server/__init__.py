@@ -5,8 +5,8 @@ Owns how the studio appears to an MCP client. Does not know how anything is done
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from mj_mcp.server.stdio import serve_stdio
 from mj_mcp.server.subscriptions import Bus, serve_older
 from mj_mcp.server.tool_call import ToolContext
 from mj_mcp.server.tools import SPENDING_TOOLS, TOOLS, build_tools
+from mj_mcp.server.views import declare_to_older, view_extension
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Studio
 from mj_mcp.tasks import Image, Task
@@ -84,13 +85,9 @@ def build_server(
     Without `sessions`, clients of the older generation cannot be notified, and subscriptions are not offered to them.
     """
     saves = link is None or "output_dir" in settings.model_fields_set
-    tools = build_tools(spends=not settings.read_only, saves=saves)
+    tools = build_tools(spends=not settings.read_only, saves=saves, view=settings.view)
     names = {tool.name for tool in tools}
     context = ToolContext(studio, settings, observe, tuple(spec for spec in TOOLS if spec.name in names), link)
-
-    @asynccontextmanager
-    async def lifespan(_server: MCPServer[ToolContext]) -> AsyncIterator[ToolContext]:
-        yield context
 
     bus = Bus()
     studio.listeners.follow(bus.notify)
@@ -101,10 +98,11 @@ def build_server(
         instructions=instructions(saves=saves),
         version=__version__,
         tools=[*tools],
-        lifespan=lifespan,
+        lifespan=lambda _server: nullcontext(context),
         subscriptions=bus,
+        extensions=[view_extension()] if settings.view else (),  # the SDK reads them in its constructor only
+        middleware=[identify, declare_to_older] if settings.view else [identify],
     )
-    server.middleware.append(identify)
     add_resources(server, context)
     add_prompts(server, context)
     if sessions:

@@ -31,6 +31,7 @@ from mj_mcp.server.progress import progress_reporter
 from mj_mcp.server.render import ERROR_META, Presentation, error_result, task_result
 from mj_mcp.server.schemas import plain
 from mj_mcp.server.tool_spec import ToolSpec
+from mj_mcp.server.views import TOOL_META
 from mj_mcp.settings import Settings
 from mj_mcp.studio import Call, Result, Studio
 from mj_mcp.tasks import Image, Task
@@ -190,9 +191,18 @@ def prompt_problems(values: Mapping[str, Any], extra_flags: frozenset[str]) -> S
     return ()
 
 
-def checked(spec: ToolSpec) -> CheckedTool:
-    """A tool with plain schemas. The first parameter of its function is the `ToolCall`."""
-    built = CheckedTool.from_function(spec.verb, title=spec.title, annotations=spec.annotations, context_kwarg="call")
+def checked(spec: ToolSpec, *, view: bool) -> CheckedTool:
+    """A tool with plain schemas. The first parameter of its function is the `ToolCall`.
+
+    With `view`, hosts are told to show the view beside its results, if they are tasks.
+    """
+    built = CheckedTool.from_function(
+        spec.verb,
+        title=spec.title,
+        annotations=spec.annotations,
+        context_kwarg="call",
+        meta=TOOL_META if view and spec.view else None,
+    )
     tool = cast("CheckedTool", built)
     tool.spends = spec.spends
     tool.parameters = plain(tool.parameters)

@@ -28,6 +28,8 @@ class ToolSpec:
     """Whether it costs money, so that a read-only server or login does not have it."""
     saves: bool = False
     """Whether it writes files on the server's machine."""
+    view: bool = False
+    """Whether its results are tasks, which the view shows."""
     next: Callable[[Task], dict[str, Any] | None] = _never
     """The arguments with which it can be called for a finished task; None if it cannot."""
 

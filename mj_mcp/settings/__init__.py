@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     image_format: Literal["webp", "jpeg", "png"] = Field(
         "webp", description="The format of sheets and views: webp, jpeg or png."
     )
+    view: bool = Field(
+        True, description="0 offers no view to hosts with MCP Apps. Results are the same with and without it."
+    )
     public_url: str = Field(
         "",
         description="The address by which callers reach `serve --http`, like `https://mcp.example.com`: used for links "

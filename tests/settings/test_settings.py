@@ -66,6 +66,7 @@ def test_the_defaults_are_the_published_ones() -> None:
         "resource_links": False,
         "inline_images": True,
         "image_format": "webp",
+        "view": True,
         "public_url": "",
         "http_allowed_hosts": frozenset(),
         "http_allowed_origins": frozenset(),

@@ -38,7 +38,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def tools_table() -> str:
     """Every tool: what it does and takes, and whether it spends."""
     rows = []
-    for tool in build_tools(spends=True, saves=True):
+    for tool in build_tools(spends=True, saves=True, view=True):
         required = tool.parameters.get("required", [])
         names = [f"`{name}`" if name in required else f"`{name}?`" for name in tool.parameters["properties"]]
         costs = "yes" if tool.spends else "no"

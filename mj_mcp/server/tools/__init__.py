@@ -18,9 +18,11 @@ SPENDING_TOOLS = frozenset(spec.name for spec in TOOLS if spec.spends)
 
 
 @cache
-def build_tools(*, spends: bool, saves: bool) -> tuple[CheckedTool, ...]:
+def build_tools(*, spends: bool, saves: bool, view: bool) -> tuple[CheckedTool, ...]:
     """Every tool of the server, without those that spend or save files if it does not allow that.
 
-    They hold no state of a server, so all servers of a process share them.
+    With `view`, those that yield tasks name the view. They hold no state of a server, so all servers of a process
+    share them.
     """
-    return tuple(checked(spec) for spec in TOOLS if (spends or not spec.spends) and (saves or not spec.saves))
+    offered = (spec for spec in TOOLS if (spends or not spec.spends) and (saves or not spec.saves))
+    return tuple(checked(spec, view=view) for spec in offered)

@@ -109,8 +109,8 @@ def _raise(problems: list[str]) -> None:
 
 
 TOOLS = (
-    ToolSpec(verb=get_task, title="Get task"),
-    ToolSpec(verb=wait_for_tasks, title="Wait for tasks"),
-    ToolSpec(verb=list_tasks, title="List tasks"),
+    ToolSpec(verb=get_task, title="Get task", view=True),
+    ToolSpec(verb=wait_for_tasks, title="Wait for tasks", view=True),
+    ToolSpec(verb=list_tasks, title="List tasks", view=True),
     ToolSpec(verb=get_usage, title="Get usage"),
 )

@@ -159,9 +159,9 @@ def _one(task: Task) -> dict[str, Any] | None:
 
 
 TOOLS = (
-    ToolSpec(verb=generate_image, title="Generate image", spends=True),
-    ToolSpec(verb=upscale_image, title="Upscale image", spends=True, next=_one),
-    ToolSpec(verb=vary_image, title="Vary image", spends=True, next=_one),
-    ToolSpec(verb=reroll, title="Reroll", spends=True, next=_whole),
-    ToolSpec(verb=simple_change, title="Simple change", spends=True),
+    ToolSpec(verb=generate_image, title="Generate image", spends=True, view=True),
+    ToolSpec(verb=upscale_image, title="Upscale image", spends=True, view=True, next=_one),
+    ToolSpec(verb=vary_image, title="Vary image", spends=True, view=True, next=_one),
+    ToolSpec(verb=reroll, title="Reroll", spends=True, view=True, next=_whole),
+    ToolSpec(verb=simple_change, title="Simple change", spends=True, view=True),
 )
