@@ -19,12 +19,16 @@ HOSTS_ALL := $(HOSTS_GATE) $(HOSTS)/npm/.done-all $(HOSTS)/mcp1-all/.done $(HOST
 PROXIES := $(abspath $(VENV)/proxies)
 APT := apt-get -qq -o Dir::State::Lists=$(PROXIES)/apt/lists -o Dir::Cache=$(PROXIES)/apt -o APT::Sandbox::User=root
 
+# A browser for the tests of the view, with the libraries that this machine lacks; and a host of the view from npm.
+VIEWS := $(abspath $(VENV)/views)
+VIEWS_APT := apt-get -qq -o Dir::State::Lists=$(VIEWS)/apt/lists -o Dir::Cache=$(VIEWS)/apt -o APT::Sandbox::User=root -o Debug::NoLocking=1
+
 # The longest first: the gate runs several at once.
 BENCHES := money-postgres money processes journal scale cadence sheet overhead http_load live startup
 BRIEF_money := --processes 4 --seed 1
 BRIEF_money-postgres := --processes 3 --database postgres --seed 1
 
-.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all proxies-install bench docs snapshots clean $(BENCHES:%=bench-%)
+.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all proxies-install views-install bench docs snapshots clean $(BENCHES:%=bench-%)
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
@@ -41,7 +45,7 @@ types: $(VENV)/.installed-dev
 tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## all that are not slow; skips are named
 	$(BIN)/python -m pytest -rs -n $(JOBS) -m "not slow" $(if $(CI),--cov --cov-report=)
 
-tests-slow: $(VENV)/.installed-dev ## kills, replicas, queues and long waits
+tests-slow: $(VENV)/.installed-dev $(if $(CI),$(VIEWS)/.done) ## kills, replicas, queues and long waits
 	$(BIN)/python -m pytest -rs -n $(JOBS) -m slow $(if $(CI),--cov --cov-append --cov-fail-under=85)
 
 examples: $(VENV)/.installed-dev
@@ -58,6 +62,8 @@ hosts: $(VENV)/.installed-dev $(if $(CI)$(shell command -v npm),$(HOSTS_GATE)) #
 hosts-install: $(HOSTS_GATE)
 
 proxies-install: $(PROXIES)/.done
+
+views-install: $(VIEWS)/.done ## the browser and the host for the tests of the view
 
 hosts-all: $(HOSTS_ALL) ## more of them, and the table in docs/hosts.md; installs 2.5 GB
 	$(BIN)/python tests/hosts/matrix.py $(HOSTS) --all --write docs/hosts.md
@@ -93,6 +99,21 @@ $(PROXIES)/.done: | $(VENV)/.created
 	@$(APT) update && cd $(PROXIES)/apt && $(APT) download caddy nginx
 	@for package in $(PROXIES)/apt/*.deb; do dpkg -x $$package $(PROXIES) || exit 1; done
 	@rm -r $(PROXIES)/apt && touch $@
+
+$(VIEWS)/chromium/.done: | $(VENV)/.created
+	@command -v apt-get >/dev/null || { echo "views: chromium comes from Debian, and apt-get is missing"; exit 1; }
+	@mkdir -p $(VIEWS)/apt/lists/partial $(VIEWS)/apt/archives/partial
+	@$(VIEWS_APT) update && $(VIEWS_APT) install --yes --download-only --no-install-recommends \
+	  chromium-headless-shell fonts-dejavu-core
+	@for package in $(VIEWS)/apt/archives/*.deb; do dpkg -x $$package $(@D) || exit 1; done
+	@rm -r $(VIEWS)/apt && touch $@
+
+$(VIEWS)/.done: tests/views/package.json tests/views/host.js $(VIEWS)/chromium/.done
+	@command -v npm >/dev/null || { echo "views: npm is missing"; exit 1; }
+	@cp tests/views/package.json tests/views/host.js $(VIEWS)
+	@cd $(VIEWS) && npm install --silent --no-audit --no-fund --no-package-lock \
+	  && node_modules/.bin/esbuild host.js --bundle --format=iife --outfile=host.bundle.js --log-level=error
+	@touch $@
 
 $(NPM_DIR)/.done: | $(VENV)/.created
 	@command -v npm >/dev/null || { echo "conformance: npm is missing"; exit 1; }

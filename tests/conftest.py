@@ -33,7 +33,7 @@ from mj_mcp.server.shapes import ImageView, TaskView
 from mj_mcp.settings import Settings, read_settings
 from mj_mcp.simulator import Simulator
 
-pytest_plugins = ["archives", "journals", "over_http", "simulators"]
+pytest_plugins = ["archives", "browsers", "journals", "over_http", "simulators"]
 """Modules of `support/` with fixtures: one conftest.py, so that `from conftest import ...` always means this file."""
 
 settings.register_profile(
