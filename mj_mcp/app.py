@@ -30,6 +30,7 @@ from mj_mcp.settings import Settings
 from mj_mcp.settlement import Settlement
 from mj_mcp.studio import Studio
 from mj_mcp.studio.call import ANSWER_SECONDS
+from mj_mcp.studio.references import Folders
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Task
 from mj_mcp.urls import read_tunnel
@@ -80,9 +81,7 @@ async def open_studio(
 
         poller = _poller(settings, timings, rows, proxy, on_end=on_end, notify=listeners.notify, now=now)
         observe(Opened(poller.load))
-        background = await stack.enter_async_context(Background())
-        for name, run in _background_tasks(settings, poller, gallery, store):
-            background.start(name, run)
+        background = await _start(stack, _background_tasks(settings, poller, gallery, store))
         submits = Submits(rows, proxy, poller, limits=_limits(settings), now=now, observe=observe)
         stack.push_async_callback(submits.drain, timings.grace)
         yield Studio(
@@ -91,6 +90,7 @@ async def open_studio(
             poller,
             submits,
             gallery,
+            folders=Folders(settings.output_dir, settings.input_dir),
             listeners=listeners,
             background=background,
             now=now,
@@ -117,6 +117,13 @@ def _background_tasks(
         yield "catch_up", gallery.catch_up
         if settings.bucket_url:
             yield "archive", store.send
+
+
+async def _start(stack: AsyncExitStack, tasks: Iterator[tuple[str, Callable[[], Awaitable[None]]]]) -> Background:
+    background = await stack.enter_async_context(Background())
+    for name, run in tasks:
+        background.start(name, run)
+    return background
 
 
 def _limits(settings: Settings) -> Limits:

@@ -302,6 +302,7 @@ def _request_key(task: Task) -> str:
 
     The endpoint is left out: the same change requested by name or as shorthand is one purchase.
     """
-    subject = {"prompt": task.prompt} if task.kind is Kind.IMAGINE else {"parent": task.parent_id, "index": task.index}
+    is_new = task.kind in {Kind.IMAGINE, None}  # a description has no kind
+    subject = {"prompt": task.prompt} if is_new else {"parent": task.parent_id, "index": task.index}
     text = json.dumps([task.owner, task.kind, subject], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -16,6 +16,7 @@ from mj_mcp.pictures.fetch import MAX_BYTES, LinkExpired, PictureClient
 from mj_mcp.pictures.saving import Original, SavedFile, check_name, save_originals
 from mj_mcp.pictures.sheet import SHEET_BYTES, Format, Rendered, Tile, contact_sheet, labelled_sheet, single_view, tile
 from mj_mcp.pictures.workers import PictureWorkers
+from mj_mcp.urls import part_of
 
 __all__ = [
     "EXTENSION_OF",
@@ -35,6 +36,7 @@ __all__ = [
     "inspect",
     "labelled_sheet",
     "media_type_of",
+    "part_of",
     "save_originals",
     "single_view",
     "tile",

@@ -23,10 +23,12 @@ from mj_mcp.gallery.originals import File, image_of, with_measured
 from mj_mcp.journal import UNREAD, Journal, Page, Usage
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.polling.poller import Poller
-from mj_mcp.prompts import Options, Reference, compile_prompt, references
+from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.proxy import Change, Imagine, Order, Proxy, Trouble, check_task_id
+from mj_mcp.proxy.orders import Blend, Describe
 from mj_mcp.proxy.raising import observation_of, raise_unless_accepted, raise_when_polls_fail
-from mj_mcp.studio.call import ANSWER_SECONDS, Call
+from mj_mcp.studio.call import ANSWER_SECONDS, PLAIN, Call, Purchase
+from mj_mcp.studio.references import Folders, References
 from mj_mcp.studio.several import VIEW_SECONDS, Several
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, warn
@@ -60,21 +62,6 @@ class Result:
         return replace(self, notes=(*self.notes, *notes))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purchase:
-    """What the caller allows for this submit."""
-
-    allow_duplicate: bool = False
-    """Submit even if an identical request is open or recent."""
-    allow_multiple: bool = False
-    """Accept a prompt that makes several jobs."""
-    extra_flags: frozenset[str] = frozenset()
-    """Names of prompt flags that the operator allows beside the known ones."""
-
-
-PLAIN = Purchase()
-
-
 class Studio:
     """Everything a caller can ask for. A caller sees only its own tasks."""
 
@@ -86,6 +73,7 @@ class Studio:
         submits: Submits,
         gallery: Gallery,
         *,
+        folders: Folders,
         listeners: Listeners,
         background: Background,
         now: Callable[[], float],
@@ -106,6 +94,7 @@ class Studio:
         self.now = now
         self._answer_seconds = answer_seconds
         self.several = Several(poller, gallery, self._known)
+        self._references = References(gallery, folders, self._task)
 
     # -------------------------------------------------------------------------------------------------- buying
 
@@ -119,18 +108,36 @@ class Studio:
             Unconfirmed: it may have been charged.
         """
         check = partial(
-            compile_prompt,
-            prompt,
-            options,
-            allow_multiple=purchase.allow_multiple,
-            extra_flags=purchase.extra_flags,
+            compile_prompt, prompt, options, allow_multiple=purchase.allow_multiple, extra_flags=purchase.extra_flags
         )
-        compiled = check()
-        if ours := references(options):
-            compiled = check(links={reference.text: await self._link(call.owner, reference) for reference in ours})
+        compiled, uploads = await self._references.compile(call.owner, options, check)
         # The row holds our own names of pictures. Their links change every hour with their signatures.
         task = replace(self._new(call, Kind.IMAGINE), prompt=compiled.key, warnings=compiled.warnings)
-        return await self.submit(call, task, Imagine(compiled.text), purchase)
+        return await self.submit(call, task, Imagine(compiled.text, uploads), purchase)
+
+    async def describe(self, picture: str, wait_seconds: float, *, allow_duplicate: bool = False) -> Result:
+        """Four prompts for a picture, which the person at this machine names: a file, or `ID#N`. Waits for them.
+
+        Raises like `imagine`.
+        """
+        (upload,) = await self._references.uploads([picture])
+        words, order = f"describe {upload.key}", Describe(upload.url)
+        return await self._by_hand(None, words, order, wait_seconds, allow_duplicate=allow_duplicate)
+
+    async def blend(self, pictures: Sequence[str], wait_seconds: float, *, allow_duplicate: bool = False) -> Result:
+        """A grid from two to five pictures. Otherwise like `describe`."""
+        uploads = await self._references.uploads(pictures)
+        words = " ".join(["blend", *(upload.key for upload in uploads)])
+        order = Blend(tuple(upload.url for upload in uploads))
+        return await self._by_hand(Kind.IMAGINE, words, order, wait_seconds, allow_duplicate=allow_duplicate)
+
+    async def _by_hand(
+        self, kind: Kind | None, words: str, order: Order, wait_seconds: float, *, allow_duplicate: bool
+    ) -> Result:
+        """Submit and wait for the person at this machine. `words` stand for the prompt in the row."""
+        call = Call(wait_seconds=wait_seconds)
+        task = replace(self._new(call, kind), prompt=words)
+        return await self.wait(call, await self.submit(call, task, order, Purchase(allow_duplicate=allow_duplicate)))
 
     async def change(
         self,
@@ -289,12 +296,10 @@ class Studio:
 
     # -------------------------------------------------------------------------------------------- helpers
 
-    async def _link(self, owner: str, reference: Reference) -> str:
-        """The proxy's own link to one of our pictures. The proxy can fetch it until the link expires."""
-        task = (await self.recall(Call(owner=owner), reference.handle)).task
-        return await self._gallery.living_link(task, reference.index)
+    async def _task(self, owner: str, handle: str) -> Task:
+        return (await self.recall(Call(owner=owner), handle)).task
 
-    def _new(self, call: Call, kind: Kind) -> Task:
+    def _new(self, call: Call, kind: Kind | None) -> Task:
         """The row of a new request."""
         now = self.now()
         return Task(

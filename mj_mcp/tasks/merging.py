@@ -31,7 +31,7 @@ def merge(task: Task, observed: Observation, now: float) -> Task:
         progress=max((p for p in (task.progress, observed.progress) if p is not None), default=None),
         upstream_eta=observed.eta_seconds,
         kind=task.kind or observed.kind,
-        prompt=task.prompt or observed.prompt,
+        prompt=(observed.prompt or task.prompt) if task.kind is None else (task.prompt or observed.prompt),
         parent_id=task.parent_id or observed.parent_id,
         buttons=observed.buttons or task.buttons,
         warnings=joined(without(OF_A_POLL, task.warnings), observed.warnings),

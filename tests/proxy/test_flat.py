@@ -238,7 +238,7 @@ def posted(dialect: str, order: Order, parent: dict[str, Any] | None = None) -> 
         (Imagine("a cat"), "imagine", {"prompt": "a cat"}),
         (Imagine("a cat", ("data:1",)), "imagine", {"prompt": "a cat", "base64Array": ["data:1"]}),
         (Describe("data:1"), "describe", {"base64": "data:1"}),
-        (Blend(("data:1", "data:2")), "blend", {"base64Array": ["data:1", "data:2"]}),
+        (Blend(("data:1", "data:2")), "blend", {"base64Array": ["data:1", "data:2"], "dimensions": "SQUARE"}),
     ],
 )
 def test_a_submit_holds_the_documented_fields_and_our_state(

@@ -25,6 +25,9 @@ from mj_mcp.proxy.text import Redact, clean, clean_url
 from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, WarningCode
 from mj_mcp.urls import with_part
 
+MAX_LINES = 16
+"""Of a description: it has four prompts, with an empty line between two."""
+
 GRID = range(1, 5)
 """A grid is 2x2 pictures in reading order."""
 
@@ -92,7 +95,7 @@ def read_task(fields: Fields, redact: Redact, origin: str = "") -> Observation |
     return Observation(
         status=status,
         kind=KINDS.get(action, Kind.BUTTON) if action else None,
-        prompt=clean(fields.get("prompt"), redact) or None,
+        prompt=_prompt(fields, action, redact) or None,
         parent_id=clean(fields.get("parentId"), redact) or None,
         upstream_status=word or None,
         progress=_progress(fields.get("progress")) if word == "IN_PROGRESS" else None,
@@ -101,6 +104,14 @@ def read_task(fields: Fields, redact: Redact, origin: str = "") -> Observation |
         buttons=tuple(one.label for one in read_buttons(fields, redact) if not _OWN_TOOL.match(one.custom_id)),
         warnings=warnings,
     )
+
+
+def _prompt(fields: Fields, action: str, redact: Redact) -> str:
+    """The prompt; for a description, its prompts, one a line."""
+    made = fields.get("properties") if action == "DESCRIBE" else None
+    texts = str(made.get("finalPrompt") or "").splitlines() if isinstance(made, dict) else []
+    lines = [line for text in texts[:MAX_LINES] if (line := clean(text, redact))]
+    return "\n".join(lines) or clean(fields.get("prompt"), redact)
 
 
 def _progress(value: object) -> int | None:
@@ -211,7 +222,7 @@ def _plain_post(abilities: _Abilities, order: Order, parent: Fields) -> Post | F
         case Describe(upload):
             return Post("/mj/submit/describe", {"base64": upload})
         case Blend(uploads):
-            return Post("/mj/submit/blend", {"base64Array": list(uploads)})
+            return Post("/mj/submit/blend", {"base64Array": list(uploads), "dimensions": "SQUARE"})
         case Change() | Press():
             buttons = read_buttons(parent, _as_it_is)
             return _action(abilities, order, buttons) if buttons else _change(abilities, order)

@@ -12,7 +12,7 @@ from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 from mj_mcp.journal import Page, Usage
 from mj_mcp.server.render.task_results import PROMPT_CHARACTERS, Presentation, present_only, rfc3339, shortened_prompt
 from mj_mcp.studio.several import Awaited
-from mj_mcp.tasks import Kind, Status, Task
+from mj_mcp.tasks import Status, Task
 
 ROW_CHARACTERS = 195
 """The average length of one row as JSON: 20 rows stay under 4,000 characters, since each list costs tokens."""
@@ -84,11 +84,11 @@ def usage_result(usage: Usage) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=structured["message"])], structured_content=structured)
 
 
-def _with_total(counts: Mapping[Kind, int]) -> dict[str, int]:
-    return {kind.value: count for kind, count in counts.items()} | {"total": sum(counts.values())}
+def _with_total(counts: Mapping[str, int]) -> dict[str, int]:
+    return {**counts, "total": sum(counts.values())}
 
 
-def _spent(counts: Mapping[Kind, int]) -> str:
+def _spent(counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return f"{total} jobs ({kinds})" if total else "no jobs"

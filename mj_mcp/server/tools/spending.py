@@ -34,7 +34,7 @@ async def generate_image(
     no: Annotated[list[str] | None, Field(description="What must not appear.")] = None,
     profile: Annotated[list[str] | None, Field(description="Ids of profiles or moodboards.")] = None,
     image_urls: Annotated[
-        list[str] | None, Field(description="Pictures to start from: public URLs, or TASK_ID#INDEX.")
+        list[str] | None, Field(description="Pictures to start from: public URLs, TASK_ID#INDEX or local files.")
     ] = None,
     image_weight: Annotated[
         Annotated[float, LIMITS["image_weight"]] | None, Field(description="Weight of image_urls.")
