@@ -24,12 +24,12 @@ BENCHES := money-postgres money processes journal scale cadence sheet overhead h
 BRIEF_money := --processes 4 --seed 1
 BRIEF_money-postgres := --processes 3 --database postgres --seed 1
 
-.PHONY: demo test lint types tests examples conformance hosts hosts-install hosts-all proxies-install bench docs snapshots clean $(BENCHES:%=bench-%)
+.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all proxies-install bench docs snapshots clean $(BENCHES:%=bench-%)
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
 
-test: lint types tests examples ## what the gate runs
+test: lint types tests examples ## the gate runs more: see `.ci/run`
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -38,8 +38,11 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## with branch coverage, the servers that tests spawn included; skips are named
-	$(BIN)/python -m pytest -rs -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=85
+tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## all that are not slow; skips are named
+	$(BIN)/python -m pytest -rs -n $(JOBS) -m "not slow" $(if $(CI),--cov --cov-report=)
+
+tests-slow: $(VENV)/.installed-dev ## kills, replicas, queues and long waits
+	$(BIN)/python -m pytest -rs -n $(JOBS) -m slow $(if $(CI),--cov --cov-append --cov-fail-under=85)
 
 examples: $(VENV)/.installed-dev
 	$(BIN)/python examples/agent.py

@@ -156,6 +156,7 @@ def whole(path: Path) -> bool:
 
 
 @posix
+@pytest.mark.slow
 def test_a_killed_writer_leaves_whole_files_only(tmp_path: Path) -> None:
     luck, finished = random.Random(7), 0
     for kill in range(KILLS):

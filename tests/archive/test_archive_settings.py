@@ -25,6 +25,7 @@ def command(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 async def test_the_doctor_writes_reads_and_removes_an_object(
     bucket_server: BucketServer, sim: Simulator, tmp_path: Path
 ) -> None:

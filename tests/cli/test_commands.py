@@ -268,6 +268,7 @@ async def test_simulate_says_that_its_port_is_taken(tmp_path: Path) -> None:
 # --- demo
 
 
+@pytest.mark.slow
 async def test_the_demo_makes_pictures_and_leaves_nothing_else(tmp_path: Path) -> None:
     done = await run(tmp_path, "demo", "a red mug", "--out", "here")
     assert done.returncode == 0, done.stderr

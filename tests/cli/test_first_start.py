@@ -38,6 +38,7 @@ async def test_without_a_key_every_call_says_where_to_put_it(protocol: str, sim:
     assert sim.requests == []
 
 
+@pytest.mark.slow
 async def test_a_demo_server_makes_pictures_without_a_key(tmp_path: Path) -> None:
     server = StdioServerParameters(
         command=sys.executable,

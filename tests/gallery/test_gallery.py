@@ -397,6 +397,7 @@ async def test_one_picture_is_shown_large_enough_to_judge(connect: Connect) -> N
             assert f"Picture 3 of task {task_id}, {size[0]}x{size[1]}." in str(result.content[0])
 
 
+@pytest.mark.slow
 async def test_a_large_view_of_noise_keeps_to_its_bytes(connect: Connect) -> None:
     async with simulator(image_edge=1024) as sim, connect(sim) as caller:
         grid = await finished(sim, caller)

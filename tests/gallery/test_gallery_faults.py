@@ -105,6 +105,7 @@ def tile_is_empty(sheet: Image.Image, index: int) -> bool:
 
 
 @pytest.mark.parametrize(("kind", "reason"), HOSTILE.items())
+@pytest.mark.slow
 async def test_the_others_are_shown_beside_an_empty_tile_and_the_reason_is_said(
     kind: str, reason: str, sim: Simulator, connect: Connect
 ) -> None:
@@ -332,6 +333,7 @@ def files_in(*folders: Path) -> int:
 
 
 @pytest.mark.timeout(60 + 12 * KILLS)
+@pytest.mark.slow
 async def test_a_server_killed_while_it_archives_and_saves_leaves_whole_files_or_none(
     spawn: Connect, tmp_path: Path
 ) -> None:

@@ -399,6 +399,7 @@ async def progress(journal: SqlJournal, task: Task) -> int:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_while_the_database_is_away_nothing_is_bought_and_what_is_known_is_shown(
     database: Database, database_url: str
 ) -> None:

@@ -184,6 +184,7 @@ STALLED = "the picture from cdn.example did not arrive: less than 65,536 bytes c
     ids=["6 MiB at 50 kB/s", "64 MiB", "small", "stopped", "drip", "trickle", "just fast enough", "too large"],
 )
 @pytest.mark.timeout(300)  # 64 MiB in pieces, under coverage, on a busy machine
+@pytest.mark.slow
 def test_a_slow_picture_is_waited_for_while_bytes_come_and_no_longer(stream: Slow, said: str, seconds: float) -> None:
     message, took = fetched(stream)
     assert message == said

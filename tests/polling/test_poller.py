@@ -163,6 +163,7 @@ async def test_a_later_caller_with_an_older_row_takes_nothing_back() -> None:
     assert answered.task_id == "77"
 
 
+@pytest.mark.slow
 async def test_a_defect_in_a_poll_ends_the_polling_of_that_task_only_until_the_next_sweep(
     sim: Simulator, spawn: Spawn, tmp_path: Path
 ) -> None:

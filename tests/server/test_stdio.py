@@ -150,6 +150,7 @@ async def test_messages_of_several_megabytes_pass_in_both_directions(tmp_path: P
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.slow
 async def test_a_client_that_does_not_read_is_not_read_from_either(sim: Simulator, tmp_path: Path) -> None:
     requests = 3000
     filler = {"filler": "x" * 8000}  # as long as the answer, so that the pipe itself holds but a few

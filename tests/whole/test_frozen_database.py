@@ -25,7 +25,7 @@ from mj_mcp.server.render.warnings import worded
 from mj_mcp.simulator import Simulator
 from mj_mcp.tasks import Status, Task, warn
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 ANSWER_SECONDS = 4.0
 """A call that does not wait is answered by then."""

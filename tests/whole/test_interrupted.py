@@ -19,6 +19,7 @@ from views import SUBMISSION, Like, bounded, finished, row, texts, view
 from mj_mcp.simulator import Simulator, faults
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.skipif(sys.platform == "win32", reason="signals and asyncio pipes are of POSIX"),
 ]

@@ -17,7 +17,7 @@ from lives import PATIENCE, Life, broken_promises, live, outcome_of, rows, rows_
 
 from mj_mcp.simulator import Charge, Fault, Simulator, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 

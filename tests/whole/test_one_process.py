@@ -20,6 +20,7 @@ from views import row, view, within
 from mj_mcp.simulator import Fault, Simulator, faults
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.skipif(sys.platform == "win32", reason="signals and asyncio pipes are of POSIX"),
 ]

@@ -19,7 +19,7 @@ from mj_mcp.app import Timings
 from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.simulator import Fault, Simulator, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 

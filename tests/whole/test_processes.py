@@ -15,7 +15,7 @@ from lives import PATIENCE, Life, broken_promises, live, outcome_of, rows
 
 from mj_mcp.simulator import Simulator, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 PROCESSES = 8
 TAKEOVER_SECONDS = 10.0

@@ -21,7 +21,7 @@ from mj_mcp.simulator import Simulator
 from mj_mcp.studio import Call, Purchase, Result, Studio
 from mj_mcp.tasks import Status, Task
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 PATIENCE = 30.0

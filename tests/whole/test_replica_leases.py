@@ -29,7 +29,7 @@ from mj_mcp.simulator import Simulator, faults
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import Kind, Status, Task, accept
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 APART_SECONDS = 30.0
 AWAY_SECONDS = 25

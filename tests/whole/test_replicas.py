@@ -29,7 +29,7 @@ from mcp.shared.exceptions import MCPError
 
 from mj_mcp.simulator import Simulator
 
-pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:resources/subscribe is removed")]
+pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.filterwarnings("ignore:resources/subscribe is removed")]
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
 PATIENCE = 30.0

@@ -20,7 +20,7 @@ from mj_mcp.simulator import Simulator, faults
 if sys.platform != "linux":
     pytest.skip("fills a disk in ways of Linux", allow_module_level=True)
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 JOURNAL = "journal.db"
 

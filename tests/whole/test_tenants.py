@@ -24,7 +24,7 @@ from mcp_types import ResourceTemplateReference
 from mj_mcp.auth.tokens import SCOPES, add_token
 from mj_mcp.simulator import Simulator
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX")]
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
 

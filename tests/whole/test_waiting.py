@@ -23,6 +23,7 @@ from views import bounded, finished, view, within
 from mj_mcp.simulator import Simulator, faults
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.skipif(sys.platform == "win32", reason="signals and asyncio pipes are of POSIX"),
 ]
