@@ -1,36 +1,32 @@
-"""The simulated proxy: its tasks, how they progress, and the answers to submits and fetches.
+"""The simulated proxy: its tasks, how they progress, and what their pictures show.
 
-Owns jobs and their clock, the codes of an answer, and the shape of a fetch. Knows nothing of HTTP or of faults, nor
-how a picture is drawn or served.
+Owns jobs and their clock. Knows nothing of dialects, HTTP or faults, nor how a picture is drawn or served.
 """
 
 import math
 import random
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from mj_mcp.simulator.drawing import Drawing, size_for
-from mj_mcp.simulator.orders import INVALID, UNKNOWN_PARENT, Action, Order, Refusal
+from mj_mcp.simulator.orders import SINGLE, UPSCALES, Action, Order
 
 QUEUED: Final = "TASK_STATUS_QUEUED"
 PROCESSING: Final = "TASK_STATUS_PROCESSING"
 SUCCEED: Final = "TASK_STATUS_SUCCEED"
 FAILED: Final = "TASK_STATUS_FAILED"
+WAITING: Final = "MODAL"
 
 FAILING_WORDS: Final = "fail please"
 FAILING_REASON: Final = "the job failed, as its prompt asked"
 MEDIAN_SECONDS: Final = 30.0
 SIGMA: Final = 0.35
-_QUEUED_SHARE: Final = 0.1
+QUEUED_SHARE: Final = 0.1
 
-_TYPES: Final[dict[Action, str]] = {
-    "IMAGINE": "MIDJOURNEY_TEXT_TO_IMAGE_FAST_MODE",
-    "UPSCALE": "MIDJOURNEY_UPSCALE_FAST_MODE",
-    "VARIATION": "MIDJOURNEY_VARIATION_FAST_MODE",
-    "REROLL": "MIDJOURNEY_REROLL_FAST_MODE",
-}
+_TILES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +41,9 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One paid job. `seconds` is None for a job that a test moves; `pinned` is the state that a test set.
+    """One job. `seconds` is None for a job that a test moves; `pinned` is the state that was set at `pinned_at`.
 
-    `created_at` is epoch seconds; `picture` is the kind that replaces all its pictures.
+    Times are epoch seconds; `picture` is the kind that replaces all its pictures; `waits`: for its window, unpaid.
     """
 
     task_id: str
@@ -61,6 +57,12 @@ class Job:
     images: int
     picture: str | None = None
     pinned: Standing | None = None
+    pinned_at: float | None = None
+    state: str | None = None
+    button: str = ""
+    description: str = ""
+    waits: bool = False
+    fails: str = ""
 
     @property
     def ends_at(self) -> float | None:
@@ -71,14 +73,15 @@ class Job:
         """Return its state at this moment."""
         if self.pinned is not None:
             return self.pinned
+        if self.waits:
+            return Standing(WAITING)
         if self.seconds is None:
             return Standing(QUEUED)
         passed = now - self.created_at
         if passed >= self.seconds:
-            failing = FAILING_WORDS in self.prompt.lower()
-            return Standing(FAILED, 0, 0, FAILING_REASON) if failing else Standing(SUCCEED, 100)
+            return Standing(FAILED, 0, 0, self.fails) if self.fails else Standing(SUCCEED, 100)
         eta = math.ceil(self.seconds - passed)
-        queued = self.seconds * _QUEUED_SHARE
+        queued = self.seconds * QUEUED_SHARE
         if passed < queued:
             return Standing(QUEUED, 0, eta)
         return Standing(PROCESSING, min(99, int(100 * (passed - queued) / (self.seconds - queued))), eta)
@@ -86,51 +89,68 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The settings of jobs. `job_seconds`: a number, drawn by chance, or None for "when a test says so"."""
+    """The settings of jobs. `job_seconds`: a number, drawn by chance, or None for "when a test says so".
+
+    `tiled`: the pictures of a grid come as one picture, and so each is given a colour of its own. `report_progress`:
+    None for what the dialect does.
+    """
 
     seed: int
     speed: float
     job_seconds: float | Literal["log-normal"] | None
     images_per_grid: int
     image_edge: int
-    report_progress: bool
+    report_progress: bool | None
     deterministic_ids: bool
     repeat_upscale: Literal["charge", "existing"]
+    tiled: bool
 
 
 class Proxy:
-    """Every job, by task id."""
+    """Every job, by task id.
+
+    `messages` counts how often the chat message of a task, and with it the ids of its buttons, was replaced.
+    """
 
     def __init__(self, rules: Rules, now: Callable[[], float]) -> None:
         self.jobs: dict[str, Job] = {}
+        self.messages: Counter[str] = Counter()
         self.picture: str | None = None
         self._rules = rules
         self._now = now
         self._made = 0
         self._ids = random.Random(rules.seed) if rules.deterministic_ids else secrets.SystemRandom()  # noqa: S311  # no secret
 
-    def create(self, order: Order) -> Job | Refusal:
-        """Check an order against the existing jobs, and create its job."""
-        parent = self._parent(order)
-        if isinstance(parent, Refusal):
-            return parent
+    def create(self, order: Order, parent: Job | None = None) -> Job:
+        """Create the job of a checked order; one that waits for its window is not paid for yet."""
         number, self._made = self._made, self._made + 1
+        prompt = parent.prompt if parent else order.prompt
+        failing = FAILING_REASON if FAILING_WORDS in prompt.lower() else ""
+        inherits = parent is not None and order.action in UPSCALES
         job = Job(
             task_id=self._new_id(),
             action=order.action,
-            prompt=parent.prompt if parent else order.prompt,
+            prompt=prompt,
             parent_id=order.parent_id,
             index=order.index,
             created_at=self._now(),
             seconds=self._seconds(number),
-            shape=_shape(parent, order.index)
-            if parent and order.action == "UPSCALE"
-            else f"{self._rules.seed}/{number}",
-            images=1 if order.action == "UPSCALE" else self._rules.images_per_grid,
+            shape=shape_of(parent, order.index) if parent and inherits else f"{self._rules.seed}/{number}",
+            images=self._images(order.action),
             picture=self.picture,
+            state=order.state,
+            button=order.button,
+            description=order.description,
+            waits=order.waits,
+            fails=order.fails or failing,
         )
         self.jobs[job.task_id] = job
         return job
+
+    def confirm(self, job: Job, prompt: str) -> Job:
+        """Start a job that waited for its window, with the prompt given there."""
+        self.jobs[job.task_id] = started = replace(job, waits=False, prompt=prompt, created_at=self._now())
+        return started
 
     def existing(self, order: Order) -> Job | None:
         """Return the job that already did this upscale, if the rules say that it is not done twice."""
@@ -143,62 +163,35 @@ class Proxy:
         """Set a job's state, or freeze the current one. Raises KeyError for an unknown id."""
         job = self.jobs[task_id]
         count = job.images if images is None else images
-        self.jobs[task_id] = replace(job, pinned=standing or self._shown(job), images=count)
+        pinned = standing or self.shown(job)
+        self.jobs[task_id] = replace(job, pinned=pinned, pinned_at=self._now(), images=count)
+        self.messages[task_id] += 1
 
     def drawing(self, job: Job, index: int) -> Drawing:
-        """Return what the picture of this index shows."""
-        edge = self._rules.image_edge * (2 if job.action == "UPSCALE" else 1)
-        number = job.index if job.action == "UPSCALE" else index
+        """Return what the picture of this index shows; index 0 is the whole grid."""
+        if index == 0:
+            tiles = tuple(self.drawing(job, number) for number in range(1, job.images + 1))
+            width, height = tiles[0].size
+            return replace(tiles[0], size=(2 * width, 2 * height), tiles=tiles)
+        upscaled = job.action in UPSCALES
+        edge = self._rules.image_edge * (2 if upscaled else 1)
+        number = job.index if upscaled else index
+        turn = ((number or 1) - 1) / _TILES if self._rules.tiled else 0.0
         caption = f"{job.action.lower()} {number}"
-        return Drawing(job.prompt, caption, job.prompt, _shape(job, index), size_for(job.prompt, edge))
+        return Drawing(job.prompt, caption, job.prompt, shape_of(job, index), size_for(job.prompt, edge), turn)
 
-    def answer(self, job: Job, link: Callable[[Job, int], str], ttl: str) -> dict[str, Any]:
-        """Return the answer to a fetch, in exactly the shape of the specification."""
-        standing = self._shown(job)
-        count = job.images if standing.status == SUCCEED else 0
-        return {
-            "extra": {"has_nsfw_contents": []},
-            "task": {
-                "task_id": job.task_id,
-                "task_type": _TYPES[job.action],
-                "status": standing.status,
-                "reason": standing.reason,
-                "eta": standing.eta,
-                "progress_percent": standing.progress,
-            },
-            "images": [
-                {
-                    "image_url": link(job, index),
-                    "image_url_ttl": ttl,
-                    "image_type": "png",
-                    "nsfw_detection_result": None,
-                }
-                for index in range(1, count + 1)
-            ],
-            "videos": [],
-            "audios": [],
-        }
-
-    def _shown(self, job: Job) -> Standing:
+    def shown(self, job: Job) -> Standing:
         """Return the reported state of a job: without progress if the rules say so, unless a test set it."""
         standing = job.at(self._now())
-        if self._rules.report_progress or job.pinned is not None:
+        asked = self._rules.report_progress
+        if (self._rules.tiled if asked is None else asked) or job.pinned is not None:
             return standing
         return replace(standing, progress=0, eta=0)
 
-    def _parent(self, order: Order) -> Job | Refusal | None:
-        if order.parent_id is None:
-            return None
-        parent = self.jobs.get(order.parent_id)
-        if parent is None:
-            return Refusal(UNKNOWN_PARENT, "the parent task does not exist")
-        if parent.at(self._now()).status != SUCCEED:
-            return Refusal(INVALID, "the parent task has not succeeded")
-        if order.action == "UPSCALE" and parent.action == "UPSCALE":
-            return Refusal(INVALID, "an upscaled picture cannot be upscaled")
-        if order.index is not None and order.index > parent.images:
-            return Refusal(INVALID, f"the parent task has {parent.images} pictures")
-        return parent
+    def _images(self, action: Action) -> int:
+        if action == "SHORTEN":
+            return 0
+        return 1 if action in SINGLE else self._rules.images_per_grid
 
     def _seconds(self, number: int) -> float | None:
         wanted = self._rules.job_seconds
@@ -215,5 +208,6 @@ class Proxy:
         return task_id
 
 
-def _shape(job: Job, index: int | None) -> str:
-    return job.shape if job.action == "UPSCALE" else f"{job.shape}/{index}"
+def shape_of(job: Job, index: int | None) -> str:
+    """Return the seed of the hills in one picture of a job; an upscale shows its parent's."""
+    return job.shape if job.action in UPSCALES else f"{job.shape}/{index}"

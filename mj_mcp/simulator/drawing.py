@@ -30,13 +30,19 @@ BOMB_MIB: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What to draw: text, colours seeded by `palette`, hills seeded by `shape`, the size in pixels."""
+    """What to draw: text, colours seeded by `palette`, hills seeded by `shape`, the size in pixels.
+
+    `turn` moves the colours around their circle (0 to 1). With `tiles`, these are drawn instead: two by two in reading
+    order, without a gap.
+    """
 
     prompt: str
     caption: str
     palette: str
     shape: str
     size: tuple[int, int]
+    turn: float = 0.0
+    tiles: "tuple[Drawing, ...]" = ()
 
 
 def size_for(prompt: str, edge: int) -> tuple[int, int]:
@@ -51,22 +57,22 @@ def size_for(prompt: str, edge: int) -> tuple[int, int]:
 
 def png(drawing: Drawing) -> bytes:
     """Return the drawing as a PNG."""
-    return _encoded(_landscape(drawing), "PNG")
+    return _encoded(_image(drawing), "PNG")
 
 
 def jpeg(drawing: Drawing) -> bytes:
     """Return the drawing as a JPEG."""
-    return _encoded(_landscape(drawing), "JPEG")
+    return _encoded(_image(drawing), "JPEG")
 
 
 def webp(drawing: Drawing) -> bytes:
     """Return the drawing as a WebP."""
-    return _encoded(_landscape(drawing), "WEBP")
+    return _encoded(_image(drawing), "WEBP")
 
 
 def gif(drawing: Drawing) -> bytes:
     """Return the drawing as a GIF."""
-    return _encoded(_landscape(drawing), "GIF")
+    return _encoded(_image(drawing), "GIF")
 
 
 def dark(drawing: Drawing) -> bytes:
@@ -146,9 +152,19 @@ def _colour(hue: float, saturation: float, value: float) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+def _image(drawing: Drawing) -> Image.Image:
+    if not drawing.tiles:
+        return _landscape(drawing)
+    whole = Image.new("RGB", drawing.size)
+    width, height = drawing.tiles[0].size
+    for number, tile in enumerate(drawing.tiles):
+        whole.paste(_landscape(tile), (number % 2 * width, number // 2 * height))
+    return whole
+
+
 def _landscape(drawing: Drawing) -> Image.Image:
     width, height = drawing.size
-    hue = _dice(drawing.palette).random()
+    hue = _dice(drawing.palette).random() + drawing.turn
     shape = _dice(drawing.shape)
     sky = Image.linear_gradient("L").resize(drawing.size)
     image = ImageOps.colorize(sky, black=_colour(hue, 0.65, 0.75), white=_colour(hue + 0.12, 0.25, 1.0))

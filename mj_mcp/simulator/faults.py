@@ -1,89 +1,44 @@
-"""Faults as values, and the script that decides which request gets which fault.
+"""Faults as values: one function for each thing that can go wrong.
 
-Owns what can go wrong, the name under which it is counted, and the queues. Knows nothing of tasks or sockets: a fault
-says what shall happen, and the simulator and the listener do it.
-
-`accept` says whether the request still takes effect: for a submit, whether a job is created and charged although the
-answer is wrong. Names are those of the functions; `status` and `code` add their number ("status_502", "code_23").
+Owns what goes wrong and the name under which it is counted: that of the function. `status` and `code` add their number
+("status_502", "code_23"); `lost_upstream` is counted under what the relay says.
 """
 
 import asyncio
 import json
-import random
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, Literal
 
-from mj_mcp.simulator.listener import JSON, Reply, Way
+from mj_mcp.simulator.fault import TARGETS as TARGETS
+from mj_mcp.simulator.fault import Fault as Fault
+from mj_mcp.simulator.listener import JSON, Reply
 
-Edit = Callable[[dict[str, Any]], dict[str, Any] | None]
+Lost = Literal[
+    "do_request_failed",
+    "read_response_body_failed",
+    "unmarshal_response_body_failed",
+    "insert_midjourney_task_failed",
+]
+"""The words with which newapi says that it lost its upstream's answer."""
 
-TARGETS: Final = frozenset({"submit", "fetch", "picture", "imagine", "change", "simple-change"})
-
+_INSTANCE: Final = "1118138338562560102"
 _ACCEPTED: Final = frozenset({1, 21, 22})
 _UNSET: Final = object()
 _BACK: Final = {
     "TASK_STATUS_PROCESSING": "TASK_STATUS_QUEUED",
     "TASK_STATUS_SUCCEED": "TASK_STATUS_PROCESSING",
     "TASK_STATUS_FAILED": "TASK_STATUS_PROCESSING",
+    "SUBMITTED": "NOT_START",
+    "IN_PROGRESS": "SUBMITTED",
+    "SUCCESS": "IN_PROGRESS",
+    "FAILURE": "IN_PROGRESS",
 }
+_PICTURES: Final = ("images", "videos", "audios", "imageUrl", "imageUrls", "videoUrl", "videoUrls", "buttons")
 _CHALLENGE: Final = (
     b"<!DOCTYPE html>\n<html><head><title>Just a moment...</title></head>"
     b"<body><h1>Checking your browser</h1><script>/* challenge */</script></body></html>\n"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One thing that goes wrong with one request.
-
-    Attributes:
-        name: What `Simulator.fired` counts.
-        accept: Whether the request takes effect.
-        delay: Seconds of silence, before the request takes effect when `delay_first`, else after.
-        until: The answer to a request that took effect waits for this.
-        way: How the reply leaves; `pace` is the seconds between two bytes of a drip.
-        reply: Replaces the answer.
-        edit: Changes the JSON object of the answer; None when this answer offers nothing to change.
-        http_status: Replaces the status of the answer.
-        effect: What happens to the task before the poll is answered; `task_id` when it is another than the one asked.
-    """
-
-    name: str
-    accept: bool = True
-    delay: float = 0.0
-    delay_first: bool = False
-    until: asyncio.Event | None = None
-    way: Way = "whole"
-    pace: float = 0.0
-    reply: Reply | None = None
-    edit: Edit | None = field(default=None, repr=False, compare=False)
-    http_status: int | None = None
-    effect: Literal["forget", "stuck"] | None = None
-    task_id: str | None = None
-
-    def applied(self, reply: Reply) -> Reply | None:
-        """Return the answer changed by this fault; None if there is nothing that it can change."""
-        if self.reply is not None:
-            reply = self.reply
-        if self.edit is not None:
-            edited = _edited(reply, self.edit)
-            if edited is None:
-                return None
-            reply = edited
-        if self.way in ("half", "drip") and not reply.body:
-            return None
-        reply = replace(reply, status=self.http_status or reply.status)
-        return reply if self.way == "whole" else replace(reply, way=self.way, pace=self.pace)
-
-
-def _edited(reply: Reply, edit: Edit) -> Reply | None:
-    if not isinstance(reply.body, bytes) or not reply.body:
-        return None
-    answer = json.loads(reply.body)
-    changed = edit(answer) if isinstance(answer, dict) else None
-    return None if changed is None else replace(reply, body=json.dumps(changed).encode())
 
 
 # --- the connection
@@ -213,6 +168,67 @@ def _accepted(answer: dict[str, Any]) -> bool:
     return answer.get("code") in _ACCEPTED
 
 
+# --- submits of the family
+
+
+def lost_upstream(why: Lost = "do_request_failed", *, accept: bool = True) -> Fault:
+    """Lose the upstream's answer, as newapi does: the job exists and is charged, unless `accept` is false."""
+    return _relay(400, 4 if why == "insert_midjourney_task_failed" else 5, f"{why} ", why, accept=accept)
+
+
+def quota_not_enough() -> Fault:
+    """Refuse for lack of money, as newapi does."""
+    return _relay(400, 4, "quota_not_enough ", "quota_not_enough")
+
+
+def saturated() -> Fault:
+    """Refuse by 429 and code 30, as newapi does."""
+    said = "当前分组上游负载已饱和 当前分组负载已饱和\uff0c请稍后再试\uff0c或升级账户以提升服务质量。"
+    return _relay(429, 30, said, "saturated")
+
+
+def queue_full(number: Literal[9, 23] = 23) -> Fault:
+    """Refuse for a full queue: 23 as classic does, 9 as plus does."""
+    words = {9: "提交失败\uff0c队列已满\uff0c请稍后重试", 23: "队列已满\uff0c请稍后尝试"}
+    fault = code(number, description=words[number], result=None, properties={"discordInstanceId": _INSTANCE})
+    return replace(fault, name="queue_full")
+
+
+def queued(ahead: int = 1, number: Literal[1, 22] = 22) -> Fault:
+    """Accept, and name the jobs before this one: 22, which newapi rewrites to 1."""
+    properties = {"numberOfQueues": ahead, "discordInstanceId": _INSTANCE}
+    description = f"排队中\uff0c前面还有{ahead}个任务"
+    return replace(code(number, description=description, properties=properties, accept=True), name="queued")
+
+
+def banned_word(word: str = "nude") -> Fault:
+    """Refuse a prompt, as classic does: newapi hands it on."""
+    properties = {"promptEn": f"a {word}", "bannedWord": word}
+    return replace(code(24, description="可能包含敏感词", properties=properties, result=None), name="banned_word")
+
+
+def no_account() -> Fault:
+    """Refuse because no account of Midjourney is free."""
+    return replace(code(3, description="无可用的账号实例", properties={}, result=None), name="no_account")
+
+
+def unknown_parent() -> Fault:
+    """Refuse by 404 and code 3, as plus does for a parent that it does not know (any more)."""
+    fault = code(3, http_status=404, description="关联任务不存在或已失效", properties={}, result=None)
+    return replace(fault, name="unknown_parent")
+
+
+def already(task_id: str, number: Literal[1, 21] = 21) -> Fault:
+    """Name an existing task instead of making one: 21, which newapi rewrites to 1."""
+    fault = code(number, description="任务已存在", properties={"status": "SUCCESS"}, result=task_id)
+    return replace(fault, name="already")
+
+
+def _relay(status: int, number: int, description: str, name: str, *, accept: bool = False) -> Fault:
+    body = json.dumps({"description": description, "type": "upstream_error", "code": number}).encode()
+    return Fault(name=name, accept=accept, reply=Reply(status, body, JSON))
+
+
 # --- fetches
 
 
@@ -235,73 +251,46 @@ def backwards() -> Fault:
     """Show the task one status earlier than it is. Does nothing for a queued one."""
 
     def edit(answer: dict[str, Any]) -> dict[str, Any] | None:
-        earlier = _BACK.get(answer["task"]["status"])
+        task = answer.get("task", answer)
+        earlier = _BACK.get(task["status"])
         if earlier is None:
             return None
-        return answer | {
-            "task": answer["task"] | {"status": earlier, "reason": "", "progress_percent": 0},
-            "images": [],
-        }
+        if task is answer:
+            return _pictureless(answer) | {"status": earlier, "failReason": None, "progress": "0%", "finishTime": None}
+        return answer | {"task": task | {"status": earlier, "reason": "", "progress_percent": 0}, "images": []}
 
     return Fault(name="backwards", edit=edit)
 
 
 def status_text(text: str | None) -> Fault:
     """Show any status: TASK_STATUS_CANCELED, an unknown one, an empty one, null."""
-    return Fault(name="status_text", edit=lambda answer: answer | {"task": answer["task"] | {"status": text}})
+
+    def edit(answer: dict[str, Any]) -> dict[str, Any]:
+        if "task" in answer:
+            return answer | {"task": answer["task"] | {"status": text}}
+        return answer | {"status": text}
+
+    return Fault(name="status_text", edit=edit)
 
 
 def images_null() -> Fault:
-    """Give null for images, videos and audios."""
-    return Fault(name="images_null", edit=lambda answer: answer | dict.fromkeys(("images", "videos", "audios")))
+    """Give null for every list and link of pictures."""
+    return Fault(name="images_null", edit=_pictureless)
 
 
 def images_missing() -> Fault:
-    """Leave images, videos and audios out."""
-    kept = ("extra", "task")
-    return Fault(name="images_missing", edit=lambda answer: {name: answer[name] for name in kept})
+    """Leave every list and link of pictures out."""
+
+    def edit(answer: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in answer.items() if name not in _PICTURES}
+
+    return Fault(name="images_missing", edit=edit)
 
 
-class Script:
-    """Decides which fault the next request gets: first the injected ones in order, then random ones."""
-
-    def __init__(self) -> None:
-        self._queues: dict[str, deque[Fault]] = {target: deque() for target in TARGETS}
-        self._dice: dict[str, tuple[random.Random, float, tuple[Fault, ...]]] = {}
-
-    def inject(self, where: str, fault: Fault, times: int) -> None:
-        """Queue a fault for the next `times` requests of this kind. Raises ValueError for an unknown kind."""
-        self._queues[_checked(where)].extend([fault] * times)
-
-    def seed(self, seed: int, rate: float, where: Sequence[str], choices: Sequence[Fault]) -> None:
-        """Choose faults for requests of these kinds at random; a rate of 0 stops that."""
-        for target in where:
-            dice = random.Random(f"{seed}/{target}")  # noqa: S311  # repeatable, no secret
-            self._dice[_checked(target)] = (dice, rate, tuple(choices))
-
-    def clear(self) -> None:
-        """Remove queued and random faults."""
-        for queue in self._queues.values():
-            queue.clear()
-        self._dice.clear()
-
-    def left(self) -> int:
-        """Count the injected faults that no request has got yet."""
-        return sum(map(len, self._queues.values()))
-
-    def next(self, targets: Sequence[str]) -> Fault | None:
-        """Return the fault for a request that matches all of these kinds, the most specific first."""
-        for target in targets:
-            if self._queues[target]:
-                return self._queues[target].popleft()
-        for target in targets:
-            dice, rate, choices = self._dice.get(target, (None, 0.0, ()))
-            if dice is not None and dice.random() < rate:
-                return dice.choice(choices)
-        return None
+def progress_text(text: str | None) -> Fault:
+    """Show any progress of a flat task: "45%", "", null, "Waiting to start"."""
+    return Fault(name="progress_text", edit=lambda answer: None if "task" in answer else answer | {"progress": text})
 
 
-def _checked(where: str) -> str:
-    if where not in TARGETS:
-        raise ValueError(f"no request is of kind {where!r}; they are {', '.join(sorted(TARGETS))}")
-    return where
+def _pictureless(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer | dict.fromkeys(name for name in _PICTURES if name in answer)

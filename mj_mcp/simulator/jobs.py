@@ -5,10 +5,14 @@ independent of its answer.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
+
+_MARKS: Final = frozenset({"state", "notifyHook"})
+_MESSAGE: Final = re.compile(r"::[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:::SOLO)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +73,24 @@ class Ledger:
 
 
 def repeated(charges: Sequence[Charge]) -> list[Charge]:
-    """Return the charges whose endpoint and body were charged before."""
+    """Return the charges that bought what was bought before, however the client marked it."""
     known: set[tuple[str, str]] = set()
     found = []
     for charge in charges:
-        what = (charge.endpoint, json.dumps(charge.body, sort_keys=True))
+        what = (charge.endpoint, json.dumps(_bought(charge.body), sort_keys=True))
         if what in known:
             found.append(charge)
         known.add(what)
     return found
+
+
+def button_name(custom_id: str) -> str:
+    """Return a button's id without the part that names its message, which changes while the button stays the same."""
+    return _MESSAGE.sub("", custom_id)
+
+
+def _bought(body: dict[str, Any]) -> dict[str, Any]:
+    bought = {name: value for name, value in body.items() if name not in _MARKS}
+    if isinstance(custom_id := bought.get("customId"), str):
+        bought["customId"] = button_name(custom_id)
+    return bought

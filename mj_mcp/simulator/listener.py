@@ -21,7 +21,6 @@ Way = Literal["whole", "half", "drip", "reset", "close", "hang"]
 JSON: Final = (("Content-Type", "application/json; charset=utf-8"),)
 
 _READ: Final = 64 * 1024
-_MAX_BODY: Final = 1024 * 1024
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _BODILESS: Final = frozenset({204, 304})
@@ -61,11 +60,15 @@ Handle = Callable[[Request], Awaitable[Reply]]
 
 
 class Listener:
-    """One listening socket and all its connections. The port stays reserved while not listening."""
+    """One listening socket and all its connections. The port stays reserved while not listening.
 
-    def __init__(self, handle: Handle, host: str, port: int) -> None:
+    `longest` is the greatest number of bytes in a request's body.
+    """
+
+    def __init__(self, handle: Handle, host: str, port: int, longest: int) -> None:
         self._handle = handle
         self._host = host
+        self._longest = longest
         self.port = port
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
@@ -132,7 +135,7 @@ class Listener:
         self.port = self._socket.getsockname()[1]
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(reader, writer, self._handle)
+        connection = _Connection(reader, writer, self._handle, self._longest)
         task = asyncio.get_running_loop().create_task(connection.run())
         self._connections[task] = connection
         task.add_done_callback(self._ended)
@@ -146,10 +149,13 @@ class Listener:
 class _Connection:
     """One connection: serves requests one by one, each in the way that its reply asks for."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handle) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handle, longest: int
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._handle = handle
+        self._longest = longest
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_READ)
         self._idle = True
         self._leaving = False
@@ -194,7 +200,7 @@ class _Connection:
         body = bytearray()
         while isinstance(event := await self._event(), h11.Data):
             body += event.data
-            if len(body) > _MAX_BODY:
+            if len(body) > self._longest:
                 raise h11.RemoteProtocolError("the body is too large", error_status_hint=413)
         if not isinstance(event, h11.EndOfMessage):
             return None

@@ -11,17 +11,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self, Unpack
 from urllib.parse import unquote
 
 from mj_mcp.simulator.api import FAILED, PROCESSING, QUEUED, SUCCEED, Job, Proxy, Rules, Standing
-from mj_mcp.simulator.faults import Fault, Script
+from mj_mcp.simulator.dialects.desk import Desk, Habits, Settings, Unknown
+from mj_mcp.simulator.fault import Fault, Script
 from mj_mcp.simulator.hostile import KINDS
 from mj_mcp.simulator.jobs import Charge, Ledger, ReceivedRequest, repeated
 from mj_mcp.simulator.listener import Listener, Reply, Request
-from mj_mcp.simulator.orders import Order
-from mj_mcp.simulator.site import Settings, Site, Unknown, Visit
+from mj_mcp.simulator.site import DialectName, Site, Visit
 
+_LONGEST: Final = 1024 * 1024
+_LONGEST_WITH_PICTURES: Final = 30_000_000
+_SPEED: Final = r"(?:/mj-\w+)?"
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  # to name, not to bind
 
 
@@ -29,6 +32,7 @@ class Simulator:
     """A Midjourney Proxy on loopback. Open it with `async with`; every setting is a keyword.
 
     Args:
+        dialect: Which proxy it is; `Habits` has the keywords for what differs between two of one dialect.
         key: The only API key that is accepted.
         host: Where to listen; `port` 0 picks a free one; `prefix` is a path before the API's own.
         port: See `host`.
@@ -36,14 +40,14 @@ class Simulator:
         seed: Decides job times and shapes (and ids, with `deterministic_ids`).
         speed: Divides every job time.
         job_seconds: How long a job takes; "log-normal" around 30 s; None for "until a test moves it".
-        report_progress: Whether progress and eta are reported, or stay 0.
+        report_progress: Whether progress and eta are reported, or stay 0; by default only the gateway's stay 0.
         images_per_grid: 1 to 4; an upscale has one picture.
-        image_edge: The longer edge in pixels; an upscale has twice that.
+        image_edge: The longer edge of one picture in pixels; an upscale, and a grid in one picture, have twice that.
         link_seconds: How long a picture's link works; None: for ever.
         ledger_path: Where charges are also appended as JSON lines.
         deterministic_ids: Whether ids repeat from run to run.
         repeat_upscale: Whether the same upscale is charged again, or answered by code 21 with the existing task.
-        unknown_answer: How a fetch of an unknown task is answered.
+        unknown_answer: How the gateway answers a fetch of an unknown task.
         on_charge: Called with every charge before its submit is answered; an error in it is raised on leaving.
         now: The clock, in epoch seconds.
 
@@ -55,6 +59,7 @@ class Simulator:
     def __init__(
         self,
         *,
+        dialect: DialectName = "gateway",
         key: str = "test-key",
         host: str = "127.0.0.1",
         port: int = 0,
@@ -62,7 +67,7 @@ class Simulator:
         seed: int = 0,
         speed: float = 1.0,
         job_seconds: float | Literal["log-normal"] | None = "log-normal",
-        report_progress: bool = False,
+        report_progress: bool | None = None,
         images_per_grid: int = 4,
         image_edge: int = 1024,
         link_seconds: float | None = None,
@@ -72,10 +77,11 @@ class Simulator:
         unknown_answer: Unknown = "empty",
         on_charge: Callable[[Charge], None] | None = None,
         now: Callable[[], float] = time.time,
+        **habits: Unpack[Habits],
     ) -> None:
-        rules = Rules(
-            seed, speed, job_seconds, images_per_grid, image_edge, report_progress, deterministic_ids, repeat_upscale
-        )
+        tiled = dialect != "gateway"
+        times = (seed, speed, job_seconds)
+        rules = Rules(*times, images_per_grid, image_edge, report_progress, deterministic_ids, repeat_upscale, tiled)
         self.requests: list[ReceivedRequest] = []
         self.fired: Counter[str] = Counter()
         self._host = host
@@ -84,12 +90,12 @@ class Simulator:
         self._now = now
         self._proxy = Proxy(rules, now)
         self._ledger = Ledger(ledger_path)
-        self._site = Site(Settings(key, self._prefix, image_edge, link_seconds), self._proxy, self._write_down, now)
-        self._site.unknown_answer = unknown_answer
+        settings = Settings(key, self._prefix, image_edge, link_seconds, habits)
+        self._desk = Desk(settings, self._proxy, self._write_down, self._fire, now, unknown_answer)
+        self._site = Site(self._desk, dialect)
         self._script = Script()
-        self._listener = Listener(self._answer, host, port)
-        self._changed = asyncio.Event()
-        self._closed = asyncio.Event()
+        self._listener = Listener(self._answer, host, port, _LONGEST_WITH_PICTURES if tiled else _LONGEST)
+        self._changed, self._closed = asyncio.Event(), asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._ledger.open()
@@ -137,12 +143,17 @@ class Simulator:
 
     @property
     def unknown_answer(self) -> Unknown:
-        """How a fetch of an unknown task is answered; can be set."""
-        return self._site.unknown_answer
+        """How the gateway answers a fetch of an unknown task; can be set."""
+        return self._desk.unknown_answer
 
     @unknown_answer.setter
     def unknown_answer(self, answer: Unknown) -> None:
-        self._site.unknown_answer = answer
+        self._desk.unknown_answer = answer
+
+    @property
+    def guests(self) -> int:
+        """How many requests a plus let in as a guest's, for they had no key or a wrong one."""
+        return self._desk.guests
 
     @property
     def jobs(self) -> dict[str, Job]:
@@ -155,16 +166,17 @@ class Simulator:
         return self._ledger.charges
 
     def duplicates(self) -> list[Charge]:
-        """Return the charges whose endpoint and body were charged before."""
+        """Return the charges that bought what was bought before; a mark of the client's makes no difference."""
         return repeated(self.ledger)
 
     def submits(self) -> list[ReceivedRequest]:
         """Return the submits among the requests, charged or not."""
-        return [received for received in self.requests if received.path.startswith(f"{self._prefix}/mj/submit/")]
+        submit = re.compile(rf"{re.escape(self._prefix)}{_SPEED}/mj/submit/.*")
+        return [received for received in self.requests if submit.fullmatch(received.path)]
 
     def polls(self, task_id: str | None = None) -> list[ReceivedRequest]:
         """Return the fetches among the requests, of all tasks or of one."""
-        of_one = rf"{re.escape(self._prefix)}/mj/task/([^/]+)/fetch"
+        of_one = rf"{re.escape(self._prefix)}{_SPEED}/mj/task/([^/]+)/fetch"
         found = ((received, re.fullmatch(of_one, received.path)) for received in self.requests)
         return [received for received, match in found if match and task_id in (None, unquote(match[1]))]
 
@@ -181,7 +193,7 @@ class Simulator:
     # --- what a test decides
 
     def inject(self, where: str, fault: Fault, times: int = 1) -> None:
-        """Spoil the next requests at "submit", "fetch", "picture", "imagine", "change" or "simple-change", in order."""
+        """Spoil the next requests of a kind in `faults.TARGETS`, in order; "submit" is every submit."""
         self._script.inject(where, fault, times)
 
     def seed_faults(self, seed: int, rate: float, where: str | Sequence[str], choices: Sequence[Fault]) -> None:
@@ -197,7 +209,7 @@ class Simulator:
         return self._script.left()
 
     def finish(self, task_id: str, *, images: int | None = None, progress: int = 0) -> None:
-        """Let a job succeed now, with the usual number of pictures by default."""
+        """Let a job succeed now, with the usual number of pictures by default; one that waits for a window, too."""
         self._proxy.pin(task_id, Standing(SUCCEED, progress), images=images)
 
     def fail(self, task_id: str, reason: str = "the test said so") -> None:
@@ -216,6 +228,10 @@ class Simulator:
         """Hold a job at any status."""
         self._proxy.pin(task_id, Standing(status, progress, eta, reason))
 
+    def renew_buttons(self, task_id: str) -> None:
+        """Replace the chat message of a task: its buttons stay, their ids are others."""
+        self._proxy.messages[task_id] += 1
+
     def forget(self, task_id: str) -> None:
         """Forget one task."""
         self._proxy.jobs.pop(task_id, None)
@@ -225,8 +241,8 @@ class Simulator:
         self._proxy.jobs.clear()
 
     def picture(self, task_id: str, index: int, kind: str | None) -> None:
-        """Serve this picture as a kind of the hostile table; None for the real one."""
-        self._site.pictures[task_id, index] = _known(kind) or "png"
+        """Serve a picture as a kind of the hostile table; None for the real one. Index 0 is a grid in one picture."""
+        self._desk.pictures[task_id, index] = _known(kind) or "png"
 
     def pictures_are(self, kind: str | None) -> None:
         """Serve all pictures of tasks created from now on as this kind; None for real ones."""
@@ -282,8 +298,8 @@ class Simulator:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _write_down(self, job: Job, endpoint: str, order: Order) -> None:
-        charge = self._ledger.charge(job.task_id, endpoint, order.body, job.created_at)
+    def _write_down(self, job: Job, endpoint: str, body: dict[str, Any]) -> None:
+        charge = self._ledger.charge(job.task_id, endpoint, body, job.created_at)
         if self._on_charge is not None:
             self._on_charge(charge)
         self._notify()

@@ -213,7 +213,7 @@ async def test_a_test_may_wait_for_what_will_be_seen(agent: Agent) -> None:
 
 def test_it_imports_nothing_of_the_rest_of_the_house() -> None:
     found = set()
-    for path in Path(mj_mcp.simulator.__file__).parent.glob("*.py"):
+    for path in Path(mj_mcp.simulator.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 found.add(f"{'.' * node.level}{node.module}")
