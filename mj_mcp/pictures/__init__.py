@@ -6,6 +6,7 @@ beyond their ids, MCP, or the environment: what it may do is passed in.
     guard, link   which address may be connected to; which links are acceptable
     fetch         the bytes of one picture, limited in size and time
     decode        what the bytes are, by decoding them
+    grid          the four pictures of a 2x2 grid
     sheet         labelled sheets, the numbered contact sheet, and one picture to view
     workers       decode and sheet on threads, off the event loop
     saving        files for a person, inside one folder, under names we make
@@ -16,6 +17,7 @@ from mj_mcp.pictures.fetch import MAX_BYTES, LinkExpired, PictureClient
 from mj_mcp.pictures.saving import Original, SavedFile, check_name, save_originals
 from mj_mcp.pictures.sheet import SHEET_BYTES, Format, Rendered, Tile, contact_sheet, labelled_sheet, single_view, tile
 from mj_mcp.pictures.workers import PictureWorkers
+from mj_mcp.urls import part_of
 
 __all__ = [
     "EXTENSION_OF",
@@ -35,6 +37,7 @@ __all__ = [
     "inspect",
     "labelled_sheet",
     "media_type_of",
+    "part_of",
     "save_originals",
     "single_view",
     "tile",

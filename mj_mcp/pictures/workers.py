@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Self, TypeVar
 
 from mj_mcp.pictures.decode import PictureInfo, inspect
+from mj_mcp.pictures.grid import Part, cut
 from mj_mcp.pictures.sheet import (
     Format,
     Labelled,
@@ -46,6 +47,10 @@ class PictureWorkers:
     async def inspect(self, data: bytes) -> PictureInfo:
         """`decode.inspect` on a thread."""
         return await self._run(lambda: inspect(data))
+
+    async def cut(self, data: bytes) -> Sequence[Part]:
+        """`grid.cut` on a thread."""
+        return await self._run(lambda: cut(data))
 
     async def tile(self, data: bytes, share: int) -> Tile:
         """`sheet.tile` on a thread."""
