@@ -165,6 +165,8 @@ class Task:
     """The label of the button that was pressed."""
     buttons: tuple[str, ...] = ()
     """The labels of the buttons that the proxy offers for it, without those of the other kinds."""
+    offers: tuple[Kind, ...] | None = None
+    """Which upscales, variations and rerolls these buttons offer; None where the proxy shows no buttons."""
     upstream_status: str | None = None
     progress: int | None = None
     upstream_eta: float | None = None
@@ -220,6 +222,7 @@ class Observation:
     failure: Failure | None = None
     images: tuple[Image, ...] = ()
     buttons: tuple[str, ...] = ()
+    offers: tuple[Kind, ...] | None = None
     warnings: tuple[str, ...] = ()
 
 
