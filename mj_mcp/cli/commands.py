@@ -34,6 +34,7 @@ from mj_mcp.telemetry import exporting
 
 if TYPE_CHECKING:
     from mj_mcp.settlement import Settlement
+    from mj_mcp.simulator import DialectName
 
 T = TypeVar("T")
 
@@ -135,12 +136,19 @@ def demo(prompt: str, out: str | None) -> None:
 @click.option("--port", default=8765, show_default=True, help="Where to listen on 127.0.0.1.")
 @click.option("--speed", default=1.0, show_default=True, help="How many times faster than real time jobs run.")
 @click.option("--key", default="test-key", show_default=True, help="The API key that the simulator accepts.")
-def simulate(port: int, speed: float, key: str) -> None:
+@click.option(
+    "--dialect",
+    type=click.Choice(["gateway", "classic", "plus", "newapi"]),
+    default="gateway",
+    show_default=True,
+    help="Which Midjourney Proxy it plays.",
+)
+def simulate(port: int, speed: float, key: str, dialect: DialectName) -> None:
     """Run the simulator of the Midjourney Proxy alone, as a real HTTP server."""
     from mj_mcp.simulator import Simulator  # noqa: PLC0415 - as above
 
     async def run() -> None:
-        async with Simulator(port=port, speed=speed, key=key) as simulator:
+        async with Simulator(dialect=dialect, port=port, speed=speed, key=key) as simulator:
             print(f"A simulated Midjourney Proxy listens on {simulator.url}", file=sys.stderr)
             print(f"Try: MJ_BASE_URL={simulator.url} MJ_API_KEY={key} mj-mcp doctor", file=sys.stderr)
             await simulator.wait_closed()

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal
 
-from mj_mcp.simulator.fault import TARGETS as TARGETS
-from mj_mcp.simulator.fault import Fault as Fault
+from mj_mcp.simulator.fault import Fault as Fault  # noqa: PLC0414  # for who writes one of their own
 from mj_mcp.simulator.listener import JSON, Reply
 
 Lost = Literal[

@@ -193,7 +193,7 @@ class Simulator:
     # --- what a test decides
 
     def inject(self, where: str, fault: Fault, times: int = 1) -> None:
-        """Spoil the next requests of a kind in `faults.TARGETS`, in order; "submit" is every submit."""
+        """Spoil the next requests of a kind in `fault.TARGETS`, in order; "submit" is every submit."""
         self._script.inject(where, fault, times)
 
     def seed_faults(self, seed: int, rate: float, where: str | Sequence[str], choices: Sequence[Fault]) -> None:

@@ -252,6 +252,17 @@ async def test_simulate_serves_until_it_is_stopped(number: signal.Signals, tmp_p
             assert await simulator.wait() == 0
 
 
+async def test_simulate_plays_another_proxy(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mj_mcp", "simulate", "--port", "0", "--dialect", "plus"]
+    async with await anyio.open_process(command, env=bare(tmp_path), stdin=subprocess.DEVNULL) as simulator:
+        assert simulator.stderr is not None
+        with anyio.fail_after(20):
+            url = (await simulator.stderr.receive()).decode().split()[6]
+            request = urllib.request.Request(f"{url}/mj/task/none/fetch", headers={"Mj-Api-Secret": "test-key"})
+            assert await anyio.to_thread.run_sync(_status, request) == 204
+            simulator.terminate()
+
+
 def _status(request: urllib.request.Request) -> int:
     with urllib.request.urlopen(request) as answer:
         return int(answer.status)

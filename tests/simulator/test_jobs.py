@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from simulators import Agent, Clock
+from simulators import SECRET, Agent, Clock, FlatAgent
 
 from mj_mcp.simulator import Simulator
 
@@ -103,3 +103,18 @@ async def test_the_same_upscale_twice_is_charged_twice_or_names_the_old_task(
         assert [answer["code"] for answer in answers] == codes
         assert (answers[0]["result"] == answers[1]["result"]) is (rule == "existing")
         assert len(sim.ledger) == charges
+
+
+@pytest.mark.parametrize(("dialect", "code"), [("classic", 21), ("plus", 21), ("newapi", 1)])
+async def test_the_flat_proxies_name_the_old_task_too(http: httpx.AsyncClient, dialect: Any, code: int) -> None:
+    async with Simulator(dialect=dialect, job_seconds=None, image_edge=64, repeat_upscale="existing") as sim:
+        agent = FlatAgent(sim, http, SECRET)
+        grid, answers = await agent.grid(), []
+        for _ in range(2):
+            if dialect == "classic":
+                answers.append(await agent.post("simple-change", {"content": f"{grid} U1"}))
+            else:
+                answers.append(await agent.press(grid, "MJ::JOB::upsample::1"))
+        first, second = [answer.json() for answer in answers]
+        assert (first["code"], second["code"], second["result"]) == (1, code, first["result"])
+        assert len(sim.ledger) == 2

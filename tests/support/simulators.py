@@ -80,3 +80,47 @@ def image(body: bytes) -> Image.Image:
     opened = Image.open(io.BytesIO(body))
     opened.load()
     return opened
+
+
+class FlatAgent(Agent):
+    """A bare client of a proxy with flat tasks, which sends its key as that proxy wants it."""
+
+    def __init__(self, sim: Simulator, http: httpx.AsyncClient, header: dict[str, str]) -> None:
+        super().__init__(sim, http)
+        self.header = header
+
+    async def post(self, endpoint: str, body: Any) -> httpx.Response:
+        return await self.http.post(f"{self.sim.url}/mj/submit/{endpoint}", json=body, headers=self.header)
+
+    async def get(self, path: str) -> httpx.Response:
+        return await self.http.get(f"{self.sim.url}{path}", headers=self.header)
+
+    async def fetch(self, task_id: str) -> httpx.Response:
+        return await self.get(f"/mj/task/{task_id}/fetch")
+
+    async def task(self, task_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = (await self.fetch(task_id)).json()
+        return found
+
+    async def custom_id(self, task_id: str, name: str) -> str:
+        """The id of the only button whose id starts like this."""
+        (found,) = [
+            button["customId"]
+            for button in (await self.task(task_id))["buttons"]
+            if button["customId"].startswith(f"{name}::")
+        ]
+        return str(found)
+
+    async def press(self, task_id: str, name: str, **more: Any) -> httpx.Response:
+        """Press the button whose id starts like this."""
+        custom_id = await self.custom_id(task_id, name)
+        return await self.post("action", {"taskId": task_id, "customId": custom_id} | more)
+
+    async def upscale(self) -> str:
+        """The id of a finished upscale of a finished grid's second picture."""
+        task_id = str((await self.press(await self.grid(), "MJ::JOB::upsample::2")).json()["result"])
+        self.sim.finish(task_id)
+        return task_id
+
+
+SECRET = {"mj-api-secret": "test-key"}

@@ -21,6 +21,7 @@ from mj_mcp.simulator.dialects.flat import (
     NOT_FOUND,
     PARENT_OPEN,
     SUCCESS,
+    already,
     final_prompt,
     flat,
     image_link,
@@ -86,6 +87,8 @@ class Classic:
             return self._broken(request, outcome)
         if isinstance(outcome, dict):
             return _json(outcome)
+        if known := self._desk.proxy.existing(outcome):
+            return _json(already(self._desk, known))
         job = self._desk.proxy.create(outcome, self._desk.proxy.jobs.get(outcome.parent_id or ""))
         self._desk.charge(job, endpoint, body)
         return _json(said(SUCCESS, ACCEPTED, job.task_id, discordInstanceId=INSTANCE))

@@ -96,6 +96,11 @@ def said(code: int, description: str, result: str | None = None, **properties: o
     return {"code": code, "description": description, "result": result, "properties": properties}
 
 
+def already(desk: Desk, job: Job) -> dict[str, Any]:
+    """Return the body of an answer that names an existing task."""
+    return said(EXISTED, "任务已存在", job.task_id, status=flat(desk, job).status)
+
+
 def read_object(request: Request) -> dict[str, Any] | None:
     """Return the JSON object that was sent, or None."""
     if "json" not in request.headers.get("content-type", "").lower():

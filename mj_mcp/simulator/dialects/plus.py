@@ -20,6 +20,7 @@ from mj_mcp.simulator.dialects.flat import (
     PARENT_OPEN,
     SUCCESS,
     Flat,
+    already,
     final_prompt,
     flat,
     image_link,
@@ -103,6 +104,8 @@ class Plus:
             return order
         if order.state is not None and len(order.state) > _LONGEST_STATE:
             return 200, said(INVALID, "State参数过长\uff0c最大255字符")
+        if known := self._desk.proxy.existing(order):
+            return 200, already(self._desk, known)
         job = self._desk.proxy.create(order, self._desk.proxy.jobs.get(order.parent_id or ""))
         if job.waits:
             return 200, said(EXISTED, WINDOW, job.task_id, finalPrompt=job.prompt, remix=True)
