@@ -304,16 +304,19 @@ def test_a_status_that_goes_backwards_changes_nothing_at_all(status: Status) -> 
 
 
 def test_a_fresh_link_keeps_what_we_measured_and_saved() -> None:
-    saved = Image(1, "https://old.example/1", "image/png", 64, 64, "/archive/1.png")
+    saved = Image(1, "https://old.example/1", "image/png", 64, 64, "/archive/1.png", fallback_url="https://old.example")
     lone = Image(2, "https://old.example/2")
     before = replace(begun(Status.SUCCEEDED), images=(saved, lone), finished_at=THEN)
     fresh = Observation(
-        status=Status.SUCCEEDED, images=(Image(1, "https://new.example/1"), Image(3, "https://new.example/3"))
+        status=Status.SUCCEEDED,
+        images=(
+            Image(1, "https://new.example/1", fallback_url="https://new.example"),
+            Image(3, "https://new.example/3"),
+        ),
     )
+    relinked = replace(saved, url="https://new.example/1", fallback_url="https://new.example")
     assert merge(before, fresh, LATER) == replace(
-        before,
-        images=(replace(saved, url="https://new.example/1"), lone, Image(3, "https://new.example/3")),
-        updated_at=LATER,
+        before, images=(relinked, lone, Image(3, "https://new.example/3")), updated_at=LATER
     )
 
 

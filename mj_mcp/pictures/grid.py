@@ -29,11 +29,8 @@ class Part:
     info: PictureInfo
 
 
-def cut(data: bytes) -> tuple[Part, Part, Part, Part]:
-    """The four parts of a grid in reading order, each with the pixels and the colour profile of the grid.
-
-    The grid is decoded once. The parts cover it without overlap; of an odd width or height, the right or lower parts
-    have one pixel more.
+def open_grid(data: bytes) -> Image.Image:
+    """The grid, decoded and upright.
 
     Raises ImageUnavailable if the bytes are not a picture, or if it is less than two pixels wide or high.
     """
@@ -44,20 +41,20 @@ def cut(data: bytes) -> tuple[Part, Part, Part, Part]:
         if image.mode not in _MODES:
             image = image.convert("RGB")
             image.info.pop("icc_profile", None)  # it is for the mode that the picture had
-        width, height = image.size
-        if min(width, height) < 2:
-            raise ImageUnavailable(f"the picture has {width} x {height} pixels, too few for a grid of four")
-        x, y = width // 2, height // 2
-        return (
-            _part(image, (0, 0, x, y)),
-            _part(image, (x, 0, width, y)),
-            _part(image, (0, y, x, height)),
-            _part(image, (x, y, width, height)),
-        )
+    if min(image.size) < 2:
+        raise ImageUnavailable(f"the picture has {image.width} x {image.height} pixels, too few for a grid of four")
+    return image
 
 
-def _part(image: Image.Image, box: tuple[int, int, int, int]) -> Part:
+def part_from(grid: Image.Image, number: int) -> Part:
+    """Part 1 to 4 of a grid in reading order, with the pixels and the colour profile of the grid.
+
+    The parts cover the grid without overlap. Of an odd width or height, the right or lower parts have one pixel more.
+    """
+    row, column = divmod(number - 1, 2)
+    across, down = (0, grid.width // 2, grid.width), (0, grid.height // 2, grid.height)
+    image = grid.crop((across[column], down[row], across[column + 1], down[row + 1]))
     out = io.BytesIO()
     # Run lengths only: seven times as fast as Pillow's default, and no larger for paintings and photographs.
-    image.crop(box).save(out, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    return Part(out.getvalue(), PictureInfo("image/png", "png", box[2] - box[0], box[3] - box[1]))
+    image.save(out, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    return Part(out.getvalue(), PictureInfo("image/png", "png", image.width, image.height))

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.pictures import PictureClient, part_of
-from mj_mcp.pictures.grid import cut
+from mj_mcp.pictures.grid import open_grid, part_from
 from mj_mcp.urls import PARTS, with_part
 
 COLOURS = ((200, 30, 30), (30, 160, 40), (30, 30, 200), (230, 200, 40))
@@ -35,7 +35,8 @@ def opened(data: bytes) -> Image.Image:
 
 
 def parts_of(image: Image.Image, form: str = "PNG", **options: object) -> list[Image.Image]:
-    parts = cut(encoded(image, form, **options))
+    grid = open_grid(encoded(image, form, **options))
+    parts = [part_from(grid, number) for number in (1, 2, 3, 4)]
     found = [opened(part.data) for part in parts]
     assert [(one.width, one.height) for one in found] == [(part.info.width, part.info.height) for part in parts]
     assert {(part.info.media_type, part.info.extension) for part in parts} == {("image/png", "png")}
@@ -122,4 +123,4 @@ def test_a_turned_grid_is_cut_as_it_is_displayed() -> None:
 )
 def test_what_cannot_be_cut_is_said(data: bytes, said: str) -> None:
     with pytest.raises(ImageUnavailable, match=said):
-        cut(data)
+        open_grid(data)
