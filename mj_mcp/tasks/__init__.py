@@ -62,6 +62,8 @@ class WarningCode(StrEnum):
     LINKS_UNUSABLE = "links_unusable"
     """This many picture links, out of this many."""
     NO_PICTURES = "no_pictures"
+    PROMPT_UNUSED = "prompt_unused"
+    """The button that was pressed asked for no prompt."""
 
     def of(self, *numbers: int) -> str:
         """The warning as it is stored in a row."""

@@ -37,7 +37,6 @@ V7_PICTURE = [
     "Upscale (Creative)",
     "Vary (Subtle)",
     "Vary (Strong)",
-    "Vary (Region)",
     "Zoom Out 2x",
     "Zoom Out 1.5x",
     "Custom Zoom",
@@ -112,6 +111,22 @@ async def test_a_button_is_pressed_by_its_label_with_the_id_that_it_has_now(prot
     assert len(wider["images"]) == 4
     jsonschema.validate(wider, schemas["get_task"])
     jsonschema.validate(wider, schemas["press_button"])
+
+
+async def test_a_prompt_that_no_button_asked_for_is_not_sent_and_the_result_says_so(connect: Connect) -> None:
+    async with proxy() as sim, connect(sim, **AUTO) as caller:
+        large = await picture(sim, caller)
+        wider = await made(sim, caller, "press_button", task_id=large["task_id"], button="Pan up", prompt="a jug")
+    assert [endpoint for endpoint, _ in sent(sim)] == ["imagine", "action", "action"]
+    assert wider["warnings"] == ["this button asks for no prompt: the one that was given was not used"]
+
+
+async def test_a_region_cannot_be_chosen_so_its_button_is_not_there(connect: Connect) -> None:
+    async with proxy() as sim, connect(sim, **AUTO) as caller:
+        large = await picture(sim, caller)
+        error = await caller.error("press_button", task_id=large["task_id"], button="Vary (Region)", prompt="a jug")
+    assert error["code"] == "unsupported"
+    assert len(sim.submits()) == 2
 
 
 async def test_results_list_the_buttons_and_propose_only_what_they_offer(connect: Connect) -> None:

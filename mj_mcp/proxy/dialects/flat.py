@@ -60,8 +60,10 @@ _OWN_TOOL = re.compile(r"MJ::JOB::(?:(upsample|variation)::([1-4])|(reroll)::\d)
 _KIND_OF = {"upsample": Kind.UPSCALE, "variation": Kind.VARIATION, "reroll": Kind.REROLL}
 
 _VIDEO = re.compile(r"MJ::JOB::(?:animate|video)_")
-_DIALOG = re.compile(r"MJ::(?:CustomZoom|Inpaint)\b")
+_DIALOG = re.compile(r"MJ::CustomZoom\b")
 """Buttons that open a dialog, which asks for a prompt."""
+_REGION = re.compile(r"MJ::Inpaint\b")
+"""Buttons that ask for a region of the picture, which cannot be given here. They count as not there."""
 
 
 MOST_BUTTONS = 25
@@ -179,6 +181,8 @@ def read_buttons(fields: Fields, redact: Redact) -> list[Button]:
     """The buttons of a task, each with a label of its own. Those that only have an emoji are named by their id."""
     found: dict[str, Button] = {}
     for custom_id, button in islice(_custom_ids(fields), MOST_BUTTONS):
+        if _REGION.match(custom_id):
+            continue
         label = clean(button.get("label"), redact)[:40] or _name_of(custom_id)
         found.setdefault(label.lower(), Button(label, custom_id))
     return list(found.values())
