@@ -18,6 +18,7 @@ from mj_mcp.tasks import (
     Failure,
     IllegalMove,
     Image,
+    Kind,
     Observation,
     Status,
     Task,
@@ -32,6 +33,8 @@ from mj_mcp.tasks.merging import UNLISTED_SECONDS, merge
 
 THEN = 1000.0
 LATER = 2000.0
+
+A = (Image(1, "https://a.example/1.png"),)
 
 TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED})
 
@@ -304,16 +307,19 @@ def test_a_status_that_goes_backwards_changes_nothing_at_all(status: Status) -> 
 
 
 def test_a_fresh_link_keeps_what_we_measured_and_saved() -> None:
-    saved = Image(1, "https://old.example/1", "image/png", 64, 64, "/archive/1.png")
+    saved = Image(1, "https://old.example/1", "image/png", 64, 64, "/archive/1.png", fallback_url="https://old.example")
     lone = Image(2, "https://old.example/2")
     before = replace(begun(Status.SUCCEEDED), images=(saved, lone), finished_at=THEN)
     fresh = Observation(
-        status=Status.SUCCEEDED, images=(Image(1, "https://new.example/1"), Image(3, "https://new.example/3"))
+        status=Status.SUCCEEDED,
+        images=(
+            Image(1, "https://new.example/1", fallback_url="https://new.example"),
+            Image(3, "https://new.example/3"),
+        ),
     )
+    relinked = replace(saved, url="https://new.example/1", fallback_url="https://new.example")
     assert merge(before, fresh, LATER) == replace(
-        before,
-        images=(replace(saved, url="https://new.example/1"), lone, Image(3, "https://new.example/3")),
-        updated_at=LATER,
+        before, images=(relinked, lone, Image(3, "https://new.example/3")), updated_at=LATER
     )
 
 
@@ -384,3 +390,13 @@ def test_observations_in_any_order_end_where_one_of_them_saw_the_end(
             assert task.status is first_end
         else:
             assert rank[task.status] == max((min(rank[seen.status], 1) for seen in order), default=0)
+
+
+def test_the_buttons_of_the_newest_poll_that_shows_any_count() -> None:
+    task = replace(task_in(Status.PROCESSING), task_id="77")
+    shown = merge(task, Observation(status=Status.SUCCEEDED, images=A, buttons=("Pan up",), offers=(Kind.REROLL,)), 1.0)
+    assert (shown.buttons, shown.offers) == (("Pan up",), (Kind.REROLL,))
+    bare = merge(shown, Observation(status=Status.SUCCEEDED, images=A), 2.0)
+    assert bare == shown
+    fewer = merge(shown, Observation(status=Status.SUCCEEDED, images=A, offers=(Kind.UPSCALE,)), 2.0)
+    assert (fewer.buttons, fewer.offers) == ((), (Kind.UPSCALE,))

@@ -14,6 +14,7 @@ from contextlib import suppress
 import structlog
 
 from mj_mcp.errors import StorageUnavailable
+from mj_mcp.gallery.originals import pictures_of
 from mj_mcp.journal import Journal
 from mj_mcp.tasks import Status, Task
 
@@ -100,6 +101,5 @@ def _is_recent(task: Task, now: float) -> bool:
 
 
 def _has_missing(task: Task, now: float) -> bool:
-    return (
-        task.status is Status.SUCCEEDED and _is_recent(task, now) and any(image.path is None for image in task.images)
-    )
+    missing = any(image.path is None for image in pictures_of(task))
+    return task.status is Status.SUCCEEDED and _is_recent(task, now) and missing

@@ -1,4 +1,4 @@
-"""One original at a time: from the archive, from its link, or from the new link of another fetch.
+"""One original at a time: from the archive, from its link, from the grid, or from the new link of another fetch.
 
 Owns where the bytes of a picture come from, and that what was fetched is archived. Knows nothing of sheets, of
 views, or of who asks.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from mj_mcp.errors import ImageUnavailable, InvalidRequest, NotReady, StorageUna
 from mj_mcp.events import Listener
 from mj_mcp.gallery.single_flight import SingleFlight
 from mj_mcp.journal import Journal
-from mj_mcp.pictures import EXTENSION_OF, LinkExpired, PictureClient, PictureInfo, PictureWorkers
+from mj_mcp.pictures import EXTENSION_OF, LinkExpired, PictureClient, PictureInfo, PictureWorkers, part_of
 from mj_mcp.proxy import FetchResult, Proxy
 from mj_mcp.tasks import Image, Observation, Task
 from mj_mcp.tasks.merging import merge
@@ -70,6 +70,7 @@ class Originals:
         self._notify = notify
         self._answer_seconds = answer_seconds
         self._fetches: SingleFlight[str, FetchResult] = SingleFlight()
+        self._grids: SingleFlight[tuple[str, str], dict[int, Picture]] = SingleFlight()
         self._pictures: SingleFlight[tuple[str, int], Picture] = SingleFlight()
         self._gone: TTLCache[str, frozenset[str]] = TTLCache(GONE_REMEMBERED, GONE_SECONDS)
 
@@ -151,6 +152,7 @@ class Originals:
     async def aclose(self) -> None:
         """Stop fetching."""
         await self._pictures.aclose()
+        await self._grids.aclose()
         await self._fetches.aclose()
 
     async def _kept(self, task: Task, image: Image, *, ask_bucket: bool) -> Picture | None:
@@ -159,43 +161,75 @@ class Originals:
         return await self._store.get(task.submission_id, image.index, _known(image), ask_bucket=ask_bucket)
 
     async def _fetched(self, task: Task, image: Image) -> Picture:
-        data = await self._bytes(task, image)
-        info = await self._workers.inspect(data)
+        return await self._living(task, image, lambda linked: self._linked(task, linked))
+
+    async def _linked(self, task: Task, image: Image) -> Picture:
+        """The picture behind its link or, if that fails, behind its other link."""
+        try:
+            return await self._behind(task, image, image.url)
+        except ImageUnavailable:
+            if image.fallback_url is None:
+                raise
+            return await self._behind(task, image, image.fallback_url)
+
+    async def _behind(self, task: Task, image: Image, link: str) -> Picture:
+        url, part = part_of(link)
+        if part == image.index:
+            return (await self._grids.run((task.submission_id, url), lambda: self._cut(task, url)))[part]
+        data = await self._client.fetch(url)
+        return await self._archived(task, image.index, data, await self._workers.inspect(data))
+
+    async def _cut(self, task: Task, url: str) -> dict[int, Picture]:
+        """The pictures of a grid. What is not archived yet is cut from it, in one fetch for all, and archived."""
+        found = {image.index: await self._kept(task, image, ask_bucket=False) for image in task.images}
+        pictures = {index: picture for index, picture in found.items() if picture is not None}
+        if len(pictures) < len(found):
+            for index, part in enumerate(await self._workers.cut(await self._client.fetch(url)), start=1):
+                if index not in pictures:
+                    pictures[index] = await self._archived(task, index, part.data, part.info)
+        return pictures
+
+    async def _archived(self, task: Task, index: int, data: bytes, info: PictureInfo) -> Picture:
+        """The picture, archived if that is possible."""
         picture = Picture(data, info, await digest_of(data))
         if self._store is None:
             return picture
         try:
-            path = await self._store.put(task.submission_id, image.index, data, info.extension)
+            path = await self._store.put(task.submission_id, index, data, info.extension)
         except OSError as failure:
-            log.warning("picture_not_archived", task_id=task.task_id, index=image.index, reason=failure.strerror)
+            log.warning("picture_not_archived", task_id=task.task_id, index=index, reason=failure.strerror)
             return picture
         finally:
             self._gone.clear()  # others may have been removed to make space
         return replace(picture, path=path)
 
-    async def _bytes(self, task: Task, image: Image) -> bytes:
-        """The bytes behind the link. If the link has expired, the task is fetched once for a new one."""
-        return (await self.living(task, image))[1]
-
-    async def living(self, task: Task, image: Image) -> tuple[str, bytes]:
-        """The proxy's own link to the picture, and the bytes behind it, which prove that the link works.
+    async def living_link(self, task: Task, image: Image) -> str:
+        """The proxy's own link to the picture. It was fetched, which proves that it works.
 
         Raises:
             ImageUnavailable.
         """
-        try:
-            return image.url, await self._client.fetch(image.url)
-        except LinkExpired:
-            fetched = await self._fetch_again(task)
-            seen = fetched.images if isinstance(fetched, Observation) else ()
-            fresh = {one.index: one.url for one in seen}.get(image.index, image.url)
-            if fresh == image.url:
-                raise
-            return fresh, await self._client.fetch(fresh)
 
-    async def _fetch_again(self, task: Task) -> FetchResult:
-        """One fetch for all pictures of a task: their links expire together."""
-        return await self._fetches.run(task.submission_id, lambda: self._relinked(task))
+        async def link(linked: Image) -> str:
+            if part_of(linked.url)[1] is not None:
+                raise ImageUnavailable("it is a part of the proxy's grid and has no link of its own; upscale it first")
+            await self._client.fetch(linked.url)
+            return linked.url
+
+        return await self._living(task, image, link)
+
+    async def _living(self, task: Task, image: Image, use: Callable[[Image], Awaitable[T]]) -> T:
+        """What `use` makes of the picture's links. If they have expired, the task is fetched once for new ones."""
+        try:
+            return await use(image)
+        except LinkExpired:
+            # One fetch for all pictures of a task: their links expire together.
+            fetched = await self._fetches.run(task.submission_id, lambda: self._relinked(task))
+            seen = fetched.images if isinstance(fetched, Observation) else ()
+            fresh = image.relinked(next((one for one in seen if one.index == image.index), image))
+            if fresh == image:
+                raise
+            return await use(fresh)
 
     async def _relinked(self, task: Task) -> FetchResult:
         fetched = await self._proxy.fetch(task.task_id or "")
@@ -210,15 +244,23 @@ def image_of(task: Task, index: int) -> Image:
     Raises:
         NotReady: the task is not finished.
         InvalidRequest: it has no such picture.
+        ImageUnavailable: it is a video.
     """
     if task.is_open:
         raise NotReady(f"task {task.handle} is {task.status}: it has no pictures yet")
     for image in task.images:
         if image.index == index:
+            if image.is_video:
+                raise ImageUnavailable(f"picture {index} of task {task.handle} is a video: open its link {image.url}")
             return image
     if not task.images:
         raise InvalidRequest.because(f"task {task.handle} has no pictures.")
     raise InvalidRequest("index", index, "one of " + ", ".join(str(image.index) for image in task.images))
+
+
+def pictures_of(task: Task) -> tuple[Image, ...]:
+    """The task's pictures. Videos are not among them."""
+    return tuple(image for image in task.images if not image.is_video)
 
 
 def measured(image: Image, picture: Picture) -> Image:
@@ -237,7 +279,7 @@ def measured(image: Image, picture: Picture) -> Image:
 def with_measured(task: Task, images: Sequence[Image]) -> Task:
     """The task with what was measured of these pictures. Its links do not change."""
     found = {image.index: image for image in images}
-    return replace(task, images=tuple(replace(found.get(one.index, one), url=one.url) for one in task.images))
+    return replace(task, images=tuple(found.get(one.index, one).relinked(one) for one in task.images))
 
 
 def _known(image: Image) -> Known | None:

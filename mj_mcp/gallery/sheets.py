@@ -19,9 +19,9 @@ from cachetools import LRUCache
 from mj_mcp.archive.folder import SHEET
 from mj_mcp.archive.store import Store
 from mj_mcp.errors import ImageUnavailable, MjError
-from mj_mcp.gallery.originals import Originals, image_of, measured, with_measured
+from mj_mcp.gallery.originals import Originals, image_of, measured, pictures_of, with_measured
 from mj_mcp.gallery.single_flight import SingleFlight
-from mj_mcp.pictures import EXTENSION_OF, PictureWorkers, Tile
+from mj_mcp.pictures import EXTENSION_OF, PictureWorkers, Tile, part_of
 from mj_mcp.tasks import Image, Task
 
 log = structlog.get_logger("mj_mcp.gallery.sheets")
@@ -38,6 +38,8 @@ DRAW_SECONDS = 1.0
 
 FETCHES_AT_ONCE = 6
 """Originals fetched for sheets. `PictureClient` has eight slots: two are left for viewing and saving."""
+GRIDS_AT_ONCE = 3
+"""2x2 grids fetched and cut for sheets. One grid is four pictures: at 2048 pixels, about 20 MB until they are drawn."""
 READS_AT_ONCE = 4
 """Originals read from the archive for sheets. They do not wait for the fetched ones."""
 
@@ -63,6 +65,10 @@ class Shown:
     at: float = 0.0
 
 
+Made = tuple[Tile, Image] | BaseException
+"""A picture as a tile and as it was measured, or why there is none."""
+
+
 class Sheets:
     """The sheets of this process. `store` is None where nothing is archived."""
 
@@ -83,7 +89,8 @@ class Sheets:
         self._try_again_seconds = try_again_seconds
         self._shown: LRUCache[str, Shown] = LRUCache(REMEMBERED_SHEETS)
         self._jobs: SingleFlight[str, Shown] = SingleFlight()
-        self._tiles: SingleFlight[tuple[str, int, int], tuple[Tile, Image]] = SingleFlight()
+        self._tiles: SingleFlight[tuple[str, int, tuple[int, ...]], dict[int, Made]] = SingleFlight()
+        self._grids = asyncio.Semaphore(GRIDS_AT_ONCE)
         self._fetches = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
 
@@ -92,7 +99,7 @@ class Sheets:
         known = self._shown.get(task.submission_id)
         if known is not None and (not known.missing or time.monotonic() - known.at < self._try_again_seconds):
             return known
-        if not task.images:
+        if not pictures_of(task):
             return Shown(None)
         job = self.make(task)
         await asyncio.wait({job}, timeout=seconds)
@@ -131,22 +138,22 @@ class Sheets:
         await self._tiles.aclose()
 
     async def _make(self, task: Task) -> Shown:
-        archived = False
+        archived, asked = False, pictures_of(task)
         try:
             if (kept := await self._kept(task)) is not None:
                 self._shown[task.submission_id] = kept
                 return kept
-            work = [self._picture(task, image, len(task.images)) for image in task.images]
+            work = [self._picture(task, image, len(asked)) for image in asked]
             found = await asyncio.gather(*work, return_exceptions=True)
             had = [one for one in found if not isinstance(one, BaseException)]
             images = [image for _, image in had]
             archived = len(had) == len(found) and all(image.path for image in images)
             if with_measured(task, images) != task:
                 await self._originals.record(task, lambda known: with_measured(known, images))
-            tiles = [None if isinstance(one, BaseException) else one[0] for one in found]
+            tiles = {image.index: tile for tile, image in had}
             missing = tuple(
                 f"picture {image.index}: {_reason(one)}"
-                for image, one in zip(task.images, found, strict=True)
+                for image, one in zip(asked, found, strict=True)
                 if isinstance(one, BaseException)
             )
             shown = replace(await self._made(task, tiles, missing), images=tuple(images))
@@ -159,14 +166,26 @@ class Sheets:
         return shown
 
     async def _picture(self, task: Task, image: Image, share: int) -> tuple[Tile, Image]:
-        """One picture as a tile, and its size and format. Its bytes are released as soon as the tile is made."""
+        """One picture as a tile, and its size and format. The parts of a grid are made together, from one fetch."""
+        parts = [one for one in task.images if one.path is None and part_of(one.url)[1] == one.index]
+        group, slots = (parts, self._grids) if image in parts else ([image], self._fetches)
 
-        async def made() -> tuple[Tile, Image]:
-            async with self._reads if image.path else self._fetches:
-                picture = await self._originals.picture(task, image)
-                return await self._workers.tile(picture.data, share), measured(image, picture)
+        async def made() -> dict[int, Made]:
+            async with self._reads if image.path else slots:
+                work = [self._made_tile(task, one, share) for one in group]
+                tiles = await asyncio.gather(*work, return_exceptions=True)
+                return {one.index: tile for one, tile in zip(group, tiles, strict=True)}
 
-        return await self._tiles.run((task.submission_id, image.index, share), made)
+        key = (task.submission_id, share, tuple(one.index for one in group))
+        found = (await self._tiles.run(key, made))[image.index]
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    async def _made_tile(self, task: Task, image: Image, share: int) -> tuple[Tile, Image]:
+        """The picture's bytes are released as soon as the tile is made."""
+        picture = await self._originals.picture(task, image)
+        return await self._workers.tile(picture.data, share), measured(image, picture)
 
     async def _tile(self, item: Labelled, share: int) -> tuple[Tile | None, str]:
         """The tile for a label, and the reason why it is missing."""
@@ -184,10 +203,11 @@ class Sheets:
             log.exception("tile_failed", task_id=item.task.task_id)
             return None, _reason(failure)
 
-    async def _made(self, task: Task, tiles: Sequence[Tile | None], missing: tuple[str, ...]) -> Shown:
-        if not any(tiles):
+    async def _made(self, task: Task, tiles: dict[int, Tile], missing: tuple[str, ...]) -> Shown:
+        if not tiles:
             return Shown(None, missing=missing, at=time.monotonic())
-        sheet = await self._workers.contact_sheet(tiles)
+        last = max(image.index for image in task.images)
+        sheet = await self._workers.contact_sheet([tiles.get(index) for index in range(1, last + 1)])
         if self._store is not None and not missing:
             try:
                 await self._store.put(task.submission_id, SHEET, sheet.data, EXTENSION_OF[sheet.media_type])

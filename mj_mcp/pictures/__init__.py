@@ -6,6 +6,7 @@ beyond their ids, MCP, or the environment: what it may do is passed in.
     guard, link   which address may be connected to; which links are acceptable
     fetch         the bytes of one picture, limited in size and time
     decode        what the bytes are, by decoding them
+    grid          the four pictures of a 2x2 grid
     sheet         labelled sheets, the numbered contact sheet, and one picture to view
     workers       decode and sheet on threads, off the event loop
     saving        files for a person, inside one folder, under names we make

@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Final
 from mj_mcp.errors import ImageUnavailable
 
 if TYPE_CHECKING:
-    from PIL import ImageFile
+    from PIL import Image, ImageFile
 
 MAX_PIXELS: Final = 50_000_000
 MAX_SCANS: Final = 40
 """A progressive JPEG draws the whole picture once per scan. Ordinary ones have about ten scans."""
 _DAMAGED = "the picture is cut off or damaged"
 _TURNED = range(5, 9)
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+"""EXIF orientation to Pillow's Transpose, by number, since Pillow is not imported yet."""
 _ORIENTATION = 0x0112
 
 
@@ -97,6 +99,14 @@ def decode(opened: Opened, size: tuple[int, int]) -> None:
     opened.image.draft("RGB", size)
     opened.image.load()
     _check_size(opened.image.size)
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The decoded picture as EXIF's `orientation` (1 to 8) displays it."""
+    from PIL import Image  # noqa: PLC0415 - start-up does not pay for Pillow
+
+    turns = _TURNS.get(orientation)
+    return image if turns is None else image.transpose(Image.Transpose(turns))
 
 
 def open_picture(data: bytes) -> Opened:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from mj_mcp.errors import ImageUnavailable, InvalidRequest
-from mj_mcp.pictures.decode import Opened, PictureInfo, damage_is_unavailable, decode, open_picture
+from mj_mcp.pictures.decode import Opened, PictureInfo, damage_is_unavailable, decode, open_picture, upright
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,8 +39,6 @@ _PALE = (214, 214, 218)
 _QUALITIES = (82, 68, 50, 32)
 _SMALLER = 0.8
 _SMALLEST = 16
-_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
-"""EXIF orientation to Pillow's Transpose, by number, since Pillow is not imported yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +157,6 @@ def _shrunk(opened: Opened, box: tuple[int, int]) -> Image.Image:
     from PIL import Image  # noqa: PLC0415 - start-up does not pay for Pillow
 
     image: Image.Image = opened.image
-    turns = _TURNS.get(opened.orientation)
     if (opened.info.width, opened.info.height) != image.size:
         box = box[1], box[0]
     decode(opened, (box[0] * 2, box[1] * 2))
@@ -173,8 +170,7 @@ def _shrunk(opened: Opened, box: tuple[int, int]) -> Image.Image:
     image.thumbnail(box, Image.Resampling.LANCZOS, reducing_gap=2.0)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if turns is not None:
-        image = image.transpose(Image.Transpose(turns))
+    image = upright(image, opened.orientation)
     image.info = {}
     return image
 

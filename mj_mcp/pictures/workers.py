@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, Self, TypeVar
 
 from mj_mcp.pictures.decode import PictureInfo, inspect
+from mj_mcp.pictures.grid import Part, open_grid, part_from
 from mj_mcp.pictures.sheet import (
     Format,
     Labelled,
@@ -35,6 +37,8 @@ class PictureWorkers:
     def __init__(self, form: Format = "webp") -> None:
         """`form` is the format of every sheet and view."""
         self._form = form
+        self._grids = asyncio.Semaphore(AT_ONCE)
+        """A grid stays decoded between the work of two threads, so their number does not limit it."""
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mj-pictures")
 
     async def __aenter__(self) -> Self:
@@ -46,6 +50,12 @@ class PictureWorkers:
     async def inspect(self, data: bytes) -> PictureInfo:
         """`decode.inspect` on a thread."""
         return await self._run(lambda: inspect(data))
+
+    async def cut(self, data: bytes) -> Sequence[Part]:
+        """The four parts of a grid. It is decoded once; its parts are encoded on all threads."""
+        async with self._grids:
+            grid = await self._run(lambda: open_grid(data))
+            return await asyncio.gather(*(self._run(partial(part_from, grid, number)) for number in range(1, 5)))
 
     async def tile(self, data: bytes, share: int) -> Tile:
         """`sheet.tile` on a thread."""

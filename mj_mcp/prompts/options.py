@@ -176,7 +176,7 @@ _STYLES = re.compile(rf"{_URL}|[0-9]{{1,10}}{_WEIGHT}|random")
 _IDS = re.compile(rf"[A-Za-z0-9]{{1,64}}{_WEIGHT}")
 _PLAIN_WORDS = re.compile(rf"(?!.*--)(?!.*(?<!\w){DASH}[a-zA-Z])\s*[^\s,][^,]*")
 
-_VIDEOS = "is for videos, and only pictures can be made here"
+_VIDEOS = "is for videos, and a prompt makes pictures here"
 
 OPTIONS = (
     Option("aspect_ratio", ("ar", "aspect"), Ratio(), (_NO_HD_RATIO,)),

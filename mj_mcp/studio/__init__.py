@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -24,11 +24,13 @@ from mj_mcp.journal import UNREAD, Journal, Page, Usage
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.polling.poller import Poller
 from mj_mcp.prompts import Options, compile_prompt
-from mj_mcp.proxy import Change, Imagine, Order, Proxy, Trouble, check_task_id
+from mj_mcp.proxy import Change, Imagine, Order, Press, Proxy, check_task_id
 from mj_mcp.proxy.orders import Blend, Describe
 from mj_mcp.proxy.raising import observation_of, raise_unless_accepted, raise_when_polls_fail
-from mj_mcp.studio.call import ANSWER_SECONDS, PLAIN, Call, Purchase
+from mj_mcp.studio.call import ANSWER_SECONDS, Call
+from mj_mcp.studio.pressing import check_press
 from mj_mcp.studio.references import Folders, References
+from mj_mcp.studio.result import PLAIN, Purchase, Result
 from mj_mcp.studio.several import VIEW_SECONDS, Several
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, warn
@@ -40,26 +42,6 @@ log = structlog.get_logger("mj_mcp.studio")
 
 READY_SECONDS = 2.0
 """How long a read of the journal may take before the server counts as not ready."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a caller gets: the task, whether it existed already, and how the wait went."""
-
-    task: Task
-    duplicate: bool = False
-    finished_ago: float | None = None
-    """Seconds since a duplicate finished; None while it is open."""
-    notes: tuple[str, ...] = ()
-    trouble: tuple[int, Trouble] | None = None
-    """How many polls have failed in a row, and how the last one failed."""
-    shown: Shown | None = None
-    polls: int = 0
-    waited: float = 0.0
-
-    def noting(self, *notes: str) -> Result:
-        """The same result with more warnings."""
-        return replace(self, notes=(*self.notes, *notes))
 
 
 class Studio:
@@ -160,6 +142,28 @@ class Studio:
         parent_id = parent.task_id or ""
         task = replace(self._new(call, kind), prompt=parent.prompt, parent_id=parent_id, index=index)
         return await self.submit(call, task, Change(kind, parent_id, index, shorthand), purchase)
+
+    async def press(
+        self, call: Call, handle: str, button: str, prompt: str | None = None, purchase: Purchase = PLAIN
+    ) -> Result:
+        """Press a button of a finished task that no other method stands for. `prompt`: for one that asks for it.
+
+        Raises:
+            InvalidRequest: `button` or `prompt` cannot be used.
+            Unsupported: the proxy does not offer this button for the task now. Nothing was sent.
+            MjError: as `change`.
+        """
+        written = check_press(button, prompt, purchase)
+        parent = await self._parent(call, handle)
+        task = replace(
+            self._new(call, Kind.BUTTON),
+            prompt=written.key if written else parent.prompt,
+            parent_id=parent.task_id,
+            button=" ".join(button.split()),
+            warnings=written.warnings if written else (),
+        )
+        order = Press(parent.task_id or "", button, written.text if written else None)
+        return await self.submit(call, task, order, purchase)
 
     async def submit(self, call: Call, task: Task, order: Order, purchase: Purchase) -> Result:
         """Submit `order` once; `task` becomes its row. Returns and raises like `imagine`."""

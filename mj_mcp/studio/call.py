@@ -1,4 +1,4 @@
-"""Who calls, what the call may buy, and how long it may take, counted from its start on the event loop's clock.
+"""Who calls, and how long the call may take, counted from its start on the event loop's clock.
 
 Owns what is added to the caller's time. Does not know what the time is used for.
 """
@@ -53,18 +53,3 @@ class Call:
     def left_for_sheet(self) -> float:
         """Seconds that are left to make a sheet."""
         return max(0.0, self.until + SHEET_SECONDS - _now())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purchase:
-    """What the caller allows for this submit."""
-
-    allow_duplicate: bool = False
-    """Submit even if an identical request is open or recent."""
-    allow_multiple: bool = False
-    """Accept a prompt that makes several jobs."""
-    extra_flags: frozenset[str] = frozenset()
-    """Names of prompt flags that the operator allows beside the known ones."""
-
-
-PLAIN = Purchase()

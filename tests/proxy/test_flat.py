@@ -204,8 +204,32 @@ def test_buttons_are_named_by_their_label_or_else_by_their_id() -> None:
     assert seen(buttons=ONE_BUTTONS).buttons == OTHERS
 
 
-def test_buttons_that_are_kinds_of_their_own_are_not_listed() -> None:
-    assert seen(buttons=GRID_BUTTONS).buttons == ()
+@pytest.mark.parametrize(
+    ("buttons", "offers"),
+    [
+        (GRID_BUTTONS, (Kind.UPSCALE, Kind.VARIATION, Kind.REROLL)),
+        (GRID_BUTTONS[4:], (Kind.VARIATION, Kind.REROLL)),
+        (ONE_BUTTONS, ()),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_buttons_that_are_kinds_of_their_own_are_not_listed_but_offered(
+    buttons: object, offers: tuple[Kind, ...] | None
+) -> None:
+    found = seen(buttons=buttons)
+    assert found.offers == offers
+    assert found.buttons == (OTHERS if buttons is ONE_BUTTONS else ())
+
+
+def test_the_buttons_of_an_open_task_cannot_be_pressed_and_are_not_read() -> None:
+    found = seen(status="IN_PROGRESS", buttons=[button("MJ::CancelJob::1", "Cancel Job")])
+    assert (found.buttons, found.offers) == ((), None)
+
+
+def test_there_are_no_more_buttons_than_a_chat_message_can_have() -> None:
+    many = [button(f"MJ::JOB::{n}::1", f"Button {n}") for n in range(1000)]
+    assert len(seen(buttons=many).buttons) == 25
 
 
 def test_every_button_has_a_label_of_its_own_and_none_has_markup() -> None:
@@ -224,6 +248,7 @@ def test_strange_buttons_do_no_harm(buttons: object) -> None:
 STATE = {"state": "sub_1"}
 PARENT = flat(buttons=GRID_BUTTONS)
 ONE = flat(buttons=ONE_BUTTONS)
+V8 = flat(buttons=GRID_BUTTONS[4:])
 BARE = flat()
 
 
@@ -288,10 +313,23 @@ def test_a_parent_with_buttons_has_one_pressed(
 @pytest.mark.parametrize(
     ("dialect", "order", "parent", "words"),
     [
-        ("plus", Change(Kind.UPSCALE, ID, 2), ONE, "has no button for that; its buttons are: Upscale (Subtle), "),
+        (
+            "plus",
+            Change(Kind.UPSCALE, ID, 2),
+            ONE,
+            'does not offer an upscale of picture 2; it offers: "Upscale (Subtle)", ',
+        ),
         ("plus", Change(Kind.UPSCALE, ID, 2), BARE, "the proxy offers no buttons for task"),
-        ("plus", Press(ID, "Zoom"), ONE, "has no button for that"),
-        ("plus", Press(ID, "U1"), PARENT, "has no button for that"),
+        (
+            "plus",
+            Press(ID, "Zoom"),
+            ONE,
+            f'task {ID} has no button "Zoom"; it offers: "Upscale (Subtle)", "Vary (Subtle)"',
+        ),
+        ("plus", Press(ID, "Zoom"), PARENT, "it offers: upscales, variations, rerolls"),
+        ("plus", Change(Kind.UPSCALE, ID, 2), V8, "offer an upscale of picture 2; it offers: variations, rerolls"),
+        ("plus", Change(Kind.REROLL, ID), ONE, "does not offer a reroll; it offers: "),
+        ("plus", Press(ID, "u1"), PARENT, 'ask for an upscale of picture 1 instead of the button "u1"'),
         ("plus", Press(ID, "Custom Zoom"), ONE, 'the button "Custom Zoom" asks for a prompt: give `prompt`'),
         ("newapi", Press(ID, "Animate (High motion)"), ONE, "does not pass on buttons that make videos"),
         ("newapi", Press(ID, "Zoom"), BARE, "the proxy offers no buttons for task"),

@@ -59,6 +59,9 @@ class Forgetful:
         return Unknown()
 
 
+FORGETFUL = Forgetful()
+
+
 class Counting(PictureWorkers):
     """Counts how often a picture is decoded only to see whether it is whole."""
 
@@ -113,19 +116,20 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(folder: Path, host: Any, clock: Clock) -> AsyncIterator[Opened]:
+async def opened(
+    folder: Path, host: Any, clock: Clock, *, proxy: Any = FORGETFUL, archive: bool = True
+) -> AsyncIterator[Opened]:
     async with AsyncExitStack() as stack:
         journal = open_journal("", folder, "an account")
         stack.push_async_callback(journal.aclose)
         workers = await stack.enter_async_context(Counting())
         store = await stack.enter_async_context(Store(folder / "archive", ROOM, workers=workers))
-        proxy: Any = Forgetful()
         gallery = Gallery(
             journal,
             proxy,
             client=host,
             workers=workers,
-            store=store,
+            store=store if archive else None,
             output_dir=folder / "out",
             notify=lambda _task: None,
             now=clock,
