@@ -352,6 +352,15 @@ def test_nothing_known_is_lost_in_an_observation(task: Task, seen: Observation) 
         assert getattr(after, ours) == getattr(task, ours)
 
 
+def test_only_a_task_without_a_kind_takes_the_prompt_that_the_proxy_shows() -> None:
+    """A description is asked for without a prompt: its prompts are what it makes."""
+    task = Task(submission_id="sub_1", task_id="1", status=Status.QUEUED, updated_at=THEN, prompt="describe upload:1")
+    running, done = Observation(status=Status.PROCESSING), Observation(status=Status.SUCCEEDED, prompt="a\nb", images=A)
+    assert merge(merge(task, running, LATER), done, LATER).prompt == "a\nb"
+    assert merge(task, running, LATER).prompt == "describe upload:1"
+    assert merge(replace(task, kind=Kind.IMAGINE), done, LATER).prompt == "describe upload:1"
+
+
 @given(tasks(), observations())
 def test_the_same_observation_twice_is_one(task: Task, seen: Observation) -> None:
     once = merge(task, seen, LATER)

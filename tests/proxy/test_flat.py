@@ -125,6 +125,19 @@ def test_a_failure_has_the_proxys_reason() -> None:
     assert seen(status="CANCEL").failure == Failure("canceled", "canceled")
 
 
+def test_a_description_has_its_prompts_one_a_line() -> None:
+    said = f"1\ufe0f\u20e3 a <b>cat</b> --ar 3:2\n\n2\ufe0f\u20e3 {'x' * 600}\n\n3 {KEY}\u202e\n" + "\n4 d" * 40
+    seen = read_fetch(answer(flat(action="DESCRIBE", prompt=None, properties={"finalPrompt": said})), redact)
+    assert isinstance(seen, Observation)
+    first, second, third, *others = (seen.prompt or "").split("\n")
+    assert (first, len(second), KEY in third) == ("1\ufe0f\u20e3 a cat --ar 3:2", 500, False)
+    assert others == ["4 d"] * 10
+    nothing: list[Any] = [None, [], {}, {"finalPrompt": None}]
+    for properties in nothing:
+        seen = read_fetch(answer(flat(action="DESCRIBE", prompt="a\nb", properties=properties)), redact)
+        assert (isinstance(seen, Observation) and seen.prompt) == "a b"
+
+
 @pytest.mark.parametrize(
     ("action", "kind"),
     [
