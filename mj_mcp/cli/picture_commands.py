@@ -40,7 +40,7 @@ def describe(picture: str, wait: float, as_json: bool, allow_duplicate: bool) ->
         from mj_mcp.app import open_studio  # noqa: PLC0415 - the settings are checked before anything heavy is imported
 
         async with open_studio(settings) as studio:
-            return (await studio.describe(picture, wait, allow_duplicate=allow_duplicate)).task
+            return (await studio.by_hand.describe(picture, wait, allow_duplicate=allow_duplicate)).task
 
     task = _bought(buy)
     if _is_shown(task, wait, as_json=as_json):
@@ -60,7 +60,7 @@ def blend(pictures: tuple[str, ...], wait: float, as_json: bool, allow_duplicate
         from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
 
         async with open_studio(settings) as studio:
-            return (await studio.blend(pictures, wait, allow_duplicate=allow_duplicate)).task
+            return (await studio.by_hand.blend(pictures, wait, allow_duplicate=allow_duplicate)).task
 
     task = _bought(buy)
     if _is_shown(task, wait, as_json=as_json):

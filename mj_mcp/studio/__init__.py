@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -25,8 +26,8 @@ from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.polling.poller import Poller
 from mj_mcp.prompts import Options, compile_prompt
 from mj_mcp.proxy import Change, Imagine, Order, Press, Proxy, check_task_id
-from mj_mcp.proxy.orders import Blend, Describe
 from mj_mcp.proxy.raising import observation_of, raise_unless_accepted, raise_when_polls_fail
+from mj_mcp.studio.by_hand import ByHand
 from mj_mcp.studio.call import ANSWER_SECONDS, Call
 from mj_mcp.studio.pressing import check_press
 from mj_mcp.studio.references import Folders, References
@@ -77,6 +78,7 @@ class Studio:
         self._answer_seconds = answer_seconds
         self.several = Several(poller, gallery, self._known)
         self._references = References(gallery, folders, self._task)
+        self.by_hand = ByHand(self._references, self._new, self.submit, self.wait)
 
     # -------------------------------------------------------------------------------------------------- buying
 
@@ -96,30 +98,6 @@ class Studio:
         # The row holds our own names of pictures. Their links change every hour with their signatures.
         task = replace(self._new(call, Kind.IMAGINE), prompt=compiled.key, warnings=compiled.warnings)
         return await self.submit(call, task, Imagine(compiled.text, uploads), purchase)
-
-    async def describe(self, picture: str, wait_seconds: float, *, allow_duplicate: bool = False) -> Result:
-        """Four prompts for a picture, which the person at this machine names: a file, or `ID#N`. Waits for them.
-
-        Raises like `imagine`.
-        """
-        (upload,) = await self._references.uploads([picture])
-        words, order = f"describe {upload.key}", Describe(upload.url)
-        return await self._by_hand(None, words, order, wait_seconds, allow_duplicate=allow_duplicate)
-
-    async def blend(self, pictures: Sequence[str], wait_seconds: float, *, allow_duplicate: bool = False) -> Result:
-        """A grid from two to five pictures. Otherwise like `describe`."""
-        uploads = await self._references.uploads(pictures)
-        words = " ".join(["blend", *(upload.key for upload in uploads)])
-        order = Blend(tuple(upload.url for upload in uploads))
-        return await self._by_hand(Kind.IMAGINE, words, order, wait_seconds, allow_duplicate=allow_duplicate)
-
-    async def _by_hand(
-        self, kind: Kind | None, words: str, order: Order, wait_seconds: float, *, allow_duplicate: bool
-    ) -> Result:
-        """Submit and wait for the person at this machine. `words` stand for the prompt in the row."""
-        call = Call(wait_seconds=wait_seconds)
-        task = replace(self._new(call, kind), prompt=words)
-        return await self.wait(call, await self.submit(call, task, order, Purchase(allow_duplicate=allow_duplicate)))
 
     async def change(
         self,
@@ -177,6 +155,8 @@ class Studio:
             queue=call.wait_seconds > 0,
             on_progress=call.on_progress,
         )
+        if not claim.is_new:
+            task = await self._looked_up(call, task)
         raise_unless_accepted(task)
         ended = None if claim.is_new or task.is_open else self.now() - (task.finished_at or task.updated_at)
         return Result(task, duplicate=not claim.is_new, finished_ago=ended, polls=polls, waited=call.waited)
@@ -201,7 +181,7 @@ class Studio:
             MjError: the id belongs to a refused submit; this is the refusal.
         """
         known = await self._journal.find(handle, call.owner)
-        task = known or await self._adopt(call, handle)
+        task = await self._looked_up(call, known or await self._adopt(call, handle))
         polls = 0
         if task.is_moving and (known or call.wait_seconds):
             task, polls = await self._poller.wait(
@@ -323,6 +303,13 @@ class Studio:
             raise NotReady(f"task {task.handle} is {task.status}: nothing can be made from it until it has succeeded")
         if task.status is not Status.SUCCEEDED:
             raise InvalidRequest("task_id", handle, f"a task that has succeeded; this one is {task.status}")
+        return task
+
+    async def _looked_up(self, call: Call, task: Task) -> Task:
+        """`task`; an unconfirmed one is looked up at the proxy first, as long as the call may wait."""
+        with suppress(TimeoutError, StorageUnavailable):
+            async with asyncio.timeout_at(call.until_polled):
+                return await self._submits.lookup.resolve(task)
         return task
 
     async def _known(self, call: Call, handle: str) -> Task:

@@ -129,7 +129,7 @@ class Image:
     size: int | None = None
     sha256: str | None = None
     fallback_url: str | None = None
-    """Where the picture is fetched from if `url` fails: a part of the grid. Never published."""
+    """Where the picture is fetched from if `url` fails: a part of the grid. Not shown in results."""
 
     @property
     def is_video(self) -> bool:
