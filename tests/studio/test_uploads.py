@@ -159,6 +159,9 @@ def traps(inputs: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
     (inputs / "huge.png").write_bytes(png())
     os.truncate(inputs / "huge.png", HUGE)
     os.mkfifo(inputs / "fifo.png")
+    os.mkfifo(inputs / "filled.png")
+    pipe = os.open(inputs / "filled.png", os.O_RDWR)  # it has a whole picture, and a writer that never ends it
+    os.write(pipe, png())
     (inputs / "closed.png").write_bytes(png() if os.geteuid() else b"root reads everything")
     (inputs / "closed.png").chmod(0)
     with socket.socket(socket.AF_UNIX) as server:
@@ -181,6 +184,7 @@ def traps(inputs: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
             "cut": "cut.png",
             "huge": "huge.png",
             "fifo": "fifo.png",
+            "filled_fifo": "filled.png",
             "closed": "closed.png",
             "socket": "s.png",
             "device": "/dev/zero",
@@ -199,6 +203,7 @@ def traps(inputs: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
             "data": "data:image/png;base64,iVBORw0KGgo=",
         }
         os.close(here)
+        os.close(pipe)
 
 
 async def test_what_is_no_picture_in_the_folders_is_refused_by_name_before_any_money(
@@ -216,7 +221,7 @@ async def test_what_is_no_picture_in_the_folders_is_refused_by_name_before_any_m
     outside = ("parent", "absolute", "absolute_parent", "link", "folder_link", "device", "process")
     assert {said[trap] for trap in outside} == {said["missing"]}
     assert str(inputs) in said["missing"]
-    unusable = ("folder", "text", "empty", "cut", "huge", "fifo", "closed", "socket", "dot")
+    unusable = ("folder", "text", "empty", "cut", "huge", "fifo", "filled_fifo", "closed", "socket", "dot")
     assert {said[trap] for trap in unusable} == {
         "`image_urls` must be a PNG, JPEG, WebP or GIF file that is whole, can be read, and has at most 10 MiB"
     }
