@@ -15,7 +15,7 @@ from mj_mcp.archive.store import Picture, Store
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.events import Listener
 from mj_mcp.gallery.catch_up import CatchUp
-from mj_mcp.gallery.originals import PICTURES_SECONDS, File, Originals, image_of, pictures_of
+from mj_mcp.gallery.originals import PICTURES_SECONDS, File, Originals, image_of
 from mj_mcp.gallery.sheets import TRY_AGAIN_SECONDS, Labelled, Sheets, Shown
 from mj_mcp.journal import Journal
 from mj_mcp.pictures import Original, PictureClient, PictureWorkers, Rendered, SavedFile, check_name, save_originals
@@ -63,7 +63,7 @@ class Gallery:
 
     def keep(self, task: Task) -> None:
         """A task has ended: fetch and archive its originals now, if it has any, whether or not a caller waits."""
-        if self._keeps and pictures_of(task) and task.status is Status.SUCCEEDED:
+        if self._keeps and task.images and task.status is Status.SUCCEEDED:
             self._sheets.make(task)
 
     async def catch_up(self) -> None:
