@@ -6,7 +6,7 @@ Owns lifetimes, and nothing else.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -31,6 +31,7 @@ from mj_mcp.settlement import Settlement
 from mj_mcp.studio import Studio
 from mj_mcp.studio.call import ANSWER_SECONDS
 from mj_mcp.submits import Submits
+from mj_mcp.submits.lookup import AFTER_SECONDS, Lookup
 from mj_mcp.tasks import Task
 from mj_mcp.urls import read_tunnel
 
@@ -42,6 +43,7 @@ class Timings:
     polling: PollTimings = field(default_factory=PollTimings)
     submit: float = SUBMIT_SECONDS
     answer: float = ANSWER_SECONDS
+    look_up_after: Sequence[float] = AFTER_SECONDS
     pictures: float = PICTURES_SECONDS
     stalled_picture: float = STALL_SECONDS
     sheet_again: float = TRY_AGAIN_SECONDS
@@ -80,10 +82,10 @@ async def open_studio(
 
         poller = _poller(settings, timings, rows, proxy, on_end=on_end, notify=listeners.notify, now=now)
         observe(Opened(poller.load))
+        submits = _submits(settings, timings, rows, proxy, poller, listeners=listeners, observe=observe, now=now)
         background = await stack.enter_async_context(Background())
-        for name, run in _background_tasks(settings, poller, gallery, store):
+        for name, run in _background_tasks(settings, poller, submits.lookup, gallery, store):
             background.start(name, run)
-        submits = Submits(rows, proxy, poller, limits=_limits(settings), now=now, observe=observe)
         stack.push_async_callback(submits.drain, timings.grace)
         yield Studio(
             rows,
@@ -110,22 +112,37 @@ def _journal(settings: Settings) -> Journal:
 
 
 def _background_tasks(
-    settings: Settings, poller: Poller, gallery: Gallery, store: Store | None
+    settings: Settings, poller: Poller, lookup: Lookup, gallery: Gallery, store: Store | None
 ) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
     yield "polling", poller.run
+    yield "lookup", lookup.run
     if store is not None:
         yield "catch_up", gallery.catch_up
         if settings.bucket_url:
             yield "archive", store.send
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
+def _submits(
+    settings: Settings,
+    timings: Timings,
+    journal: Journal,
+    proxy: Proxy,
+    poller: Poller,
+    *,
+    listeners: Listeners,
+    observe: Observer,
+    now: Callable[[], float],
+) -> Submits:
+    limits = Limits(
         settings.max_open_tasks,
         settings.daily_task_limit,
         settings.max_open_tasks_per_user,
         settings.daily_task_limit_per_user,
     )
+    after = timings.look_up_after
+    submits = Submits(journal, proxy, poller, limits=limits, now=now, observe=observe, look_up_after=after)
+    listeners.follow(submits.lookup.note)
+    return submits
 
 
 def _poller(

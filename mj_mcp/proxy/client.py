@@ -23,6 +23,7 @@ from mj_mcp.proxy.outcomes import (
     Accepted,
     FetchResult,
     Outcome,
+    OutcomeUnknown,
     Refused,
     Trouble,
     Unknown,
@@ -152,10 +153,13 @@ class Proxy:
     async def _answer_dialog(
         self, order: Order, dialog: Callable[[str, str | None], Post], asked: Accepted, auth: Auth
     ) -> Outcome:
-        """The job waits for a prompt, and starts with it under the same id. If the answer is lost, its polls tell."""
+        """The job waits for a prompt, and starts with it, under the same id or a new one.
+
+        If the answer is lost, polls of the waiting task tell whether it started.
+        """
         prompt = order.prompt if isinstance(order, Press) else None
         answered = read_submit(await self._post(dialog(asked.task_id, prompt), auth), self._redact)
-        return answered if isinstance(answered, Refused) else Accepted(asked.task_id)
+        return Accepted(asked.task_id) if isinstance(answered, OutcomeUnknown) else answered
 
     async def _post(self, post: Post, auth: Auth) -> Answer | NoAnswer:
         return await self._http.request(

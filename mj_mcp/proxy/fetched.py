@@ -14,7 +14,7 @@ from mj_mcp.proxy.http import Answer, Fields, NoAnswer
 from mj_mcp.proxy.outcomes import REFUSAL_STATUSES, REFUSALS, WRONG_PATH, FetchResult, Trouble, Unknown, name_in
 from mj_mcp.proxy.text import Redact
 
-UNKNOWN_TASK = frozenset({"TASK_NOT_FOUND", "task_no_found"})
+UNKNOWN_TASK = frozenset({"TASK_NOT_FOUND", "task_no_found", "task_not_found"})
 """Matched by name, whatever the HTTP status: the vendor family's, and new-api's with HTTP 400."""
 
 

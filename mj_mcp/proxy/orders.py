@@ -74,7 +74,8 @@ Order = Imagine | Change | Press | Describe | Blend
 class Post:
     """One POST: its path, and exactly the fields that the dialect documents.
 
-    `may_ask` says that code 21 in the answer means a dialog, which `Dialect.dialog` answers.
+    `may_ask` says that code 21 in the answer means a dialog, which `Dialect.dialog` answers, and not that the task
+    existed already.
     """
 
     path: str

@@ -155,6 +155,8 @@ def _by_body(answer: Answer, fields: Fields, redact: Redact) -> Outcome:
         return Accepted(task_id, _warnings(code, fields))
     if code in TAKEN:
         return OutcomeUnknown(f"the proxy answered code {code} without a usable task id")
+    if _is_before_the_relay(fields):
+        return _refused(_kind_of(answer.status) or Rejected, answer, fields, redact)
     name = name_in(fields)
     lost = code == 5 and fields.get("type") == "upstream_error" and not fields.get("result")
     if lost or name in UNKNOWN_OUTCOMES:
@@ -176,6 +178,15 @@ def name_in(fields: Fields) -> str | None:
     if fields.get("type") == "upstream_error":
         return (str(fields.get("description") or "").split() or [""])[0]
     return None
+
+
+def _is_before_the_relay(fields: Fields) -> bool:
+    """Whether new-api refused the request itself, whatever the status: it was sent to nobody.
+
+    401 for the key, 400 for a button that it does not pass on, 503 where its operator offers no channel for the kind.
+    """
+    error = fields.get("error")
+    return isinstance(error, dict) and error.get("type") == "new_api_error"
 
 
 def _says_taken(answer: Answer, fields: Fields) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -155,6 +156,8 @@ class Studio:
             queue=call.wait_seconds > 0,
             on_progress=call.on_progress,
         )
+        if not claim.is_new:
+            task = await self._looked_up(call, task)
         raise_unless_accepted(task)
         ended = None if claim.is_new or task.is_open else self.now() - (task.finished_at or task.updated_at)
         return Result(task, duplicate=not claim.is_new, finished_ago=ended, polls=polls, waited=call.waited)
@@ -179,7 +182,7 @@ class Studio:
             MjError: the id belongs to a refused submit; this is the refusal.
         """
         known = await self._journal.find(handle, call.owner)
-        task = known or await self._adopt(call, handle)
+        task = await self._looked_up(call, known or await self._adopt(call, handle))
         polls = 0
         if task.is_moving and (known or call.wait_seconds):
             task, polls = await self._poller.wait(
@@ -303,6 +306,13 @@ class Studio:
             raise NotReady(f"task {task.handle} is {task.status}: nothing can be made from it until it has succeeded")
         if task.status is not Status.SUCCEEDED:
             raise InvalidRequest("task_id", handle, f"a task that has succeeded; this one is {task.status}")
+        return task
+
+    async def _looked_up(self, call: Call, task: Task) -> Task:
+        """`task`; an unconfirmed one is looked up at the proxy first, as long as the call may wait."""
+        with suppress(TimeoutError, StorageUnavailable):
+            async with asyncio.timeout_at(call.until_polled):
+                return await self._submits.lookup.resolve(task)
         return task
 
     async def _known(self, call: Call, handle: str) -> Task:

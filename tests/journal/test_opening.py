@@ -88,7 +88,7 @@ async def test_a_journal_of_an_older_version_is_read_whole_and_goes_on(where: Wh
             "it is not looked at by itself any more; get_task looks again",
         ),
     }
-    assert where.tables() == {"migrations", "tasks", "waiting"} | ({"sqlite_sequence"} & where.tables())
+    assert where.tables() == {"dialects", "migrations", "tasks", "waiting"} | ({"sqlite_sequence"} & where.tables())
     assert rows["succeeded"].images[3].path == "/data/images/1001-4.png"
     watched = {task.submission_id for task in await journal.tend(NOON)}
     assert watched == {"sub_submitting", "sub_queued", "sub_processing", "sub_stalled", "sub_adopted"}

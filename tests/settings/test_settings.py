@@ -46,6 +46,8 @@ def test_the_defaults_are_the_published_ones() -> None:
     settings = read_settings()
     assert settings.model_dump(exclude={"api_key", "data_dir", "output_dir"}) == {
         "base_url": "https://cubicspaces.cloud",
+        "proxy_dialect": "auto",
+        "proxy_auth": "auto",
         "database_url": SecretStr(""),
         "wait_seconds": None,
         "poll_seconds": 5.0,

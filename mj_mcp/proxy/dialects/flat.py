@@ -47,6 +47,7 @@ KINDS = {
     "REROLL": Kind.REROLL,
     "DESCRIBE": None,
     "SHORTEN": None,
+    "UPLOAD": None,
 }
 """Kinds by action. Any other action is a button."""
 
@@ -128,7 +129,7 @@ def _images(fields: Fields, action: str, redact: Redact, origin: str) -> tuple[t
     """The pictures of a success: one by one where the proxy lists them, else the parts of its grid."""
     videos = [*_links(fields.get("videoUrls"), redact, origin), *_links([fields.get("videoUrl")], redact, origin)]
     listed = _links(fields.get("imageUrls"), redact, origin)
-    if videos or action == "VIDEO":
+    if videos or action.startswith("VIDEO"):
         found = [Image(index, url, "video/mp4") for index, url in enumerate(dict.fromkeys(videos or listed), 1)]
         return tuple(found), () if found else (WarningCode.NO_PICTURES.of(),)
     whole = next(iter(_links([fields.get("imageUrl")], redact, origin)), None)
@@ -257,7 +258,8 @@ def _action(abilities: _Abilities, order: Change | Press, buttons: list[Button])
         return Failure("unsupported", "this relay does not pass on buttons that make videos")
     if _DIALOG.match(found.custom_id) and not (isinstance(order, Press) and order.prompt):
         return Failure("unsupported", f'the button "{found.label}" asks for a prompt: give `prompt`')
-    return Post("/mj/submit/action", {"taskId": order.parent_id, "customId": found.custom_id}, may_ask=True)
+    body = {"taskId": order.parent_id, "customId": found.custom_id}
+    return Post("/mj/submit/action", body, may_ask=_DIALOG.match(found.custom_id) is not None)
 
 
 def _is_meant(order: Change | Press, button: Button) -> bool:
@@ -301,7 +303,9 @@ CLASSIC = Dialect(
     is_unknown=lambda answer: answer.status == 200 and is_nothing(answer),
     post=partial(_post, _Abilities()),
     fetch_path=fetch_path,
+    has_buttons=True,  # in a TypeScript port, and only of upscaled pictures
     list_path="/mj/task/list",
+    dialog=_dialog,
 )
 
 PLUS = Dialect(

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -26,6 +26,7 @@ from mj_mcp.journal import Claim, Journal, Limits
 from mj_mcp.journal.protocol import KEPT_SECONDS
 from mj_mcp.polling.poller import PROGRESS_SECONDS, Poller
 from mj_mcp.proxy import Accepted, Order, OutcomeUnknown, Proxy, Refused
+from mj_mcp.submits.lookup import AFTER_SECONDS, Lookup
 from mj_mcp.tasks import MOVES, Failure, Kind, Status, Task, accept, mark_unconfirmed, refuse
 
 log = structlog.get_logger("mj_mcp.submits")
@@ -37,6 +38,9 @@ QUEUE_PACE_SECONDS = 0.5
 
 QUEUE_AGAIN_SECONDS = 5.0
 """`Retry-After` for a queued request: short, because its place in the queue is kept only for a while."""
+
+LOOKUP_SECONDS = 5.0
+"""How long the proxy may take to list its tasks before a lost answer is recorded as unconfirmed."""
 
 PAUSE_SECONDS = 60.0
 """How long submits pause after the proxy refused the key or the account. Polls continue."""
@@ -58,11 +62,16 @@ class Submits:
         now: Callable[[], float],
         observe: Observer = ignore,
         clock: Callable[[], float] = time.monotonic,
+        look_up_after: Sequence[float] = AFTER_SECONDS,
     ) -> None:
-        """`now`: seconds since the epoch. `observe` receives every outcome. `clock`: seconds, to time a pause."""
+        """`now`: seconds since the epoch. `observe` receives every outcome. `clock`: seconds, to time a pause.
+
+        `look_up_after`: how long after a lost answer the submit is looked up, in seconds, each after the one before.
+        """
         self._journal = journal
         self._proxy = proxy
         self._poller = poller
+        self.lookup = Lookup(journal, proxy, poller, now=now, after_seconds=look_up_after)
         self.limits = limits
         self._now = now
         self._observe = observe
@@ -201,11 +210,17 @@ class Submits:
         raise Busy("this server is stopping; nothing was submitted")
 
     async def _post(self, asked: _Asked) -> Accepted | Refused | OutcomeUnknown:
+        """The outcome of the POST. If its answer is lost, the proxy may list the task with our submission id."""
+        state = asked.task.submission_id
         try:
-            return await self._proxy.submit(asked.order, asked.task.submission_id)
+            outcome = await self._proxy.submit(asked.order, state)
+            if isinstance(outcome, OutcomeUnknown) and (task_id := await self._proxy.find(state, LOOKUP_SECONDS)):
+                log.info("submit_found", submission_id=state, task_id=task_id)
+                return Accepted(task_id)
         except Exception:
             log.exception("submit_failed")
             return OutcomeUnknown("this server failed while it submitted")
+        return outcome
 
     def _begin_pause(self) -> None:
         self._paused_until = self._clock() + PAUSE_SECONDS
