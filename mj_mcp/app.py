@@ -17,7 +17,7 @@ from mj_mcp.events import Ended, Listener, Listeners, Observer, Opened, ignore
 from mj_mcp.gallery import Gallery
 from mj_mcp.gallery.originals import PICTURES_SECONDS
 from mj_mcp.gallery.sheets import TRY_AGAIN_SECONDS
-from mj_mcp.journal import Journal, Limits, open_journal
+from mj_mcp.journal import Journal, Limits, open_journal, open_reader
 from mj_mcp.logs import redactor
 from mj_mcp.pictures import PictureClient, PictureWorkers
 from mj_mcp.pictures.fetch import STALL_SECONDS
@@ -30,6 +30,7 @@ from mj_mcp.settings import Settings
 from mj_mcp.settlement import Settlement
 from mj_mcp.studio import Studio
 from mj_mcp.studio.call import ANSWER_SECONDS
+from mj_mcp.studio.library import Library
 from mj_mcp.studio.references import Folders
 from mj_mcp.submits import Submits
 from mj_mcp.submits.lookup import AFTER_SECONDS, Lookup
@@ -108,6 +109,20 @@ async def open_settlement(settings: Settings) -> AsyncIterator[Settlement]:
         yield Settlement(journal, proxy, now=time.time)
 
 
+@asynccontextmanager
+async def open_library(settings: Settings, *, every_account: bool) -> AsyncIterator[Library]:
+    """Tasks and pictures, for a person at the machine. Needs no key: the proxy is never asked."""
+    url = settings.database_url.get_secret_value()
+    async with AsyncExitStack() as stack:
+        reader = open_reader(url, settings.data_dir, None if every_account else settings.account)
+        stack.push_async_callback(reader.aclose)
+        rows = _journal(settings)
+        stack.push_async_callback(rows.aclose)
+        opening = _open_gallery(settings, DEFAULT_TIMINGS, rows, None, listeners=Listeners(), now=time.time)
+        gallery, _ = await stack.enter_async_context(opening)
+        yield Library(reader, gallery)
+
+
 def _journal(settings: Settings) -> Journal:
     return open_journal(settings.database_url.get_secret_value(), settings.data_dir, settings.account)
 
@@ -180,7 +195,7 @@ async def _open_gallery(
     settings: Settings,
     timings: Timings,
     journal: Journal,
-    proxy: Proxy,
+    proxy: Proxy | None,
     *,
     listeners: Listeners,
     now: Callable[[], float],

@@ -22,6 +22,7 @@ import click
 import structlog
 
 from mj_mcp import __version__, logs
+from mj_mcp.cli.browse import browse
 from mj_mcp.cli.journal_commands import journal
 from mj_mcp.cli.picture_commands import blend, describe
 from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, run_until_signal, settings_or_exit
@@ -68,6 +69,9 @@ def main(context: click.Context) -> None:
     """Midjourney pictures for agents, over MCP. Without a command: serve over stdio."""
     if context.invoked_subcommand is None:
         _serve(_serving)
+
+
+main.add_command(browse)
 
 
 main.add_command(journal)

@@ -40,7 +40,7 @@ class Gallery:
     def __init__(
         self,
         journal: Journal,
-        proxy: Proxy,
+        proxy: Proxy | None,
         *,
         client: PictureClient,
         workers: PictureWorkers,
@@ -51,7 +51,7 @@ class Gallery:
         answer_seconds: float = PICTURES_SECONDS,
         try_again_seconds: float = TRY_AGAIN_SECONDS,
     ) -> None:
-        """Nothing is fetched before a task finishes or a caller asks.
+        """Nothing is fetched before a task finishes or a caller asks. Without a `proxy`, expired links stay so.
 
         `notify` gets each task that was measured; `now` is Unix time.
         """

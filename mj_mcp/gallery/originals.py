@@ -53,7 +53,7 @@ class Originals:
     def __init__(
         self,
         journal: Journal,
-        proxy: Proxy,
+        proxy: Proxy | None,
         *,
         client: PictureClient,
         workers: PictureWorkers,
@@ -61,7 +61,10 @@ class Originals:
         notify: Listener,
         answer_seconds: float = PICTURES_SECONDS,
     ) -> None:
-        """Nothing is fetched before a caller asks. `notify` gets each task whose row changed."""
+        """Nothing is fetched before a caller asks. Without a `proxy`, expired links stay so.
+
+        `notify` gets each task whose row changed.
+        """
         self._journal = journal
         self._proxy = proxy
         self._client = client
@@ -69,7 +72,7 @@ class Originals:
         self._store = store
         self._notify = notify
         self._answer_seconds = answer_seconds
-        self._fetches: SingleFlight[str, FetchResult] = SingleFlight()
+        self._fetches: SingleFlight[str, FetchResult | None] = SingleFlight()
         self._grids: SingleFlight[tuple[str, str], dict[int, Picture]] = SingleFlight()
         self._pictures: SingleFlight[tuple[str, int], Picture] = SingleFlight()
         self._gone: TTLCache[str, frozenset[str]] = TTLCache(GONE_REMEMBERED, GONE_SECONDS)
@@ -231,7 +234,9 @@ class Originals:
                 raise
             return await use(fresh)
 
-    async def _relinked(self, task: Task) -> FetchResult:
+    async def _relinked(self, task: Task) -> FetchResult | None:
+        if self._proxy is None:
+            return None
         fetched = await self._proxy.fetch(task.task_id or "")
         if isinstance(fetched, Observation):
             await self.record(task, lambda known: merge(known, fetched, time.time()))

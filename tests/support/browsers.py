@@ -141,14 +141,18 @@ class View:
 
     async def violations(self) -> list[str]:
         """What axe-core finds."""
-        source = (INSTALLED / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
-        await self.frame.evaluate(source)
-        found = await self.frame.evaluate("axe.run(document, { iframes: false })")
-        return [
-            f"{one['id']}: {node['html'][:200]} {node['failureSummary']}"
-            for one in found["violations"]
-            for node in one["nodes"]
-        ]
+        return await axe(self.frame)
+
+
+async def axe(frame: Frame) -> list[str]:
+    """What axe-core finds in a frame, without the frames in it."""
+    await frame.evaluate((INSTALLED / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8"))
+    found = await frame.evaluate("axe.run(document, { iframes: false })")
+    return [
+        f"{one['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for one in found["violations"]
+        for node in one["nodes"]
+    ]
 
 
 Mount = Callable[..., AbstractAsyncContextManager[View]]

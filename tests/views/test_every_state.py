@@ -62,7 +62,7 @@ async def test_the_colours_of_the_host_are_used_and_its_language_is_not_guessed(
             assert await view.frame.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(1, 2, 3)"
             assert await view.frame.evaluate("document.documentElement.lang") == "en"
             await view.tell("bridge.sendHostContextChange({ theme: 'light' })")
-            await view.frame.wait_for_function("document.documentElement.dataset.theme === 'light'")
+            await view.frame.wait_for_function("() => document.documentElement.dataset.theme === 'light'")
 
 
 async def test_it_can_be_read_from_right_to_left(sim: Simulator, connect: Connect, mount: Mount) -> None:
