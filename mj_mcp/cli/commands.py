@@ -138,7 +138,7 @@ def demo(prompt: str, out: str | None) -> None:
 @click.option("--key", default="test-key", show_default=True, help="The API key that the simulator accepts.")
 @click.option(
     "--dialect",
-    type=click.Choice(["gateway", "classic", "plus", "newapi"]),
+    type=click.Choice(["gateway", "classic", "plus", "newapi", "job"]),
     default="gateway",
     show_default=True,
     help="Which Midjourney Proxy it plays.",
