@@ -176,11 +176,9 @@ class Simulator:
 
     def polls(self, task_id: str | None = None) -> list[ReceivedRequest]:
         """Return the fetches among the requests, of all tasks or of one."""
-        of_one = rf"{re.escape(self._prefix)}(?:{_SPEED}/mj/task/(?P<task>[^/]+)/fetch|/v1/job/(?P<job>[^/]+))"
+        of_one = rf"{re.escape(self._prefix)}(?:{_SPEED}/mj/task/([^/]+)/fetch|/v1/job/([^/]+))"
         found = ((received, re.fullmatch(of_one, received.path)) for received in self.requests)
-        return [
-            received for received, match in found if match and task_id in (None, unquote(match[match.lastgroup or 0]))
-        ]
+        return [received for received, match in found if match and task_id in (None, unquote(match[1] or match[2]))]
 
     async def until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:  # noqa: ASYNC109  # reads better in a test
         """Wait until the condition holds. It is checked after every request, charge and fault.

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from mj_mcp.proxy.body import is_nothing
 from mj_mcp.proxy.dialects import Dialect
-from mj_mcp.proxy.dialects.gateway import change, fetch_path, simple_change
+from mj_mcp.proxy.dialects.gateway import change, simple_change
 from mj_mcp.proxy.http import Fields
 from mj_mcp.proxy.orders import Blend, Change, Describe, Imagine, Order, Post, Press
 from mj_mcp.proxy.outcomes import name_in
@@ -77,7 +77,7 @@ def is_flat(fields: Fields) -> bool:
     return "id" in fields and ("status" in fields or "action" in fields)
 
 
-def read_task(fields: Fields, redact: Redact, origin: str = "") -> Observation | None:
+def read_task(fields: Fields, redact: Redact, origin: str) -> Observation | None:
     """The task of a fetch answer in this shape; None for any other shape."""
     if not is_flat(fields):
         return None
@@ -265,7 +265,7 @@ CLASSIC = Dialect(
     auth="secret",
     is_unknown=lambda answer: answer.status == 200 and is_nothing(answer),
     post=partial(_post, _Abilities()),
-    fetch_path=fetch_path,
+    read_task=read_task,
     has_buttons=True,  # in a TypeScript port, and only of upscaled pictures
     list_path="/mj/task/list",
     dialog=_dialog,
@@ -277,7 +277,7 @@ PLUS = Dialect(
     auth="secret",
     is_unknown=lambda answer: answer.status == 204,
     post=partial(_post, _Abilities(changes=False, shorthand=False)),
-    fetch_path=fetch_path,
+    read_task=read_task,
     has_buttons=True,
     list_path="/mj/task/list",
     dialog=_dialog,
@@ -289,7 +289,7 @@ NEWAPI = Dialect(
     auth="bearer",
     is_unknown=lambda answer: name_in(answer.fields or {}) == "task_no_found",
     post=partial(_post, _Abilities(shorthand=False, reroll_index=True, videos=False)),
-    fetch_path=fetch_path,
+    read_task=read_task,
     has_buttons=True,
     dialog=_dialog,
 )
