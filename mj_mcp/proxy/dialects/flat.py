@@ -112,12 +112,12 @@ def _progress(value: object) -> int | None:
 
 def _images(fields: Fields, action: str, redact: Redact, origin: str) -> tuple[tuple[Image, ...], tuple[str, ...]]:
     """The pictures of a success: one by one where the proxy lists them, else the parts of its grid."""
-    videos = [*_links(fields.get("videoUrls"), redact, origin), *_links([fields.get("videoUrl")], redact, origin)]
-    listed = _links(fields.get("imageUrls"), redact, origin)
+    videos = [*links_in(fields.get("videoUrls"), redact, origin), *links_in([fields.get("videoUrl")], redact, origin)]
+    listed = links_in(fields.get("imageUrls"), redact, origin)
     if videos or action.startswith("VIDEO"):
         found = [Image(index, url, "video/mp4") for index, url in enumerate(dict.fromkeys(videos or listed), 1)]
         return tuple(found), () if found else (WarningCode.NO_PICTURES.of(),)
-    whole = next(iter(_links([fields.get("imageUrl")], redact, origin)), None)
+    whole = next(iter(links_in([fields.get("imageUrl")], redact, origin)), None)
     if _is_grid(fields, action):
         parts = [with_part(whole, number) if whole else None for number in GRID]
         if len(listed) == len(GRID):
@@ -131,7 +131,7 @@ def _images(fields: Fields, action: str, redact: Redact, origin: str) -> tuple[t
     return tuple(Image(index, url) for index, url in enumerate(listed, 1)), ()
 
 
-def _links(listed: object, redact: Redact, origin: str) -> list[str]:
+def links_in(listed: object, redact: Redact, origin: str) -> list[str]:
     """The usable links of a list of texts or of objects with `url`."""
     entries = listed if isinstance(listed, list) else []
     texts = (entry.get("url") if isinstance(entry, dict) else entry for entry in entries)

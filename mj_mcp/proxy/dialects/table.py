@@ -8,11 +8,12 @@ from __future__ import annotations
 from mj_mcp.proxy.dialects import Dialect
 from mj_mcp.proxy.dialects.flat import CLASSIC, NEWAPI, PLUS
 from mj_mcp.proxy.dialects.gateway import GATEWAY
+from mj_mcp.proxy.dialects.job import JOB
 from mj_mcp.proxy.http import Answer, Fields
 from mj_mcp.proxy.text import Redact
 from mj_mcp.tasks import Observation
 
-DIALECTS = {dialect.name: dialect for dialect in (GATEWAY, CLASSIC, PLUS, NEWAPI)}
+DIALECTS = {dialect.name: dialect for dialect in (GATEWAY, CLASSIC, PLUS, NEWAPI, JOB)}
 """By the value of `MJ_PROXY_DIALECT`."""
 
 _READERS = tuple(dict.fromkeys(dialect.read_task for dialect in DIALECTS.values()))
