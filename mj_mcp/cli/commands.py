@@ -150,7 +150,10 @@ def simulate(port: int, speed: float, key: str, dialect: DialectName) -> None:
     async def run() -> None:
         async with Simulator(dialect=dialect, port=port, speed=speed, key=key) as simulator:
             print(f"A simulated Midjourney Proxy listens on {simulator.url}", file=sys.stderr)
-            print(f"Try: MJ_BASE_URL={simulator.url} MJ_API_KEY={key} mj-mcp doctor", file=sys.stderr)
+            print(
+                f"Try: MJ_BASE_URL={simulator.url} MJ_API_KEY={key} MJ_PROXY_DIALECT={dialect} mj-mcp doctor",
+                file=sys.stderr,
+            )
             await simulator.wait_closed()
 
     try:
