@@ -65,8 +65,14 @@ class Answer:
         return self.json if isinstance(self.json, dict) else None
 
 
-Auth = Literal["bearer", "secret"]
-"""How the key is sent: `Authorization: Bearer KEY`, or `mj-api-secret: KEY`. Never both."""
+Auth = Literal["bearer", "secret", "x-api-key"]
+
+AUTHS: dict[Auth, str] = {
+    "bearer": "Authorization: Bearer {}",
+    "secret": "mj-api-secret: {}",
+    "x-api-key": "x-api-key: {}",
+}
+"""The header that the key is sent in, never two of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,10 +225,10 @@ class Http:
         except _CannotConnect as failure:
             return NoAnswer(sent=False, reason=str(failure))
         traced = {"trace": progress.note} if self._tunnel else {}
-        key = {"Authorization": f"Bearer {self._key}"} if call.auth == "bearer" else {"mj-api-secret": self._key}
+        header, value = AUTHS[call.auth].format(self._key).split(": ", 1)
         try:
             async with client.stream(
-                call.method, url, json=call.json, headers=key, timeout=timeout, extensions=traced
+                call.method, url, json=call.json, headers={header: value}, timeout=timeout, extensions=traced
             ) as response:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
