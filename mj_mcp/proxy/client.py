@@ -82,8 +82,11 @@ class Proxy:
             return Refused(replace(post, message=self._redact(post.message)))
         answer = await self._post(post, auth)
         outcome = dialect.read_submit(answer, self._redact)
-        if post.may_ask and dialect.dialog and isinstance(outcome, Accepted) and _asks(answer):
-            return await self._answer_dialog(order, dialect.dialog, outcome, auth)
+        if dialect.dialog and isinstance(outcome, Accepted) and _asks(post, answer):
+            opened = await self._answer_dialog(order, dialect.dialog, outcome, auth)
+            # Where another code than the dialog's answered, the job may run already, whatever became of the dialog.
+            may_run = isinstance(opened, Refused) and isinstance(answer, Answer) and read_code(answer) != ASKS
+            return outcome if may_run else opened
         if isinstance(outcome, Accepted) and isinstance(order, Press) and order.prompt:
             return replace(outcome, warnings=(*outcome.warnings, WarningCode.PROMPT_UNUSED))
         return outcome
@@ -197,8 +200,13 @@ def _not_sent(what: str, trouble: Trouble) -> Refused:
     return Refused(Failure(code, f"{what}: {trouble.message}", trouble.retry_after))
 
 
-def _asks(answer: Answer | NoAnswer) -> bool:
-    return isinstance(answer, Answer) and read_code(answer) == ASKS
+def _asks(post: Post, answer: Answer | NoAnswer) -> bool:
+    """Whether the job waits for a dialog: by the code, or by what an account with remix says, whatever the code."""
+    if not isinstance(answer, Answer):
+        return False
+    properties = (answer.fields or {}).get("properties")
+    remixes = isinstance(properties, dict) and properties.get("remix") is True
+    return remixes or (post.may_ask and read_code(answer) == ASKS)
 
 
 def _without(path: str, answer: Answer) -> tuple[int, bytes]:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from mj_mcp.proxy.body import is_nothing
 from mj_mcp.proxy.dialects import Dialect
-from mj_mcp.proxy.dialects.gateway import change, simple_change
+from mj_mcp.proxy.dialects.gateway import MAX_IMAGES, change, simple_change
 from mj_mcp.proxy.http import Fields
 from mj_mcp.proxy.orders import Blend, Change, Describe, Imagine, Order, Post, Press
 from mj_mcp.proxy.outcomes import name_in
@@ -159,7 +159,7 @@ def _images(fields: Fields, action: str, redact: Redact, origin: str) -> tuple[t
 
 def links_in(listed: object, redact: Redact, origin: str) -> list[str]:
     """The usable links of a list of texts or of objects with `url`."""
-    entries = listed if isinstance(listed, list) else []
+    entries = listed[:MAX_IMAGES] if isinstance(listed, list) else []
     texts = (entry.get("url") if isinstance(entry, dict) else entry for entry in entries)
     return [_at_origin(url, origin) for text in texts if (url := clean_url(text, redact))]
 
