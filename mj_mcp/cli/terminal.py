@@ -1,9 +1,13 @@
-"""Helpers of all commands: read the settings or print what is wrong with them, and exit with an error."""
+"""Helpers of all commands: read the settings or print what is wrong with them, run until a signal, and exit."""
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
-from typing import NoReturn
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from mj_mcp.settings import Settings, SettingsError, read_settings
 
@@ -25,3 +29,31 @@ def fail(line: str, code: int) -> NoReturn:
     """Print one line to stderr, and exit."""
     print(f"mj-mcp: {line}", file=sys.stderr)
     sys.exit(code)
+
+
+def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run until done. SIGTERM and SIGINT end it properly, after what is in flight is recorded."""
+
+    async def until_signal() -> None:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, _once(task))
+        await work
+
+    with suppress(asyncio.CancelledError, KeyboardInterrupt):
+        asyncio.run(until_signal())
+
+
+def _once(task: asyncio.Task[Any] | None) -> Any:  # noqa: ANN401 - a callback
+    """Cancel `task` at the first signal; later ones do not disturb its cleanup."""
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        if not stopped and task is not None:
+            stopped = True
+            task.cancel()
+
+    return stop
