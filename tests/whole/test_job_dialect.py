@@ -47,7 +47,7 @@ async def test_the_whole_main_job_runs_where_the_dialect_is_named(spawn: Spawn) 
         pressed = await caller.error("press_button", task_id=of, button="Zoom Out 2x", wait_seconds=0)
 
         assert len({file["sha256"] for file in saved["files"]}) == 4
-        assert pressed["code"] == "invalid_request"
+        assert pressed["code"] == "unsupported"
         assert [(request.path, request.json) for request in sim.submits()] == expected
         for request in sim.submits() + sim.polls():
             assert KEY_HEADERS & request.headers.keys() == {"x-api-key"}
