@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from browsers import EVERYTHING, PATIENCE, Mount, View
 from calls import imagine
-from conftest import Caller
+from conftest import IMAGE_EDGE, KEY, Caller
 from views import grid
 
 from mj_mcp.simulator import Simulator, faults
@@ -249,6 +249,31 @@ async def test_links_and_downloads_go_through_the_host_and_files_through_the_ser
     assert link["url"].startswith(f"{sim.url}/pictures/{task_id}/4.png")
     assert download["contents"][0]["uri"] == link["url"]
     assert saved == {"task_id": task_id, "indexes": [4]}
+
+
+async def test_the_other_buttons_of_the_proxy_are_pressed_by_their_labels_up_to_a_video(
+    connect: Connect, mount: Mount
+) -> None:
+    async with (
+        Simulator(dialect="plus", key=KEY, job_seconds=None, image_edge=IMAGE_EDGE) as sim,
+        connect(sim, MJ_PROXY_DIALECT="auto") as caller,
+    ):
+        task_id = await grid(sim, caller)
+        upscale = (await caller.task("upscale_image", task_id=task_id, index=2, wait_seconds=0))["task_id"]
+        sim.finish(upscale)
+        await caller.task("get_task", task_id=upscale, wait_seconds=20)
+        async with mount(caller, arguments={"task_id": upscale}) as view:
+            await view.pictures(1)
+            await view.button("Animate (Low motion)").click()
+            await view.shows("Animate (Low motion): one paid job.")
+            assert await view.violations() == []
+            await confirm(view)
+            await view.frame.get_by_role("heading", name="Animate (Low motion)").wait_for()
+            sim.finish(sim.ledger[-1].task_id)
+            await view.shows("Video 1")
+            assert await view.violations() == []
+            await view.shot("video")
+    assert [charge.endpoint for charge in sim.ledger] == ["imagine", "action", "action"]
 
 
 async def test_the_whole_way_works_by_keyboard(sim: Simulator, connect: Connect, mount: Mount) -> None:
