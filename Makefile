@@ -15,6 +15,9 @@ HOSTS := $(VENV)/hosts
 HOSTS_GATE := $(HOSTS)/npm/.done $(HOSTS)/mcp1/.done $(HOSTS)/mcp2/.done
 HOSTS_ALL := $(HOSTS_GATE) $(HOSTS)/npm/.done-all $(HOSTS)/mcp1-all/.done $(HOSTS)/mcp2-all/.done $(HOSTS)/adk/.done
 
+# Hosts with commands of their own, to test `mj-mcp install` with.
+CLIS := $(VENV)/clis
+
 # Reverse proxies to test deploy/ with, as Debian packages them, in a folder of their own.
 PROXIES := $(abspath $(VENV)/proxies)
 APT := apt-get -qq -o Dir::State::Lists=$(PROXIES)/apt/lists -o Dir::Cache=$(PROXIES)/apt -o APT::Sandbox::User=root
@@ -24,7 +27,7 @@ BENCHES := money-postgres money processes journal scale cadence sheet overhead h
 BRIEF_money := --processes 4 --seed 1
 BRIEF_money-postgres := --processes 3 --database postgres --seed 1
 
-.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all proxies-install bench docs snapshots clean $(BENCHES:%=bench-%)
+.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all clis-install proxies-install bench docs snapshots clean $(BENCHES:%=bench-%)
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
@@ -41,7 +44,7 @@ types: $(VENV)/.installed-dev
 tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## all that are not slow; skips are named
 	$(BIN)/python -m pytest -rs -n $(JOBS) -m "not slow" $(if $(CI),--cov --cov-report=)
 
-tests-slow: $(VENV)/.installed-dev ## kills, replicas, queues and long waits
+tests-slow: $(VENV)/.installed-dev $(if $(CI),$(CLIS)/.done) ## kills, replicas, queues and long waits
 	$(BIN)/python -m pytest -rs -n $(JOBS) -m slow $(if $(CI),--cov --cov-append --cov-fail-under=85)
 
 examples: $(VENV)/.installed-dev
@@ -58,6 +61,8 @@ hosts: $(VENV)/.installed-dev $(if $(CI)$(shell command -v npm),$(HOSTS_GATE)) #
 hosts-install: $(HOSTS_GATE)
 
 proxies-install: $(PROXIES)/.done
+
+clis-install: $(CLIS)/.done ## Claude Code, Codex and Gemini CLI for the tests of `mj-mcp install`; 1.1 GB
 
 hosts-all: $(HOSTS_ALL) ## more of them, and the table in docs/hosts.md; installs 2.5 GB
 	$(BIN)/python tests/hosts/matrix.py $(HOSTS) --all --write docs/hosts.md
@@ -107,6 +112,12 @@ $(HOSTS)/npm/.done: tests/hosts/package.json | $(VENV)/.created
 	@touch $@
 
 $(HOSTS)/npm/.done-all: $(HOSTS)/npm/.done
+	@cd $(@D) && npm install --silent --no-audit --no-fund --no-package-lock
+	@touch $@
+
+$(CLIS)/.done: tests/hosts/clis/package.json | $(VENV)/.created
+	@command -v npm >/dev/null || { echo "clis: npm is missing"; exit 1; }
+	@mkdir -p $(@D) && cp $< $(@D)
 	@cd $(@D) && npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@
 

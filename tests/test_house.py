@@ -155,7 +155,10 @@ OUTSIDE: dict[str, set[str]] = {
     "platformdirs": {"settings"},
     "pydantic_settings": {"settings"},
     "opentelemetry": {"proxy.http", "server", "telemetry"},
-    "subprocess": set(),
+    "subprocess": {"cli.hosts.programs"},  # a host's own command
+    "rich": {"cli.terminal"},
+    "tomlkit": {"cli.hosts.edits"},
+    "ruamel": {"cli.hosts.edits"},
     "importlib": set(),
     "starlette": {"server"},
     "uvicorn": {"server"},

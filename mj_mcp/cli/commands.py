@@ -22,6 +22,7 @@ import click
 import structlog
 
 from mj_mcp import __version__, logs
+from mj_mcp.cli.install import install, status, uninstall
 from mj_mcp.cli.journal_commands import journal
 from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, settings_or_exit
 from mj_mcp.cli.token_commands import tokens
@@ -69,10 +70,8 @@ def main(context: click.Context) -> None:
         _serve(_serving)
 
 
-main.add_command(journal)
-
-
-main.add_command(tokens)
+for command in (install, status, uninstall, journal, tokens):
+    main.add_command(command)
 
 
 @main.command()

@@ -1,11 +1,16 @@
-"""Helpers of all commands: read the settings or print what is wrong with them, and exit with an error."""
+"""Helpers of all commands: read the settings or print what is wrong with them, tables, dates, an exit with an error."""
 
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NoReturn
 
 from mj_mcp.settings import Settings, SettingsError, read_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXIT_SETTINGS = 2
 
@@ -15,7 +20,7 @@ def settings_or_exit(*, needs_key: bool = True) -> Settings:
     try:
         settings = read_settings()
     except SettingsError as failure:
-        fail(f"{failure}. The README lists the settings.", EXIT_SETTINGS)
+        fail(f"{failure}. docs/settings.md lists the settings.", EXIT_SETTINGS)
     if needs_key and not settings.has_key:
         fail("MJ_API_KEY is not set. `mj-mcp demo` works without a key.", EXIT_SETTINGS)
     return settings
@@ -25,3 +30,38 @@ def fail(line: str, code: int) -> NoReturn:
     """Print one line to stderr, and exit."""
     print(f"mj-mcp: {line}", file=sys.stderr)
     sys.exit(code)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The terminal, with its width and colours; NO_COLOR is honoured."""
+    if sys.modules.get("rich", ...) is None:  # see `cli/__init__.py`
+        del sys.modules["rich"]
+    from rich.console import Console  # noqa: PLC0415 - a start of the server does not pay for it
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table that fits the terminal. Into a file or a pipe, one line a row and nothing cut."""
+    screen = console()
+    if not screen.is_terminal:
+        widths = [max(len(row[column]) for row in rows) for column in range(len(head))] if rows else []
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, name in enumerate(head):
+        table.add_column(
+            name, overflow="fold" if number == len(head) - 1 else "ellipsis", no_wrap=number < len(head) - 1
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    screen.print(table)
+
+
+def date(seconds: float) -> str:
+    """A time as people write it, in the time zone of this machine: "27 Nov 2026, 15:04"."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%d %b %Y, %H:%M").lstrip("0")
