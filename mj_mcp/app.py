@@ -30,6 +30,7 @@ from mj_mcp.settings import Settings
 from mj_mcp.settlement import Settlement
 from mj_mcp.studio import Studio
 from mj_mcp.studio.call import ANSWER_SECONDS
+from mj_mcp.studio.references import Folders
 from mj_mcp.submits import Submits
 from mj_mcp.submits.lookup import AFTER_SECONDS, Lookup
 from mj_mcp.tasks import Task
@@ -83,9 +84,8 @@ async def open_studio(
         poller = _poller(settings, timings, rows, proxy, on_end=on_end, notify=listeners.notify, now=now)
         observe(Opened(poller.load))
         submits = _submits(settings, timings, rows, proxy, poller, listeners=listeners, observe=observe, now=now)
-        background = await stack.enter_async_context(Background())
-        for name, run in _background_tasks(settings, poller, submits.lookup, gallery, store):
-            background.start(name, run)
+        tasks = _background_tasks(settings, poller, submits.lookup, gallery, store)
+        background = await _start(stack, tasks)
         stack.push_async_callback(submits.drain, timings.grace)
         yield Studio(
             rows,
@@ -93,6 +93,7 @@ async def open_studio(
             poller,
             submits,
             gallery,
+            folders=Folders(settings.output_dir, settings.input_dir),
             listeners=listeners,
             background=background,
             now=now,
@@ -120,6 +121,13 @@ def _background_tasks(
         yield "catch_up", gallery.catch_up
         if settings.bucket_url:
             yield "archive", store.send
+
+
+async def _start(stack: AsyncExitStack, tasks: Iterator[tuple[str, Callable[[], Awaitable[None]]]]) -> Background:
+    background = await stack.enter_async_context(Background())
+    for name, run in tasks:
+        background.start(name, run)
+    return background
 
 
 def _submits(

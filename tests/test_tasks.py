@@ -18,6 +18,7 @@ from mj_mcp.tasks import (
     Failure,
     IllegalMove,
     Image,
+    Kind,
     Observation,
     Status,
     Task,
@@ -32,6 +33,8 @@ from mj_mcp.tasks.merging import UNLISTED_SECONDS, merge
 
 THEN = 1000.0
 LATER = 2000.0
+
+A = (Image(1, "https://a.example/1.png"),)
 
 TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED})
 
@@ -349,6 +352,15 @@ def test_nothing_known_is_lost_in_an_observation(task: Task, seen: Observation) 
         assert getattr(after, ours) == getattr(task, ours)
 
 
+def test_only_a_task_without_a_kind_takes_the_prompt_that_the_proxy_shows() -> None:
+    """A description is asked for without a prompt: its prompts are what it makes."""
+    task = Task(submission_id="sub_1", task_id="1", status=Status.QUEUED, updated_at=THEN, prompt="describe upload:1")
+    running, done = Observation(status=Status.PROCESSING), Observation(status=Status.SUCCEEDED, prompt="a\nb", images=A)
+    assert merge(merge(task, running, LATER), done, LATER).prompt == "a\nb"
+    assert merge(task, running, LATER).prompt == "describe upload:1"
+    assert merge(replace(task, kind=Kind.IMAGINE), done, LATER).prompt == "describe upload:1"
+
+
 @given(tasks(), observations())
 def test_the_same_observation_twice_is_one(task: Task, seen: Observation) -> None:
     once = merge(task, seen, LATER)
@@ -387,3 +399,13 @@ def test_observations_in_any_order_end_where_one_of_them_saw_the_end(
             assert task.status is first_end
         else:
             assert rank[task.status] == max((min(rank[seen.status], 1) for seen in order), default=0)
+
+
+def test_the_buttons_of_the_newest_poll_that_shows_any_count() -> None:
+    task = replace(task_in(Status.PROCESSING), task_id="77")
+    shown = merge(task, Observation(status=Status.SUCCEEDED, images=A, buttons=("Pan up",), offers=(Kind.REROLL,)), 1.0)
+    assert (shown.buttons, shown.offers) == (("Pan up",), (Kind.REROLL,))
+    bare = merge(shown, Observation(status=Status.SUCCEEDED, images=A), 2.0)
+    assert bare == shown
+    fewer = merge(shown, Observation(status=Status.SUCCEEDED, images=A, offers=(Kind.UPSCALE,)), 2.0)
+    assert (fewer.buttons, fewer.offers) == ((), (Kind.UPSCALE,))

@@ -1,6 +1,7 @@
 """The commands, and what they print.
 
-Owns what it prints. `journal_commands.py` and `token_commands.py` have further commands, `terminal.py` shared helpers.
+Owns what it prints. `journal_commands.py`, `picture_commands.py` and `token_commands.py` have further commands,
+`terminal.py` shared helpers.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ import asyncio
 import gc
 import json
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,8 @@ import structlog
 from mj_mcp import __version__, logs
 from mj_mcp.cli.install import install, status, uninstall
 from mj_mcp.cli.journal_commands import journal
-from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, settings_or_exit
+from mj_mcp.cli.picture_commands import blend, describe
+from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, run_until_signal, settings_or_exit
 from mj_mcp.cli.token_commands import tokens
 from mj_mcp.errors import MjError
 from mj_mcp.events import Observer
@@ -72,6 +73,12 @@ def main(context: click.Context) -> None:
 
 for command in (install, status, uninstall, journal, tokens):
     main.add_command(command)
+
+
+main.add_command(describe)
+
+
+main.add_command(blend)
 
 
 @main.command()
@@ -126,7 +133,7 @@ def demo(prompt: str, out: str | None) -> None:
 
     folder = Path(out or "mj-demo")
     try:
-        _run(run_demo(prompt, folder, print, bar))
+        run_until_signal(run_demo(prompt, folder, print, bar))
     except OSError as failure:
         fail(f"cannot write to {folder}: {failure.strerror or failure}", 1)
 
@@ -153,7 +160,7 @@ def simulate(port: int, speed: float, key: str, dialect: DialectName) -> None:
             await simulator.wait_closed()
 
     try:
-        _run(run())
+        run_until_signal(run())
     except OSError as failure:
         fail(f"cannot listen on port {port}: {failure.strerror or failure}", 1)
 
@@ -243,7 +250,7 @@ def _serve(serving: Callable[[Settings, Observer], Coroutine[Any, Any, None]]) -
     _set_up(settings)
     try:
         with exporting(read_signals()) as observe:
-            _run(serving(settings, observe))
+            run_until_signal(serving(settings, observe))
     except MjError as failure:  # before anything is served
         fail(failure.message, 1)
 
@@ -298,31 +305,3 @@ def _collect_garbage() -> None:
     gc.set_threshold(COLLECT_AFTER)
     gc.enable()
     log.debug("serving", frozen=gc.get_freeze_count())
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run until done. SIGTERM and SIGINT end it properly, after what is in flight is recorded."""
-
-    async def until_signal() -> None:
-        task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(number, _once(task))
-        await work
-
-    with suppress(asyncio.CancelledError, KeyboardInterrupt):
-        asyncio.run(until_signal())
-
-
-def _once(task: asyncio.Task[Any] | None) -> Any:  # noqa: ANN401 - a callback
-    """Cancel `task` at the first signal; later ones do not disturb its cleanup."""
-    stopped = False
-
-    def stop() -> None:
-        nonlocal stopped
-        if not stopped and task is not None:
-            stopped = True
-            task.cancel()
-
-    return stop

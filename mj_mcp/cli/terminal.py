@@ -1,11 +1,17 @@
-"""Helpers of all commands: read the settings or print what is wrong with them, tables, dates, an exit with an error."""
+"""Helpers of all commands: read the settings or print what is wrong with them, tables, dates, and an end in good order.
+
+Only this module touches rich.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mj_mcp.settings import Settings, SettingsError, read_settings
 
@@ -65,3 +71,31 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def date(seconds: float) -> str:
     """A time as people write it, in the time zone of this machine: "27 Nov 2026, 15:04"."""
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%d %b %Y, %H:%M").lstrip("0")
+
+
+def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run until done. SIGTERM and SIGINT end it properly, after what is in flight is recorded."""
+
+    async def until_signal() -> None:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, _once(task))
+        await work
+
+    with suppress(asyncio.CancelledError, KeyboardInterrupt):
+        asyncio.run(until_signal())
+
+
+def _once(task: asyncio.Task[Any] | None) -> Any:  # noqa: ANN401 - a callback
+    """Cancel `task` at the first signal; later ones do not disturb its cleanup."""
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        if not stopped and task is not None:
+            stopped = True
+            task.cancel()
+
+    return stop

@@ -18,7 +18,16 @@ from mj_mcp.gallery.catch_up import CatchUp
 from mj_mcp.gallery.originals import PICTURES_SECONDS, File, Originals, image_of
 from mj_mcp.gallery.sheets import TRY_AGAIN_SECONDS, Labelled, Sheets, Shown
 from mj_mcp.journal import Journal
-from mj_mcp.pictures import Original, PictureClient, PictureWorkers, Rendered, SavedFile, check_name, save_originals
+from mj_mcp.pictures import (
+    Original,
+    PictureClient,
+    PictureInfo,
+    PictureWorkers,
+    Rendered,
+    SavedFile,
+    check_name,
+    save_originals,
+)
 from mj_mcp.proxy import Proxy
 from mj_mcp.tasks import Image, Status, Task
 
@@ -103,6 +112,14 @@ class Gallery:
         """
         image = image_of(task, index)
         return (await self._originals.all([self._originals.picture(task, image)]))[0]
+
+    async def inspect(self, data: bytes) -> PictureInfo:
+        """What these bytes of a picture are.
+
+        Raises:
+            ImageUnavailable: no picture, or a damaged one.
+        """
+        return await self._workers.inspect(data)
 
     async def file(self, task: Task, index: int) -> File:
         """Like `original`, but as a file where one is kept.

@@ -13,13 +13,16 @@ from mj_mcp.errors import Busy, LimitReached
 from mj_mcp.journal.engine import Db, Dialect
 from mj_mcp.journal.protocol import KEPT_SECONDS, QUEUE_SECONDS, UNCONFIRMED_COUNTS_SECONDS, Limits, Usage
 from mj_mcp.journal.schema import any_of
-from mj_mcp.tasks import OPEN, RUNNING, Kind, Status, Task
+from mj_mcp.tasks import OPEN, RUNNING, Status, Task
 
 BUSY_SECONDS = 15.0
 """`Retry-After` in seconds: about half a job."""
 
 UNCHARGED = frozenset({Status.REFUSED, Status.ABANDONED})
 """Statuses that do not count as a submit of the day."""
+
+OTHER = "other"
+"""In the usage: what has no kind, which are descriptions."""
 
 DAY_SECONDS = 86400.0
 
@@ -106,8 +109,8 @@ def count_usage(db: Db, dialect: Dialect, account: str, owner: str | None, *, li
     if owner is not None and limits.owner_per_day is not None:
         today_left.append(limits.owner_per_day - today.total())
     return Usage(
-        today={Kind(kind): number for kind, number in today.items() if kind},
-        last_7_days={Kind(kind): number for kind, number in week.items() if kind},
+        today={kind or OTHER: number for kind, number in today.items()},
+        last_7_days={kind or OTHER: number for kind, number in week.items()},
         open=running,
         waiting=waiting,
         open_left=max(0, min(open_left)),

@@ -75,9 +75,9 @@ class Usage:
     Refused and abandoned submits do not count. Days are in UTC; `last_7_days` are today and the six days before.
     """
 
-    today: Mapping[Kind, int]
-    """Submits by kind; a kind without one is left out."""
-    last_7_days: Mapping[Kind, int]
+    today: Mapping[str, int]
+    """Submits by kind, and `other`; a kind without one is left out."""
+    last_7_days: Mapping[str, int]
     open: int
     """Tasks that count against the limit of open tasks."""
     waiting: int

@@ -23,7 +23,7 @@ STALLED_SHARE, STALLED_SECONDS = 0.1, 300.0
 
 UNKNOWN_TOLERATED = 5
 
-USUAL_SECONDS = {Kind.IMAGINE: 40.0, Kind.VARIATION: 40.0, Kind.REROLL: 40.0, Kind.UPSCALE: 25.0}
+USUAL_SECONDS = dict.fromkeys(Kind, 40.0) | {Kind.UPSCALE: 25.0}
 """Seconds that a job takes, until this account's own jobs are known: docs.rixapi.com/en/guides/midjourney."""
 
 

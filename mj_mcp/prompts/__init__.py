@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mj_mcp.errors import InvalidRequest
-from mj_mcp.prompts.checks import Given, must_be, problems, read_job, warnings
+from mj_mcp.prompts.checks import Given, Job, must_be, problems, read_job, warnings
 from mj_mcp.prompts.flags import MAX_JOBS, cleaned, jobs_of, multiplier, unwrapped
 from mj_mcp.prompts.options import (
     CHOICES,
@@ -25,6 +25,7 @@ from mj_mcp.prompts.options import (
     REFERENCES,
     Options,
     Reference,
+    files,
     references,
 )
 from mj_mcp.prompts.values import MAX_PROMPT_CHARACTERS, CommaList, Switch, plain
@@ -37,6 +38,7 @@ __all__ = [
     "Options",
     "Reference",
     "compile_prompt",
+    "files",
     "references",
 ]
 
@@ -44,14 +46,15 @@ MAX_PROBLEMS = 20
 """The most sentences in one refusal, so that a long prompt cannot cause a long error."""
 
 _NO_OPTIONS = Options()
-_NO_LINKS: Mapping[str, str] = MappingProxyType({})
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """The text to submit, the same text for the duplicate key, and the warnings for the caller.
 
-    Where `text` has the link of one of our pictures, `key` has `ID#N`, since links change.
+    Where `text` has the link of one of our pictures, `key` has `ID#N`, since links change. `key` also names the
+    pictures that are uploaded beside the text.
     """
 
     text: str
@@ -65,7 +68,8 @@ def compile_prompt(
     *,
     allow_multiple: bool = False,
     extra_flags: Collection[str] = frozenset(),
-    links: Mapping[str, str] = _NO_LINKS,
+    links: Mapping[str, str] = _NONE,
+    uploads: Mapping[str, str] = _NONE,
 ) -> Compiled:
     """Write the prompt as Midjourney reads it: image URLs, then the words, then the options.
 
@@ -77,6 +81,7 @@ def compile_prompt(
         allow_multiple: Accept `--repeat` and `{a, b}`, which start (and charge) several jobs.
         extra_flags: Names of flags, in lower case without dashes, that pass without a check.
         links: The link of each of our pictures (`references`), by its text. A picture without a link is kept as it is.
+        uploads: The name in `key` of each image prompt that is uploaded. `text` never has a file (`files`).
 
     Raises:
         InvalidRequest: What cannot work, or costs more than allowed. Lists all problems.
@@ -87,16 +92,16 @@ def compile_prompt(
     linked = _replaced(values, {picture.text: links.get(picture.text, picture.text) for picture in own})
     arguments = [Given(OPTION[name], name, value) for name, value in linked.items()]
     jobs = [read_job(text, arguments, extra_flags) for text in jobs_of(words)]
-    found = _first(chain.from_iterable(map(problems, jobs)))
-    text = words if found else _assembled(words, linked)
+    sent = tuple(item for item in linked.get("image_urls", ()) if item not in {*uploads, *files(options)})
+    found = _first(chain.from_iterable(map(problems, jobs))) or _empty_text(words, () if sent or not uploads else jobs)
+    text = words if found else _assembled(words, {**linked, "image_urls": sent})
     several = multiplier(text)
     found += _cost_problems(text, several, len(jobs), allow_multiple=allow_multiple)
     if found:
         raise InvalidRequest.because(*found)
     remarks += [f"{several} starts several jobs, and each is charged."] * bool(several)
-    remarks += chain.from_iterable(map(warnings, jobs))
-    key = _assembled(words, _replaced(values, {picture.text: picture.key for picture in own}))
-    return Compiled(text, key, _first(remarks))
+    key = _assembled(words, _replaced(values, {picture.text: picture.key for picture in own} | dict(uploads)))
+    return Compiled(text, key, _first([*remarks, *chain.from_iterable(map(warnings, jobs))]))
 
 
 def _short(prompt: str) -> tuple[str, list[str]]:
@@ -113,6 +118,12 @@ def _first(sentences: Iterable[str]) -> tuple[str, ...]:
     seen: dict[str, None] = {}
     new = (seen.setdefault(sentence) or sentence for sentence in sentences if sentence not in seen)
     return tuple(islice(new, MAX_PROBLEMS))
+
+
+def _empty_text(words: str, jobs: Iterable[Job]) -> tuple[str, ...]:
+    """The problem of a prompt whose text would be empty, because its pictures are uploaded beside it."""
+    problem = must_be("`prompt`", "words before any options, since its pictures are uploaded", words)
+    return () if all(job.head.split() for job in jobs) else (problem,)
 
 
 def _too_long(text: str) -> str:

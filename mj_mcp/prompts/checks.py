@@ -23,11 +23,13 @@ from mj_mcp.prompts.options import (
     WEIGHTS,
     Limit,
     Option,
+    is_file,
     reference,
 )
 from mj_mcp.prompts.values import Switch
 
 _USUAL_DASH = re.compile("--|\u2014\\w")  # Apple's keyboards turn `--` into one em dash, which Midjourney accepts
+_PICTURE_FILE = re.compile(r"^(?!.*://).*\.(?:png|jpe?g|webp|gif)$", re.IGNORECASE | re.DOTALL)
 _USABLE = [option for option in OPTIONS if option.flags and not option.unsupported]
 _MEANT = {option.key: option.flags[0] for option in _USABLE} | {name: name for row in _USABLE for name in row.flags}
 
@@ -50,6 +52,11 @@ class Given:
     def takes_pictures(self) -> bool:
         """Whether our own pictures are allowed: as arguments only."""
         return self.option.key in REFERENCES and not self.typed
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether files are allowed: only an image prompt can be uploaded."""
+        return self.option.key == "image_urls" and not self.typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +101,8 @@ def _wrong(given: Given) -> tuple[object, ...]:
     """The parts of a value that cannot be used."""
     parts = tuple(given.option.value.wrong(given.value))
     if parts and given.takes_pictures:
-        return tuple(part for part in parts if not reference(str(part)))
-    return parts
+        parts = tuple(part for part in parts if not reference(str(part)))
+    return tuple(part for part in parts if not (given.takes_files and is_file(str(part))))
 
 
 def must_be(shown: str, allowed: str, given: object) -> str:
@@ -111,13 +118,20 @@ def problems(job: Job) -> Iterator[str]:
         yield f"`{shortened(shown)}` in the prompt is not a Midjourney flag that is known here{hint}"
     yield from (f"{given.shown} {given.option.unsupported}." for given in job.given if given.option.unsupported)
     for given, parts in job.wrong:
-        own = ", or a picture of a task (`TASK_ID#1`)" * given.takes_pictures
-        yield from (must_be(given.shown, given.option.value.must_be + own, part) for part in parts)
+        yield from (must_be(given.shown, given.option.value.must_be + _others(given, part), part) for part in parts)
     yield from _head_problems(job)
     yield from _pair_problems(job)
     for given, limit, model in _limits(job):
         if model and limit.refused:
             yield f"{given.shown} cannot be used with {model}: {limit.because}."
+
+
+def _others(given: Given, part: object) -> str:
+    """What else an option takes: our own pictures, and files."""
+    if given.takes_files:
+        return ", a picture of a task (`TASK_ID#1`), or a picture file"
+    file = "; a file can be used in `image_urls` only" * bool(_PICTURE_FILE.search(str(part)))
+    return f", or a picture of a task (`TASK_ID#1`){file}" if given.takes_pictures else ""
 
 
 def _head_problems(job: Job) -> Iterator[str]:
@@ -182,5 +196,6 @@ def _leading_urls(job: Job) -> int:
 
 
 def _pictures(job: Job) -> int:
-    """The number of image prompts."""
-    return _leading_urls(job) + sum(len(given.value) for given in job.given if given.option.key == "image_urls")
+    """The number of image prompts in the text. Files are sent beside it."""
+    items = (item for given in job.given if given.option.key == "image_urls" for item in given.value)
+    return _leading_urls(job) + sum(not is_file(item) for item in items)

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mj_mcp.prompts.values import DASH, Choice, CommaList, Items, Kind, Range, Ratio, Switch, stretch
+from mj_mcp.prompts.values import DASH, Choice, CommaList, Items, Kind, Range, Ratio, Switch, has_hidden, stretch
 
 VERSIONS = ("8.2", "8.1", "8", "7", "6.1", "6", "5.2", "5.1", "5", "4")
 NIJI_VERSIONS = ("7", "6", "5", "4")
 QUALITIES = (0.25, 0.5, 1.0, 2.0, 4.0)
 WIDEST_HD_RATIO = 4
 NIJI_7_IMAGE_WEIGHT = 2
+
+MAX_PATH_CHARACTERS = 4096
 
 DEFAULT_MODEL = "V8.2"
 DEFAULT_SINCE = "July 2026"
@@ -32,8 +34,8 @@ class Options:
     """What a caller may choose. None, () and False mean: not given, so Midjourney decides.
 
     `OPTIONS` says what each may be. `version` and `niji` exclude each other. `image_urls`, `style_reference` and
-    `omni_reference` also take our own pictures (`references`). `no` is what should not be in the picture; `profile` is
-    the ids of personalization profiles and moodboards.
+    `omni_reference` also take our own pictures (`references`), and `image_urls` files (`files`). `no` is what should
+    not be in the picture; `profile` is the ids of personalization profiles and moodboards.
     """
 
     aspect_ratio: str | None = None
@@ -82,6 +84,17 @@ def references(options: Options) -> tuple[Reference, ...]:
     """Our own pictures among the references, each text once, in order."""
     items = dict.fromkeys((*options.image_urls, *options.style_reference, options.omni_reference or ""))
     return tuple(found for item in items if (found := reference(item)))
+
+
+def is_file(text: str) -> bool:
+    """Whether an image prompt names a file: it is neither a URL nor one of our pictures. The file may not exist."""
+    usable = 0 < len(text.strip()) <= len(text) <= MAX_PATH_CHARACTERS and not has_hidden(text)
+    return usable and "://" not in text and reference(text) is None
+
+
+def files(options: Options) -> tuple[str, ...]:
+    """The image prompts that name files, each text once, in order."""
+    return tuple(filter(is_file, dict.fromkeys(options.image_urls)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +176,7 @@ _STYLES = re.compile(rf"{_URL}|[0-9]{{1,10}}{_WEIGHT}|random")
 _IDS = re.compile(rf"[A-Za-z0-9]{{1,64}}{_WEIGHT}")
 _PLAIN_WORDS = re.compile(rf"(?!.*--)(?!.*(?<!\w){DASH}[a-zA-Z])\s*[^\s,][^,]*")
 
-_VIDEOS = "is for videos, and only pictures can be made here"
+_VIDEOS = "is for videos, and a prompt makes pictures here"
 
 OPTIONS = (
     Option("aspect_ratio", ("ar", "aspect"), Ratio(), (_NO_HD_RATIO,)),

@@ -31,7 +31,7 @@ from mj_mcp.proxy.outcomes import (
     read_submit,
 )
 from mj_mcp.proxy.text import Redact, is_task_id
-from mj_mcp.tasks import Failure
+from mj_mcp.tasks import Failure, WarningCode
 
 SUBMIT_SECONDS = 90.0
 """The total time for the answer to a submit."""
@@ -84,6 +84,8 @@ class Proxy:
         outcome = read_submit(answer, self._redact)
         if post.may_ask and dialect.dialog and isinstance(outcome, Accepted) and _asks(answer):
             return await self._answer_dialog(order, dialect.dialog, outcome, auth)
+        if isinstance(outcome, Accepted) and isinstance(order, Press) and order.prompt:
+            return replace(outcome, warnings=(*outcome.warnings, WarningCode.PROMPT_UNUSED))
         return outcome
 
     async def fetch(self, task_id: str, seconds: float = FETCH_SECONDS) -> FetchResult:

@@ -39,7 +39,7 @@ class NextCall(BaseModel):
 class BriefTaskView(BaseModel):
     """What the tools that spend name of a task in their schemas. `get_task` publishes all fields.
 
-    Repeating them five times would cost every conversation thousands of tokens.
+    Repeating them six times would cost every conversation thousands of tokens.
     """
 
     message: str
@@ -60,6 +60,8 @@ class TaskView(BaseModel):
     prompt: str | None = None
     parent_id: str | None = None
     index: int | None = None
+    button: str | None = None
+    buttons: list[str] | None = None
     images: list[ImageView]
     failure: FailureView | None = None
     warnings: list[str]

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         default_factory=lambda: user_pictures_path() / "mj-mcp",
         description="The folder for saved pictures. Default: `mj-mcp` in the user's pictures folder.",
     )
+    input_dir: Path | None = Field(
+        None,
+        description="A folder whose pictures (PNG, JPEG, WebP, GIF) may be used in `image_urls`, by every caller of "
+        "this server. Default: none; a person at this machine can also use files in the output folder.",
+    )
     wait_seconds: Annotated[float, Field(ge=0, le=600)] | None = Field(
         None, description="Seconds that a call waits without `wait_seconds`. Default: as long as the host allows."
     )
@@ -225,7 +230,7 @@ class Settings(BaseSettings):
             raise ValueError("with MJ_AUTH_ISSUER, set MJ_PUBLIC_URL, or give the URL of this server's /mcp here")
         return audience
 
-    @field_validator("data_dir", "output_dir", "http_tokens")
+    @field_validator("data_dir", "output_dir", "input_dir", "http_tokens")
     @classmethod
     def _same_from_everywhere(cls, path: Path | None) -> Path | None:
         if path is None:

@@ -10,7 +10,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -24,10 +24,14 @@ from mj_mcp.gallery.originals import File, image_of, with_measured
 from mj_mcp.journal import UNREAD, Journal, Page, Usage
 from mj_mcp.pictures import Rendered, SavedFile
 from mj_mcp.polling.poller import Poller
-from mj_mcp.prompts import Options, Reference, compile_prompt, references
-from mj_mcp.proxy import Change, Imagine, Order, Proxy, Trouble, check_task_id
+from mj_mcp.prompts import Options, compile_prompt
+from mj_mcp.proxy import Change, Imagine, Order, Press, Proxy, check_task_id
 from mj_mcp.proxy.raising import observation_of, raise_unless_accepted, raise_when_polls_fail
+from mj_mcp.studio.by_hand import ByHand
 from mj_mcp.studio.call import ANSWER_SECONDS, Call
+from mj_mcp.studio.pressing import check_press
+from mj_mcp.studio.references import Folders, References
+from mj_mcp.studio.result import PLAIN, Purchase, Result
 from mj_mcp.studio.several import VIEW_SECONDS, Several
 from mj_mcp.submits import Submits
 from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, warn
@@ -41,41 +45,6 @@ READY_SECONDS = 2.0
 """How long a read of the journal may take before the server counts as not ready."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a caller gets: the task, whether it existed already, and how the wait went."""
-
-    task: Task
-    duplicate: bool = False
-    finished_ago: float | None = None
-    """Seconds since a duplicate finished; None while it is open."""
-    notes: tuple[str, ...] = ()
-    trouble: tuple[int, Trouble] | None = None
-    """How many polls have failed in a row, and how the last one failed."""
-    shown: Shown | None = None
-    polls: int = 0
-    waited: float = 0.0
-
-    def noting(self, *notes: str) -> Result:
-        """The same result with more warnings."""
-        return replace(self, notes=(*self.notes, *notes))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purchase:
-    """What the caller allows for this submit."""
-
-    allow_duplicate: bool = False
-    """Submit even if an identical request is open or recent."""
-    allow_multiple: bool = False
-    """Accept a prompt that makes several jobs."""
-    extra_flags: frozenset[str] = frozenset()
-    """Names of prompt flags that the operator allows beside the known ones."""
-
-
-PLAIN = Purchase()
-
-
 class Studio:
     """Everything a caller can ask for. A caller sees only its own tasks."""
 
@@ -87,6 +56,7 @@ class Studio:
         submits: Submits,
         gallery: Gallery,
         *,
+        folders: Folders,
         listeners: Listeners,
         background: Background,
         now: Callable[[], float],
@@ -107,6 +77,8 @@ class Studio:
         self.now = now
         self._answer_seconds = answer_seconds
         self.several = Several(poller, gallery, self._known)
+        self._references = References(gallery, folders, self._task)
+        self.by_hand = ByHand(self._references, self._new, self.submit, self.wait)
 
     # -------------------------------------------------------------------------------------------------- buying
 
@@ -120,18 +92,12 @@ class Studio:
             Unconfirmed: it may have been charged.
         """
         check = partial(
-            compile_prompt,
-            prompt,
-            options,
-            allow_multiple=purchase.allow_multiple,
-            extra_flags=purchase.extra_flags,
+            compile_prompt, prompt, options, allow_multiple=purchase.allow_multiple, extra_flags=purchase.extra_flags
         )
-        compiled = check()
-        if ours := references(options):
-            compiled = check(links={reference.text: await self._link(call.owner, reference) for reference in ours})
+        compiled, uploads = await self._references.compile(call.owner, options, check)
         # The row holds our own names of pictures. Their links change every hour with their signatures.
         task = replace(self._new(call, Kind.IMAGINE), prompt=compiled.key, warnings=compiled.warnings)
-        return await self.submit(call, task, Imagine(compiled.text), purchase)
+        return await self.submit(call, task, Imagine(compiled.text, uploads), purchase)
 
     async def change(
         self,
@@ -154,6 +120,28 @@ class Studio:
         parent_id = parent.task_id or ""
         task = replace(self._new(call, kind), prompt=parent.prompt, parent_id=parent_id, index=index)
         return await self.submit(call, task, Change(kind, parent_id, index, shorthand), purchase)
+
+    async def press(
+        self, call: Call, handle: str, button: str, prompt: str | None = None, purchase: Purchase = PLAIN
+    ) -> Result:
+        """Press a button of a finished task that no other method stands for. `prompt`: for one that asks for it.
+
+        Raises:
+            InvalidRequest: `button` or `prompt` cannot be used.
+            Unsupported: the proxy does not offer this button for the task now. Nothing was sent.
+            MjError: as `change`.
+        """
+        written = check_press(button, prompt, purchase)
+        parent = await self._parent(call, handle)
+        task = replace(
+            self._new(call, Kind.BUTTON),
+            prompt=written.key if written else parent.prompt,
+            parent_id=parent.task_id,
+            button=" ".join(button.split()),
+            warnings=written.warnings if written else (),
+        )
+        order = Press(parent.task_id or "", button, written.text if written else None)
+        return await self.submit(call, task, order, purchase)
 
     async def submit(self, call: Call, task: Task, order: Order, purchase: Purchase) -> Result:
         """Submit `order` once; `task` becomes its row. Returns and raises like `imagine`."""
@@ -292,12 +280,10 @@ class Studio:
 
     # -------------------------------------------------------------------------------------------- helpers
 
-    async def _link(self, owner: str, reference: Reference) -> str:
-        """The proxy's own link to one of our pictures. The proxy can fetch it until the link expires."""
-        task = (await self.recall(Call(owner=owner), reference.handle)).task
-        return await self._gallery.living_link(task, reference.index)
+    async def _task(self, owner: str, handle: str) -> Task:
+        return (await self.recall(Call(owner=owner), handle)).task
 
-    def _new(self, call: Call, kind: Kind) -> Task:
+    def _new(self, call: Call, kind: Kind | None) -> Task:
         """The row of a new request."""
         now = self.now()
         return Task(

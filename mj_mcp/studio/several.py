@@ -12,7 +12,7 @@ from string import ascii_uppercase
 
 from mj_mcp.errors import TaskNotFound
 from mj_mcp.gallery import Gallery, Labelled, Shown
-from mj_mcp.gallery.originals import image_of
+from mj_mcp.gallery.originals import image_of, pictures_of
 from mj_mcp.polling.poller import Poller
 from mj_mcp.studio.call import SHEET_SECONDS, Call
 from mj_mcp.tasks import Status, Task
@@ -75,7 +75,7 @@ class Several:
         tasks = {task.submission_id: task for task in found if task is not None}
         if not (until_any and any(not task.is_moving for task in tasks.values())):
             tasks = await self._wait_for_each(call, tasks, until_any=until_any)
-        finished = [task for task in tasks.values() if task.status is Status.SUCCEEDED and task.images]
+        finished = [task for task in tasks.values() if task.status is Status.SUCCEEDED and pictures_of(task)]
         groups = overview(finished)
         letters = {group[0].task.submission_id: group[0].label[0] for group in groups}
         shown = None

@@ -315,8 +315,17 @@ def _may(task: Task, status: Status) -> bool:
 def _request_key(task: Task) -> str:
     """What makes two requests identical: the owner, the kind, and what it is made from.
 
-    The endpoint is left out: the same change requested by name or as shorthand is one purchase.
+    The endpoint is left out: the same change requested by name or as shorthand is one purchase. So are the case and the
+    spaces of a label.
     """
-    subject = {"prompt": task.prompt} if task.kind is Kind.IMAGINE else {"parent": task.parent_id, "index": task.index}
+    subject: dict[str, str | int | None]
+    match task.kind:
+        case Kind.IMAGINE | None:  # a description has no kind
+            subject = {"prompt": task.prompt}
+        case Kind.BUTTON:
+            label = " ".join((task.button or "").lower().split())
+            subject = {"parent": task.parent_id, "button": label, "prompt": task.prompt}
+        case _:
+            subject = {"parent": task.parent_id, "index": task.index}
     text = json.dumps([task.owner, task.kind, subject], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

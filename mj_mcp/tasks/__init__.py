@@ -62,6 +62,8 @@ class WarningCode(StrEnum):
     LINKS_UNUSABLE = "links_unusable"
     """This many picture links, out of this many."""
     NO_PICTURES = "no_pictures"
+    PROMPT_UNUSED = "prompt_unused"
+    """The button that was pressed asked for no prompt."""
 
     def of(self, *numbers: int) -> str:
         """The warning as it is stored in a row."""
@@ -165,6 +167,8 @@ class Task:
     """The label of the button that was pressed."""
     buttons: tuple[str, ...] = ()
     """The labels of the buttons that the proxy offers for it, without those of the other kinds."""
+    offers: tuple[Kind, ...] | None = None
+    """Which upscales, variations and rerolls these buttons offer; None where the proxy shows no buttons."""
     upstream_status: str | None = None
     progress: int | None = None
     upstream_eta: float | None = None
@@ -220,6 +224,7 @@ class Observation:
     failure: Failure | None = None
     images: tuple[Image, ...] = ()
     buttons: tuple[str, ...] = ()
+    offers: tuple[Kind, ...] | None = None
     warnings: tuple[str, ...] = ()
 
 

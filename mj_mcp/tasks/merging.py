@@ -26,14 +26,13 @@ def merge(task: Task, observed: Observation, now: float) -> Task:
     if _is_unlisted(task, observed, now):
         observed = replace(observed, status=Status.PROCESSING, warnings=())
     known = replace(
-        task,
+        _with_buttons(task, observed),
         upstream_status=observed.upstream_status or task.upstream_status,
         progress=max((p for p in (task.progress, observed.progress) if p is not None), default=None),
         upstream_eta=observed.eta_seconds,
         kind=task.kind or observed.kind,
-        prompt=task.prompt or observed.prompt,
+        prompt=(observed.prompt or task.prompt) if task.kind is None else (task.prompt or observed.prompt),
         parent_id=task.parent_id or observed.parent_id,
-        buttons=observed.buttons or task.buttons,
         warnings=joined(without(OF_A_POLL, task.warnings), observed.warnings),
     )
     # A stalled task that reports the state it stalled in has not moved.
@@ -48,6 +47,13 @@ def merge(task: Task, observed: Observation, now: float) -> Task:
         known = replace(known, failure=observed.failure or Failure("generation_failed", ""), upstream_eta=None)
     changed = moved_on or known.progress != task.progress or known.upstream_status != task.upstream_status
     return replace(known, updated_at=now) if changed else known
+
+
+def _with_buttons(task: Task, observed: Observation) -> Task:
+    """`task` with the buttons of an observation that shows any."""
+    if observed.offers is None:
+        return task
+    return replace(task, buttons=observed.buttons, offers=observed.offers)
 
 
 def _is_late(task: Task, observed: Observation) -> bool:
@@ -76,8 +82,7 @@ def _relinked(task: Task, observed: Observation, now: float) -> Task:
     fresh = tuple(ours[image.index].relinked(image) if image.index in ours else image for image in observed.images)
     kept = tuple(image for index, image in ours.items() if index not in {image.index for image in observed.images})
     images = tuple(sorted(fresh + kept, key=lambda image: image.index))
-    buttons = observed.buttons or task.buttons
-    if (images, buttons) == (task.images, task.buttons):
+    known = replace(_with_buttons(task, observed), images=images)
+    if known == task:
         return task
-    warnings = joined(without(OF_A_POLL, task.warnings), observed.warnings)
-    return replace(task, images=images, buttons=buttons, warnings=warnings, updated_at=now)
+    return replace(known, warnings=joined(without(OF_A_POLL, task.warnings), observed.warnings), updated_at=now)

@@ -26,9 +26,10 @@ async def test_usage_counts_as_the_limits_count_each_kind_and_day_and_owner_apar
     open_journal: Open, clock: Clock
 ) -> None:
     journal, midnight = open_journal(), NOON - 12 * 3600
-    rows: list[tuple[float, Kind, str, Callable[[Task], Task] | None]] = [
+    rows: list[tuple[float, Kind | None, str, Callable[[Task], Task] | None]] = [
         (NOON, Kind.IMAGINE, "me", None),
         (midnight, Kind.IMAGINE, "me", failed),
+        (midnight, None, "me", failed),
         (midnight, Kind.UPSCALE, "me", lost),
         (NOON, Kind.REROLL, "me", no),
         (NOON, Kind.REROLL, "me", abandoned),
@@ -45,8 +46,8 @@ async def test_usage_counts_as_the_limits_count_each_kind_and_day_and_owner_apar
     await journal.adopt(replace(new(owner="me"), status=Status.QUEUED, task_id="88", submitted_at=None))
     await claim(open_journal("theirs"), new(owner="me"))
     mine = Usage(
-        today={Kind.IMAGINE: 2, Kind.UPSCALE: 1},
-        last_7_days={Kind.IMAGINE: 2, Kind.UPSCALE: 2, Kind.VARIATION: 1},
+        today={Kind.IMAGINE: 2, Kind.UPSCALE: 1, "other": 1},
+        last_7_days={Kind.IMAGINE: 2, Kind.UPSCALE: 2, Kind.VARIATION: 1, "other": 1},
         open=2,  # one is being submitted, one was adopted; the doubt is older than any job
         waiting=0,
         open_left=7,

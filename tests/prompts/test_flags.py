@@ -155,7 +155,7 @@ def test_flags_that_an_operator_allows_pass_without_a_check_and_end_the_flag_bef
 @pytest.mark.parametrize("typed", ["--video", "--motion low", "--loop", f"--end {URL}", "--bs 4"])
 def test_flags_of_videos_are_refused_where_only_pictures_can_be_made(typed: str) -> None:
     flag = typed.split(maxsplit=1)[0]
-    assert refused(f"a cat {typed}") == f"`{flag}` in the prompt is for videos, and only pictures can be made here."
+    assert refused(f"a cat {typed}") == f"`{flag}` in the prompt is for videos, and a prompt makes pictures here."
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,19 @@ def test_a_failure_has_the_proxys_reason() -> None:
     assert seen(status="CANCEL").failure == Failure("canceled", "canceled")
 
 
+def test_a_description_has_its_prompts_one_a_line() -> None:
+    said = f"1\ufe0f\u20e3 a <b>cat</b> --ar 3:2\n\n2\ufe0f\u20e3 {'x' * 600}\n\n3 {KEY}\u202e\n" + "\n4 d" * 40
+    seen = read_fetch(answer(flat(action="DESCRIBE", prompt=None, properties={"finalPrompt": said})), redact)
+    assert isinstance(seen, Observation)
+    first, second, third, *others = (seen.prompt or "").split("\n")
+    assert (first, len(second), KEY in third) == ("1\ufe0f\u20e3 a cat --ar 3:2", 500, False)
+    assert others == ["4 d"] * 10
+    nothing: list[Any] = [None, [], {}, {"finalPrompt": None}]
+    for properties in nothing:
+        seen = read_fetch(answer(flat(action="DESCRIBE", prompt="a\nb", properties=properties)), redact)
+        assert (isinstance(seen, Observation) and seen.prompt) == "a b"
+
+
 @pytest.mark.parametrize(
     ("action", "kind"),
     [
@@ -204,8 +217,32 @@ def test_buttons_are_named_by_their_label_or_else_by_their_id() -> None:
     assert seen(buttons=ONE_BUTTONS).buttons == OTHERS
 
 
-def test_buttons_that_are_kinds_of_their_own_are_not_listed() -> None:
-    assert seen(buttons=GRID_BUTTONS).buttons == ()
+@pytest.mark.parametrize(
+    ("buttons", "offers"),
+    [
+        (GRID_BUTTONS, (Kind.UPSCALE, Kind.VARIATION, Kind.REROLL)),
+        (GRID_BUTTONS[4:], (Kind.VARIATION, Kind.REROLL)),
+        (ONE_BUTTONS, ()),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_buttons_that_are_kinds_of_their_own_are_not_listed_but_offered(
+    buttons: object, offers: tuple[Kind, ...] | None
+) -> None:
+    found = seen(buttons=buttons)
+    assert found.offers == offers
+    assert found.buttons == (OTHERS if buttons is ONE_BUTTONS else ())
+
+
+def test_the_buttons_of_an_open_task_cannot_be_pressed_and_are_not_read() -> None:
+    found = seen(status="IN_PROGRESS", buttons=[button("MJ::CancelJob::1", "Cancel Job")])
+    assert (found.buttons, found.offers) == ((), None)
+
+
+def test_there_are_no_more_buttons_than_a_chat_message_can_have() -> None:
+    many = [button(f"MJ::JOB::{n}::1", f"Button {n}") for n in range(1000)]
+    assert len(seen(buttons=many).buttons) == 25
 
 
 def test_every_button_has_a_label_of_its_own_and_none_has_markup() -> None:
@@ -224,6 +261,7 @@ def test_strange_buttons_do_no_harm(buttons: object) -> None:
 STATE = {"state": "sub_1"}
 PARENT = flat(buttons=GRID_BUTTONS)
 ONE = flat(buttons=ONE_BUTTONS)
+V8 = flat(buttons=GRID_BUTTONS[4:])
 BARE = flat()
 
 
@@ -238,7 +276,7 @@ def posted(dialect: str, order: Order, parent: dict[str, Any] | None = None) -> 
         (Imagine("a cat"), "imagine", {"prompt": "a cat"}),
         (Imagine("a cat", ("data:1",)), "imagine", {"prompt": "a cat", "base64Array": ["data:1"]}),
         (Describe("data:1"), "describe", {"base64": "data:1"}),
-        (Blend(("data:1", "data:2")), "blend", {"base64Array": ["data:1", "data:2"]}),
+        (Blend(("data:1", "data:2")), "blend", {"base64Array": ["data:1", "data:2"], "dimensions": "SQUARE"}),
     ],
 )
 def test_a_submit_holds_the_documented_fields_and_our_state(
@@ -288,10 +326,23 @@ def test_a_parent_with_buttons_has_one_pressed(
 @pytest.mark.parametrize(
     ("dialect", "order", "parent", "words"),
     [
-        ("plus", Change(Kind.UPSCALE, ID, 2), ONE, "has no button for that; its buttons are: Upscale (Subtle), "),
+        (
+            "plus",
+            Change(Kind.UPSCALE, ID, 2),
+            ONE,
+            'does not offer an upscale of picture 2; it offers: "Upscale (Subtle)", ',
+        ),
         ("plus", Change(Kind.UPSCALE, ID, 2), BARE, "the proxy offers no buttons for task"),
-        ("plus", Press(ID, "Zoom"), ONE, "has no button for that"),
-        ("plus", Press(ID, "U1"), PARENT, "has no button for that"),
+        (
+            "plus",
+            Press(ID, "Zoom"),
+            ONE,
+            f'task {ID} has no button "Zoom"; it offers: "Upscale (Subtle)", "Vary (Subtle)"',
+        ),
+        ("plus", Press(ID, "Zoom"), PARENT, "it offers: upscales, variations, rerolls"),
+        ("plus", Change(Kind.UPSCALE, ID, 2), V8, "offer an upscale of picture 2; it offers: variations, rerolls"),
+        ("plus", Change(Kind.REROLL, ID), ONE, "does not offer a reroll; it offers: "),
+        ("plus", Press(ID, "u1"), PARENT, 'ask for an upscale of picture 1 instead of the button "u1"'),
         ("plus", Press(ID, "Custom Zoom"), ONE, 'the button "Custom Zoom" asks for a prompt: give `prompt`'),
         ("newapi", Press(ID, "Animate (High motion)"), ONE, "does not pass on buttons that make videos"),
         ("newapi", Press(ID, "Zoom"), BARE, "the proxy offers no buttons for task"),

@@ -32,7 +32,7 @@ WRITE = os.environ.get("MJ_WRITE_SNAPSHOTS") == "1"
 """Read at import: no MJ_ variable of a developer's reaches a test itself."""
 IN_CI = bool(os.environ.get("CI"))
 
-BUDGET_TOKENS = 3_400
+BUDGET_TOKENS = 3_700
 CHARACTERS_PER_TOKEN = 4
 """No tokenizer library ships its vocabulary offline. Four characters a token is what such libraries give for JSON
 schemas of English, a little on the high side of the truth."""
@@ -146,6 +146,7 @@ async def test_an_optional_argument_is_missing_from_required_and_has_no_null(too
         "vary_image": ["task_id", "index"],
         "reroll": ["task_id"],
         "simple_change": ["content"],
+        "press_button": ["task_id", "button"],
         "get_task": ["task_id"],
         "wait_for_tasks": ["task_ids"],
         "list_tasks": [],
@@ -216,7 +217,8 @@ async def test_results_are_what_the_output_schemas_promise(
             ("save_images", of_grid),
         ]
         results = [("generate_image", grid)] + [(tool, await caller.task(tool, **given)) for tool, given in calls]
-    assert {tool for tool, _ in results} | {"view_image"} == set(tools)
+    # whole/test_buttons.py presses buttons: this proxy has none
+    assert {tool for tool, _ in results} | {"view_image", "press_button"} == set(tools)
     closed = {"additionalProperties": False}
     for tool, content in results:
         yields_a_task = set(tools[tool]["outputSchema"]["properties"]) == {"message", "task_id", "status"}

@@ -48,6 +48,7 @@ def test_the_defaults_are_the_published_ones() -> None:
         "base_url": "https://cubicspaces.cloud",
         "proxy_dialect": "auto",
         "proxy_auth": "auto",
+        "input_dir": None,
         "database_url": SecretStr(""),
         "wait_seconds": None,
         "poll_seconds": 5.0,

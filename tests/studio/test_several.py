@@ -356,5 +356,5 @@ async def test_an_unknown_tool_is_answered_with_what_there_is(protocol: str, sim
     assert error["code"] == "invalid_request"
     assert "There is no tool `cancel_task`." in error["message"]
     assert "generate_image" in error["message"]
-    assert "Not possible here: cancelling a job, zoom, pan" in error["message"]
-    assert "Not possible here: cancelling a job, zoom, pan" in instructions
+    assert "Not possible here: cancelling a job" in error["message"]
+    assert "Not possible here: cancelling a job" in instructions

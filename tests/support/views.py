@@ -94,6 +94,8 @@ def view(**known: Any) -> Whole:
         "prompt": None,
         "parent_id": None,
         "index": None,
+        "button": None,
+        "buttons": None,
         "images": [],
         "failure": None,
         "warnings": [],

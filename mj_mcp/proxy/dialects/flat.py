@@ -9,9 +9,10 @@ The shapes come from the sources of these projects, as of late 2026.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,9 @@ from mj_mcp.proxy.outcomes import name_in
 from mj_mcp.proxy.text import Redact, clean, clean_url
 from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, WarningCode
 from mj_mcp.urls import with_part
+
+MAX_LINES = 16
+"""Of a description: it has four prompts, with an empty line between two."""
 
 GRID = range(1, 5)
 """A grid is 2x2 pictures in reading order."""
@@ -60,8 +64,14 @@ _OWN_TOOL = re.compile(r"MJ::JOB::(?:(upsample|variation)::([1-4])|(reroll)::\d)
 _KIND_OF = {"upsample": Kind.UPSCALE, "variation": Kind.VARIATION, "reroll": Kind.REROLL}
 
 _VIDEO = re.compile(r"MJ::JOB::(?:animate|video)_")
-_DIALOG = re.compile(r"MJ::(?:CustomZoom|Inpaint)\b")
+_DIALOG = re.compile(r"MJ::CustomZoom\b")
 """Buttons that open a dialog, which asks for a prompt."""
+_REGION = re.compile(r"MJ::Inpaint\b")
+"""Buttons that ask for a region of the picture, which cannot be given here. They count as not there."""
+
+
+MOST_BUTTONS = 25
+"""As many as a chat message can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,12 @@ class Button:
 
     label: str
     custom_id: str
+
+    @property
+    def own(self) -> tuple[Kind, int | None] | None:
+        """The kind that it is, and of which picture, where it is a kind of its own."""
+        match = _OWN_TOOL.match(self.custom_id)
+        return (_KIND_OF[match[1] or match[3]], int(match[2]) if match[2] else None) if match else None
 
 
 def is_flat(fields: Fields) -> bool:
@@ -85,6 +101,7 @@ def read_task(fields: Fields, redact: Redact, origin: str = "") -> Observation |
     action = clean(fields.get("action"), redact).upper()
     status = STATUSES.get(word, Status.PROCESSING)
     images, warnings = _images(fields, action, redact, origin) if status is Status.SUCCEEDED else ((), ())
+    buttons = read_buttons(fields, redact) if status is Status.SUCCEEDED else []
     failure = None
     if status is Status.FAILED:
         canceled = word == "CANCEL"
@@ -93,15 +110,24 @@ def read_task(fields: Fields, redact: Redact, origin: str = "") -> Observation |
     return Observation(
         status=status,
         kind=KINDS.get(action, Kind.BUTTON) if action else None,
-        prompt=clean(fields.get("prompt"), redact) or None,
+        prompt=_prompt(fields, action, redact) or None,
         parent_id=clean(fields.get("parentId"), redact) or None,
         upstream_status=word or None,
         progress=_progress(fields.get("progress")) if word == "IN_PROGRESS" else None,
         failure=failure,
         images=images,
-        buttons=tuple(one.label for one in read_buttons(fields, redact) if not _OWN_TOOL.match(one.custom_id)),
+        buttons=tuple(one.label for one in buttons if one.own is None),
+        offers=_offers(buttons) if buttons else None,
         warnings=warnings,
     )
+
+
+def _prompt(fields: Fields, action: str, redact: Redact) -> str:
+    """The prompt; for a description, its prompts, one a line."""
+    made = fields.get("properties") if action == "DESCRIBE" else None
+    texts = str(made.get("finalPrompt") or "").splitlines() if isinstance(made, dict) else []
+    lines = [line for text in texts[:MAX_LINES] if (line := clean(text, redact))]
+    return "\n".join(lines) or clean(fields.get("prompt"), redact)
 
 
 def _progress(value: object) -> int | None:
@@ -166,10 +192,17 @@ def _custom_ids(fields: Fields) -> Iterator[tuple[str, dict[str, Any]]]:
 def read_buttons(fields: Fields, redact: Redact) -> list[Button]:
     """The buttons of a task, each with a label of its own. Those that only have an emoji are named by their id."""
     found: dict[str, Button] = {}
-    for custom_id, button in _custom_ids(fields):
+    for custom_id, button in islice(_custom_ids(fields), MOST_BUTTONS):
+        if _REGION.match(custom_id):
+            continue
         label = clean(button.get("label"), redact)[:40] or _name_of(custom_id)
         found.setdefault(label.lower(), Button(label, custom_id))
     return list(found.values())
+
+
+def _offers(buttons: Iterable[Button]) -> tuple[Kind, ...]:
+    """The kinds of their own among these buttons, each once."""
+    return tuple(dict.fromkeys(one.own[0] for one in buttons if one.own is not None))
 
 
 def _name_of(custom_id: str) -> str:
@@ -212,7 +245,7 @@ def _plain_post(abilities: _Abilities, order: Order, parent: Fields) -> Post | F
         case Describe(upload):
             return Post("/mj/submit/describe", {"base64": upload})
         case Blend(uploads):
-            return Post("/mj/submit/blend", {"base64Array": list(uploads)})
+            return Post("/mj/submit/blend", {"base64Array": list(uploads), "dimensions": "SQUARE"})
         case Change() | Press():
             buttons = read_buttons(parent, _as_it_is)
             return _action(abilities, order, buttons) if buttons else _change(abilities, order)
@@ -231,8 +264,7 @@ def _action(abilities: _Abilities, order: Change | Press, buttons: list[Button])
     """A follow-up of a parent with buttons: the one that was asked for, if it is there."""
     found = next((one for one in buttons if _is_meant(order, one)), None)
     if found is None:
-        others = ", ".join(one.label for one in buttons) or "none"
-        return Failure("unsupported", f"task {order.parent_id} has no button for that; its buttons are: {others}")
+        return Failure("unsupported", _missing(order, buttons))
     if _VIDEO.match(found.custom_id) and not abilities.videos:
         return Failure("unsupported", "this relay does not pass on buttons that make videos")
     if _DIALOG.match(found.custom_id) and not (isinstance(order, Press) and order.prompt):
@@ -242,13 +274,29 @@ def _action(abilities: _Abilities, order: Change | Press, buttons: list[Button])
 
 
 def _is_meant(order: Change | Press, button: Button) -> bool:
-    own = _OWN_TOOL.match(button.custom_id)
     if isinstance(order, Press):
-        return own is None and " ".join(order.button.lower().split()) == button.label.lower()
-    return own is not None and (_KIND_OF[own[1] or own[3]], own[2]) == (
-        order.kind,
-        str(order.index) if order.index else None,
-    )
+        return button.own is None and _is_named(order, button)
+    return button.own == (order.kind, order.index)
+
+
+def _is_named(press: Press, button: Button) -> bool:
+    return " ".join(press.button.lower().split()) == button.label.lower()
+
+
+def _missing(order: Change | Press, buttons: list[Button]) -> str:
+    """What the parent does not offer, and what it does."""
+    if isinstance(order, Press):
+        if own := next((one.own for one in buttons if _is_named(order, one)), None):
+            return f'ask for {_words(*own)} instead of the button "{order.button}"'
+        wanted = f'has no button "{order.button}"'
+    else:
+        wanted = f"does not offer {_words(order.kind, order.index)}"
+    there = [f"{kind}s" for kind in _offers(buttons)] + [f'"{one.label}"' for one in buttons if one.own is None]
+    return f"task {order.parent_id} {wanted}; it offers: {', '.join(there)}"
+
+
+def _words(kind: Kind, index: int | None) -> str:
+    return f"{'an' if kind is Kind.UPSCALE else 'a'} {kind}" + (f" of picture {index}" if index else "")
 
 
 def _as_it_is(text: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-CANNOT = "Not possible here: cancelling a job, zoom, pan, inpainting, video, describing or blending pictures."
+CANNOT = (
+    "Not possible here: cancelling a job, inpainting a region, describing or blending pictures. "
+    "Zoom, pan and video are press_button, where the proxy offers buttons."
+)
 """What agents ask for and no tool does. Also part of the answer to an unknown tool."""
 
 _INSTRUCTIONS = """\
-Midjourney pictures. Each generate_image, upscale_image, vary_image, reroll and simple_change costs the person money \
-and takes 30 to 180 seconds.
+Midjourney pictures. Each generate_image, upscale_image, vary_image, reroll, simple_change and press_button costs \
+the person money and takes 30 to 180 seconds.
 - A call may return before the picture is done, with a task_id: call get_task with that id and wait_seconds, again and \
 again, until its status is succeeded or failed. Never submit the same request again to get a result.
 - Several pictures at once: submit each with wait_seconds=0, then call wait_for_tasks with all the ids.

@@ -10,9 +10,16 @@ from typing import Any
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 
 from mj_mcp.journal import Page, Usage
-from mj_mcp.server.render.task_results import PROMPT_CHARACTERS, Presentation, present_only, rfc3339, shortened_prompt
+from mj_mcp.server.render.task_results import (
+    PROMPT_CHARACTERS,
+    Presentation,
+    counted,
+    present_only,
+    rfc3339,
+    shortened_prompt,
+)
 from mj_mcp.studio.several import Awaited
-from mj_mcp.tasks import Kind, Status, Task
+from mj_mcp.tasks import Status, Task
 
 ROW_CHARACTERS = 195
 """The average length of one row as JSON: 20 rows stay under 4,000 characters, since each list costs tokens."""
@@ -84,11 +91,11 @@ def usage_result(usage: Usage) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=structured["message"])], structured_content=structured)
 
 
-def _with_total(counts: Mapping[Kind, int]) -> dict[str, int]:
-    return {kind.value: count for kind, count in counts.items()} | {"total": sum(counts.values())}
+def _with_total(counts: Mapping[str, int]) -> dict[str, int]:
+    return {**counts, "total": sum(counts.values())}
 
 
-def _spent(counts: Mapping[Kind, int]) -> str:
+def _spent(counts: Mapping[str, int]) -> str:
     total = sum(counts.values())
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return f"{total} jobs ({kinds})" if total else "no jobs"
@@ -123,9 +130,10 @@ def _row(task: Task, eta: float | None) -> dict[str, Any]:
 
 def _line(task: Task) -> str:
     when = rfc3339(task.submitted_at or task.updated_at) or ""
-    pictures = f", {len(task.images)} pictures" if task.images else ""
+    pictures = f", {counted(task)}" if task.images else ""
+    pressed = f' "{task.button}"' if task.button else ""
     of = f" of {task.parent_id}" + (f" #{task.index}" if task.index else "") if task.parent_id else ""
-    what = f"{task.kind or 'task'}{of}: {shortened_prompt(task.prompt, 80)}".rstrip(": ")
+    what = f"{task.kind or 'task'}{pressed}{of}: {shortened_prompt(task.prompt, 80)}".rstrip(": ")
     return f"{task.handle} {task.status} {when[:10]} {when[11:16]} {what}{pictures}"
 
 

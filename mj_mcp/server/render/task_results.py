@@ -49,6 +49,10 @@ class Presentation:
     inline_images: bool = True
     link: Callable[[Task, Image], str] | None = None
 
+    def url(self, task: Task, image: Image) -> str:
+        """Where the caller can open it. This server never has videos."""
+        return self.link(task, image) if self.link and not image.is_video else image.url
+
 
 def task_view(
     result: Result, eta: float | None, presentation: Presentation, again: dict[str, Any] | None = None
@@ -68,6 +72,8 @@ def task_view(
         "prompt": task.prompt,
         "parent_id": task.parent_id,
         "index": task.index,
+        "button": task.button,
+        "buttons": list(task.buttons) or None,
         "images": [_image_view(task, image, presentation) for image in task.images],
         "failure": {"code": task.failure.code, "message": task.failure.message} if task.failure else None,
         "warnings": warnings_of(result),
@@ -130,7 +136,7 @@ def _image_view(task: Task, image: Image, presentation: Presentation) -> dict[st
     return present_only(
         {
             "index": image.index,
-            "url": presentation.link(task, image) if presentation.link else image.url,
+            "url": presentation.url(task, image),
             "media_type": image.media_type,
             "width": image.width,
             "height": image.height,
@@ -140,11 +146,12 @@ def _image_view(task: Task, image: Image, presentation: Presentation) -> dict[st
 
 
 def _resource_link(task: Task, image: Image) -> ResourceLink:
-    """A link that this server resolves itself, so it works longer than the proxy's."""
+    """A link that this server resolves itself, so it works longer than the proxy's. A video has only the proxy's."""
+    word = "video" if image.is_video else "picture"
     return ResourceLink(
-        uri=f"mj://tasks/{task.handle}/images/{image.index}",
-        name=f"picture-{image.index}",
-        title=f"Picture {image.index}",
+        uri=image.url if image.is_video else f"mj://tasks/{task.handle}/images/{image.index}",
+        name=f"{word}-{image.index}",
+        title=f"{word.title()} {image.index}",
         mime_type=image.media_type,
     )
 
@@ -161,18 +168,22 @@ def _next(task: Task, presentation: Presentation) -> list[dict[str, Any]]:
 def _message(result: Result, view: dict[str, Any], presentation: Presentation) -> str:
     task = result.task
     lines = [_earlier(result)] if result.duplicate else []
-    what = f"{task.kind or 'task'} {task.handle}" + (f" of {task.parent_id} #{task.index}" if task.index else "")
+    of = f" of {task.parent_id} #{task.index}" if task.index else ""
+    what = f"{task.kind or 'task'} {task.handle}{of or _pressed(task)}"
     lines.append(f"{what[0].upper()}{what[1:]} {_STATUS_TEXT[task.status]}{_progress_text(task, view)}.")
     if task.prompt:
         lines.append(f"Prompt: {shortened_prompt(task.prompt)}")
     if task.failure and task.status is Status.FAILED:
         lines.append(f"The proxy's message: {task.failure.message}")
     lines += [f"Warning: {warning}" for warning in view["warnings"]]
+    lines += [f"Video {image.index}: {image.url}" for image in task.images if image.is_video]
     if task.is_moving:
         wait = f'task_id="{task.handle}" and wait_seconds={presentation.wait_seconds}'
         lines.append(f"Call get_task with {wait} to keep waiting. Do not submit it again.")
     elif view["next"]:
-        lines.append(_advice(view, presentation))
+        lines += _advice(view)
+    if task.buttons and any(spec.name == "press_button" for spec in presentation.tools):
+        lines.append(f"More with press_button, which costs money: {', '.join(task.buttons)}.")
     return "\n".join(lines)
 
 
@@ -192,14 +203,22 @@ def _ago(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s ago"
 
 
-def _advice(view: dict[str, Any], presentation: Presentation) -> str:
+def _advice(view: dict[str, Any]) -> list[str]:
     offered = {call["tool"] for call in view["next"]}
-    free = "view_image shows one large; it is free."
+    paid = [name for name in ("upscale_image", "vary_image", "reroll") if name in offered]
+    sentences = ["Choose a picture by its index:"] if offered & {"upscale_image", "vary_image"} else []
     if "save_images" in offered:
-        free = "view_image shows one large, save_images saves the originals; both are free."
-    if offered.isdisjoint(spec.name for spec in presentation.tools if spec.spends):
-        return free
-    return f"Choose a picture by its index: {free} upscale_image, vary_image and reroll cost money."
+        sentences.append("view_image shows one large, save_images saves the originals; both are free.")
+    elif "view_image" in offered:
+        sentences.append("view_image shows one large; it is free.")
+    if paid:
+        *others, last = paid
+        sentences.append(f"{', '.join(others)} and {last} cost money." if others else f"{last} costs money.")
+    return [" ".join(sentences)] if sentences else []
+
+
+def _pressed(task: Task) -> str:
+    return f' ("{task.button}" of {task.parent_id})' if task.button else ""
 
 
 def _progress_text(task: Task, view: dict[str, Any]) -> str:
@@ -215,8 +234,13 @@ def _progress_text(task: Task, view: dict[str, Any]) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
+def counted(task: Task) -> str:
+    """How many pictures or videos it has."""
+    word = "video" if any(image.is_video for image in task.images) else "picture"
+    return f"1 {word}" if len(task.images) == 1 else f"{len(task.images)} {word}s"
+
+
 def _pictures(task: Task) -> str:
     sizes = {(image.width, image.height) for image in task.images}
     width, height = sizes.pop() if len(sizes) == 1 else (None, None)
-    count = "1 picture" if len(task.images) == 1 else f"{len(task.images)} pictures"
-    return f"{count} of {width}x{height}" if width else count
+    return f"{counted(task)} of {width}x{height}" if width else counted(task)

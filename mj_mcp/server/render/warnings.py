@@ -13,6 +13,7 @@ WORDS: dict[str, str] = {
     WarningCode.UNREAD: "the journal does not answer: this is the last state that this server knows",
     WarningCode.LINKS_UNUSABLE: "{} of {} picture links were unusable",
     WarningCode.NO_PICTURES: "the proxy reports success, but lists no picture",
+    WarningCode.PROMPT_UNUSED: "this button asks for no prompt: the one that was given was not used",
 }
 GIVEN_UP = "it is not polled automatically any more; get_task polls it again"
 

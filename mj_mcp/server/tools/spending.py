@@ -1,7 +1,8 @@
-"""The tools that cost money: imagine, upscale, vary, reroll, and the proxy's shorthand."""
+"""The tools that cost money: imagine, upscale, vary, reroll, the proxy's shorthand, and its other buttons."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from mcp_types import CallToolResult
@@ -11,7 +12,7 @@ from mj_mcp.errors import InvalidRequest
 from mj_mcp.prompts import Options
 from mj_mcp.server.tool_call import ToolCall
 from mj_mcp.server.tool_spec import ToolSpec
-from mj_mcp.server.tools.types import LIMITS, AllowDuplicate, Index, ParentId, TaskAnswer, WaitSeconds
+from mj_mcp.server.tools.types import LIMITS, AllowDuplicate, Index, Label, ParentId, TaskAnswer, WaitSeconds
 from mj_mcp.studio import Purchase
 from mj_mcp.tasks import Kind, Task
 
@@ -34,7 +35,7 @@ async def generate_image(
     no: Annotated[list[str] | None, Field(description="What must not appear.")] = None,
     profile: Annotated[list[str] | None, Field(description="Ids of profiles or moodboards.")] = None,
     image_urls: Annotated[
-        list[str] | None, Field(description="Pictures to start from: public URLs, or TASK_ID#INDEX.")
+        list[str] | None, Field(description="Pictures to start from: public URLs, TASK_ID#INDEX or local files.")
     ] = None,
     image_weight: Annotated[
         Annotated[float, LIMITS["image_weight"]] | None, Field(description="Weight of image_urls.")
@@ -129,6 +130,19 @@ async def simple_change(
     return await _change(call, kind, task_id, index, allow_duplicate, shorthand=True)
 
 
+async def press_button(
+    call: ToolCall,
+    task_id: ParentId,
+    button: Label,
+    prompt: Annotated[str | None, Field(description="For a button that asks for one, like Custom Zoom.")] = None,
+    wait_seconds: WaitSeconds = None,
+    allow_duplicate: AllowDuplicate = False,
+) -> TaskAnswer:
+    """Zoom, pan, animate and the like: press any other button of a finished task. Costs money."""
+    purchase = Purchase(allow_duplicate=allow_duplicate, extra_flags=call.context.settings.extra_flags)
+    return await call.bought(await call.studio.press(call.caller, task_id, button, prompt, purchase))
+
+
 async def _change(
     call: ToolCall, kind: Kind, task_id: str, index: int | None, allow_duplicate: bool, *, shorthand: bool = False
 ) -> CallToolResult:
@@ -150,18 +164,29 @@ def _read_shorthand(content: str) -> tuple[Kind, str, int | None]:
     raise InvalidRequest("content", content, '"ID U1" to "ID U4", "ID V1" to "ID V4", or "ID R"')
 
 
-def _whole(task: Task) -> dict[str, Any] | None:
-    return {"task_id": task.handle} if task.kind is not Kind.UPSCALE else None
+def _offers(task: Task, kind: Kind) -> bool:
+    """Whether the task's buttons offer it; without buttons, whether it is a grid."""
+    if task.offers is not None:
+        return kind in task.offers
+    return len(task.images) > 1 if task.kind is Kind.BUTTON else task.kind is not Kind.UPSCALE
 
 
-def _one(task: Task) -> dict[str, Any] | None:
-    return {"task_id": task.handle, "index": task.images[0].index} if task.kind is not Kind.UPSCALE else None
+def _of_whole(task: Task) -> dict[str, Any] | None:
+    return {"task_id": task.handle} if _offers(task, Kind.REROLL) else None
+
+
+def _of_one(kind: Kind) -> Callable[[Task], dict[str, Any] | None]:
+    def arguments(task: Task) -> dict[str, Any] | None:
+        return {"task_id": task.handle, "index": task.images[0].index} if _offers(task, kind) else None
+
+    return arguments
 
 
 TOOLS = (
     ToolSpec(verb=generate_image, title="Generate image", spends=True),
-    ToolSpec(verb=upscale_image, title="Upscale image", spends=True, next=_one),
-    ToolSpec(verb=vary_image, title="Vary image", spends=True, next=_one),
-    ToolSpec(verb=reroll, title="Reroll", spends=True, next=_whole),
+    ToolSpec(verb=upscale_image, title="Upscale image", spends=True, next=_of_one(Kind.UPSCALE)),
+    ToolSpec(verb=vary_image, title="Vary image", spends=True, next=_of_one(Kind.VARIATION)),
+    ToolSpec(verb=reroll, title="Reroll", spends=True, next=_of_whole),
     ToolSpec(verb=simple_change, title="Simple change", spends=True),
+    ToolSpec(verb=press_button, title="Press button", spends=True),
 )

@@ -19,6 +19,7 @@ WaitSeconds = Annotated[
 ]
 AllowDuplicate = Annotated[bool, Field(description="true buys another even if the same request is open or recent.")]
 TaskId = Annotated[str, Field(max_length=128, description="task_id or submission_id.")]
+Label = Annotated[str, Field(max_length=60, description="A label in `buttons` of that task.")]
 ParentId = Annotated[str, Field(max_length=128, description="The finished task.")]
 Index = Annotated[int, Field(ge=1, le=4, description="Which picture of the grid.")]
 PictureIndex = Annotated[int, Field(ge=1, le=16)]

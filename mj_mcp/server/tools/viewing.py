@@ -72,8 +72,8 @@ def _references(compare: list[str]) -> list[tuple[str, int]]:
     return found
 
 
-def _whole(task: Task) -> dict[str, Any]:
-    return {"task_id": task.handle}
+def _whole(task: Task) -> dict[str, Any] | None:
+    return None if any(image.is_video for image in task.images) else {"task_id": task.handle}
 
 
 TOOLS = (
