@@ -21,7 +21,7 @@ from mj_mcp.cli.hosts import NAME, Host, Launch, Machine
 from mj_mcp.cli.hosts.edits import CannotEdit, read_entry, snippet, write_entry
 from mj_mcp.cli.hosts.programs import can_run, is_temporary, own_command, run_program
 from mj_mcp.cli.hosts.table import BY_ID, HOSTS
-from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, print_table
+from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, print_checks, print_table
 from mj_mcp.settings import Settings, SettingsError, read_settings
 from mj_mcp.settings.environment import folders, variables
 
@@ -138,9 +138,8 @@ def _check(settings: Settings) -> None:
 
     logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
     checks = asyncio.run(run_checks(settings))
-    for check in checks:
-        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.said}")
-    if not all(check.ok for check in checks):
+    print_checks(checks)
+    if any(check.ok is False for check in checks):
         fail("nothing was changed. Correct what failed, or add --no-check", 1)
 
 
