@@ -1,6 +1,7 @@
 """Money under force: the server is killed around its POSTs, again and again, and the books are compared.
 
     python benchmarks/money.py [--kills 500 | --quick] [--processes 8] [--open-tasks 200] [--database postgres]
+                               [--dialect plus]
 
 A real server on pipes spends at a simulator that keeps a ledger of charges. Each life of the server first repeats
 the call of the life before, as an agent would, and then is killed (-9) at a random moment around a submit, often
@@ -22,7 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,6 +49,7 @@ Subject = tuple[str, str, int | None]
 """What a request buys: its kind, the prompt or the parent's id, and the index."""
 
 _KINDS = {"UPSCALE": "upscale", "VARIATION": "variation", "REROLL": "reroll"}
+_BUTTONS = {"upsample": "upscale", "variation": "variation", "reroll": "reroll"}
 _TOOLS = {"upscale": "upscale_image", "variation": "vary_image", "reroll": "reroll"}
 
 FAULTS: list[Callable[[random.Random], Fault]] = [
@@ -76,6 +78,9 @@ def subject_of(charge: Charge) -> Subject:
     body = charge.body
     if charge.endpoint == "imagine":
         return "imagine", str(body["prompt"]), None
+    if charge.endpoint == "action":
+        _, _, button, number, *_ = str(body["customId"]).split("::")
+        return _BUTTONS[button], str(body["taskId"]), int(number) or None
     return _KINDS[body["action"]], str(body["taskId"]), body.get("index")
 
 
@@ -145,17 +150,18 @@ class Server:
 
     @classmethod
     async def start(cls, env: dict[str, str]) -> Self:
-        """Spawn one and shake hands."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "mj_mcp",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, **env},
-            limit=1 << 24,
-        )
+        """Spawn one and shake hands. Its log goes on from life to life."""
+        with _log_of(env).open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "mj_mcp",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **env},
+                limit=1 << 24,
+            )
         server = cls(process)
         client = {"name": "benchmark", "version": "1"}
         hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
@@ -209,6 +215,12 @@ class Server:
                 waiting.set_result(None)
 
 
+def _log_of(env: dict[str, str]) -> Path:
+    folder = Path(env["MJ_DATA_DIR"])
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / "server.log"
+
+
 # ------------------------------------------------------------------------------------------------- one account
 
 
@@ -227,6 +239,7 @@ class Where:
 
     folder: Path
     new_url: Callable[[], str] = lambda: ""
+    dialect: Any = "gateway"
 
 
 class Account:
@@ -244,6 +257,7 @@ class Account:
             "MJ_BASE_URL": sim.url,
             "MJ_DATA_DIR": str(self.data_dir),
             "MJ_DATABASE_URL": self.journal.url,
+            "MJ_LOG_FORMAT": "json",
             "MJ_POLL_SECONDS": "0.5",
             "MJ_MAX_OPEN_TASKS": "10000",
         }
@@ -378,6 +392,11 @@ class Account:
         rows = self.journal.rows().values()
         return [row for found in rows for row in found if row["status"] in {"queued", "processing", "stalled"}]
 
+    def found_by_state(self) -> int:
+        """How many lost answers were resolved by the proxy's list, by the logs of all servers."""
+        lines = map(json.loads, _log_of(self.env).read_bytes().splitlines())
+        return len({line["submission_id"] for line in lines if line.get("event") == "submit_found"})
+
     def unconfirmed(self) -> int:
         """How many submits are still in doubt."""
         rows = self.journal.rows().values()
@@ -395,7 +414,11 @@ def _changes_of(task_id: str) -> Iterable[Request]:
 async def account(name: str, seed: int, where: Where) -> AsyncIterator[Account]:
     """An account at a simulator of its own, whose jobs end when we say so."""
     opened: list[Account] = []
-    async with Simulator(key=KEY, job_seconds=None, on_charge=lambda charge: opened[0].on_charge(charge)) as sim:  # noqa: PLW0108 - it opens after the simulator
+
+    def on_charge(charge: Charge) -> None:
+        opened[0].on_charge(charge)
+
+    async with Simulator(dialect=where.dialect, key=KEY, job_seconds=None, on_charge=on_charge) as sim:
         opened.append(Account(name, seed, where, sim))
         yield opened[0]
 
@@ -554,6 +577,7 @@ def report(accounts: list[Account], *, every_fault: bool) -> list[str]:
             "duplicates": len(duplicates),
             "orphans (charged without a row)": len(books.orphans),
             "wrongly failed or rejected": len(books.wrong),
+            "resolved: by state": one.found_by_state(),
             "resolved: attached": books.attached,
             "resolved: abandoned": books.abandoned,
             "still unconfirmed": one.unconfirmed(),
@@ -582,6 +606,7 @@ async def main() -> int:
     parser.add_argument("--processes", type=int, default=8, help="0: leave this part out")
     parser.add_argument("--open-tasks", type=int, default=200, help="for the restart; 0: leave it out")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite", help="where the journal is")
+    parser.add_argument("--dialect", choices=["gateway", "classic", "plus", "newapi"], default="gateway")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     wanted = parser.parse_args()
     kills, shared, tasks = (5, 3, 20) if wanted.quick else (wanted.kills, max(6, wanted.kills // 10), wanted.open_tasks)
@@ -593,6 +618,7 @@ async def main() -> int:
         where = Where(folder)
         if wanted.database == "postgres":
             where = Where(folder, stack.enter_context(database()).new)
+        where = replace(where, dialect=wanted.dialect)
         accounts.append(await one_process(wanted.seed, kills, where))
         if wanted.processes:
             accounts.append(await many_processes(wanted.seed, shared, wanted.processes, where))

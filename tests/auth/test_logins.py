@@ -152,8 +152,8 @@ async def test_only_good_logins_come_in(
     async with serve_http(sim, **oauth(authority)) as served:
         for good in (static, authority.token(), authority.token("rsa"), authority.token(exp=authority.now(-30))):
             visit = Visit(served, f"Bearer {good}", protocol)
-            assert len(await visit.tools() or ()) == 11, visit.statuses
-        assert len(await Visit(served, f"bearer {static}", protocol).tools() or ()) == 11
+            assert len(await visit.tools() or ()) == 12, visit.statuses
+        assert len(await Visit(served, f"bearer {static}", protocol).tools() or ()) == 12
         for name, make_authorization in BAD.items():
             visit = Visit(served, make_authorization(authority), protocol)
             assert (name, await visit.tools(), set(visit.statuses)) == (name, None, {401})
@@ -208,6 +208,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "vary_image": {"task_id": "1", "index": 1},
     "reroll": {"task_id": "1"},
     "simple_change": {"content": "1 U1"},
+    "press_button": {"task_id": "1", "button": "Zoom Out 2x"},
 }
 
 
@@ -258,7 +259,7 @@ async def test_a_revoked_token_ends_with_its_next_request(
 
 async def test_the_first_token_closes_a_server_that_was_open(sim: Simulator, serve_http: Serve, tmp_path: Path) -> None:
     async with serve_http(sim) as served:
-        assert len(await Visit(served, None, "2026-07-28").tools() or ()) == 11
+        assert len(await Visit(served, None, "2026-07-28").tools() or ()) == 12
         async with Visit(served, None, "2026-07-28").open() as caller:
             task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
         token = make(tmp_path, "anna")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -89,6 +90,8 @@ Subject = tuple[str, str, int | None]
 
 _KINDS = {"UPSCALE": "upscale", "VARIATION": "variation", "REROLL": "reroll"}
 _LETTERS = {"U": "upscale", "V": "variation", "R": "reroll"}
+_BUTTON = re.compile(r"MJ::JOB::(upsample|variation|reroll)::(\d)")
+_OF_BUTTON = {"upsample": "upscale", "variation": "variation", "reroll": "reroll"}
 
 
 def subject_of(charge: Charge) -> Subject:
@@ -98,7 +101,12 @@ def subject_of(charge: Charge) -> Subject:
         case "imagine":
             return "imagine", str(body["prompt"]), None
         case "change":
-            return _KINDS[body["action"]], str(body["taskId"]), body.get("index")
+            kind = _KINDS[body["action"]]
+            return kind, str(body["taskId"]), None if kind == "reroll" else body.get("index")
+        case "action":
+            pressed = _BUTTON.match(str(body["customId"]))
+            assert pressed is not None, body
+            return _OF_BUTTON[pressed[1]], str(body["taskId"]), int(pressed[2]) or None
     parent, verb = str(body["content"]).split()
     return _LETTERS[verb[0]], parent, int(verb[1:]) if verb[1:] else None
 

@@ -119,6 +119,7 @@ async def test_a_parent_must_have_succeeded(sim: Simulator, connect: Connect) ->
             ("vary_image", {"task_id": parent, "index": 1}),
             ("reroll", {"task_id": parent}),
             ("simple_change", {"content": f"{parent} U1"}),
+            ("press_button", {"task_id": parent, "button": "Zoom Out 2x"}),
         ]
         for tool, arguments in changes:
             error = await caller.error(tool, **arguments)
@@ -163,13 +164,14 @@ async def test_an_id_that_nobody_knows_is_fetched_once(answer: Any, sim: Simulat
             ("get_task", {"task_id": "404404", "wait_seconds": 5}),
             ("upscale_image", {"task_id": "404404", "index": 1}),
             ("simple_change", {"content": "404404 R"}),
+            ("press_button", {"task_id": "404404", "button": "Zoom Out 2x"}),
         ]
         for number, (tool, arguments) in enumerate(calls, start=1):
             assert (await caller.error(tool, **arguments))["code"] == "task_not_found"
             assert len(sim.polls("404404")) == number
         # A submission id is ours alone: the proxy is not asked.
         assert (await caller.error("get_task", task_id=f"sub_{'0' * 32}", wait_seconds=0))["code"] == "task_not_found"
-        assert len(sim.requests) == 3
+        assert len(sim.requests) == len(calls)
         assert (await caller.task("list_tasks"))["tasks"] == []
 
 
@@ -265,7 +267,7 @@ async def test_a_read_only_server_has_no_tool_that_spends(sim: Simulator, connec
     async with connect(sim, MJ_READ_ONLY="1") as caller:
         names = {tool.name for tool in (await caller.client.list_tools()).tools}
         assert names >= {"get_task", "list_tasks"}
-        assert not names & {"generate_image", "upscale_image", "vary_image", "reroll", "simple_change"}
+        assert not names & {"generate_image", "upscale_image", "vary_image", "reroll", "simple_change", "press_button"}
         result = await caller.call("generate_image", prompt="a mug")
         assert result.is_error
         assert "generate_image" in str(result.content)

@@ -67,6 +67,8 @@ class MortalStorage(Sqlite):
 class Lives(RuleBasedStateMachine):
     """One data folder, one proxy, and one server life after another."""
 
+    dialect: Any = "gateway"
+
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
@@ -74,7 +76,13 @@ class Lives(RuleBasedStateMachine):
         self.home = Path(self.folder.name)
         self.jumped = 0.0
         self.orphans: list[str] = []
-        self.sim = Simulator(key=KEY, job_seconds=None, deterministic_ids=True, on_charge=lambda _c: self.check_row())
+        self.sim = Simulator(
+            dialect=self.dialect,
+            key=KEY,
+            job_seconds=None,
+            deterministic_ids=True,
+            on_charge=lambda _charge: self.check_row(),
+        )
         self.run(self.sim.__aenter__())
         self.storages: list[MortalStorage] = []
         self.start()
@@ -258,10 +266,27 @@ def is_open(row: dict[str, Any]) -> bool:
     return row["status"] in {"submitting", "unconfirmed", "queued", "processing", "stalled"}
 
 
+class LivesOnClassic(Lives):
+    dialect = "classic"
+
+
+class LivesOnPlus(Lives):
+    dialect = "plus"
+
+
+class LivesOnNewapi(Lives):
+    dialect = "newapi"
+
+
+STEPS = settings(max_examples=30, stateful_step_count=30, print_blob=True, suppress_health_check=list(HealthCheck))
+FEWER = settings(STEPS, max_examples=10)
+
 TestLives = Lives.TestCase
-TestLives.settings = settings(
-    max_examples=30,
-    stateful_step_count=30,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
+TestLives.settings = STEPS
+TestLivesOnClassic, TestLivesOnPlus, TestLivesOnNewapi = (
+    LivesOnClassic.TestCase,
+    LivesOnPlus.TestCase,
+    LivesOnNewapi.TestCase,
 )
+for one in (TestLivesOnClassic, TestLivesOnPlus, TestLivesOnNewapi):
+    one.settings = FEWER

@@ -64,6 +64,9 @@ BY_HANDLE: dict[str, ByHandle] = {
     "vary_image": lambda caller, handle: caller.call("vary_image", task_id=handle, index=2, wait_seconds=0),
     "reroll": lambda caller, handle: caller.call("reroll", task_id=handle, wait_seconds=0),
     "simple_change": lambda caller, handle: caller.call("simple_change", content=f"{handle} U1", wait_seconds=0),
+    "press_button": lambda caller, handle: caller.call(
+        "press_button", task_id=handle, button="Zoom Out 2x", wait_seconds=0
+    ),
     "list_tasks, from a cursor": lambda caller, handle: caller.call("list_tasks", cursor=handle),
     "task resource": lambda caller, handle: caller.client.read_resource(f"mj://tasks/{handle}"),
     "image resource": lambda caller, handle: caller.client.read_resource(f"mj://tasks/{handle}/images/1"),
