@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import structlog
 
-from mj_mcp import __version__, logs
+from mj_mcp import logs
 from mj_mcp.cli.install import install, status, uninstall
 from mj_mcp.cli.journal_commands import journal
-from mj_mcp.cli.picture_commands import blend, describe
+from mj_mcp.cli.picture_commands import blend, describe, imagine, reroll, upscale, vary
+from mj_mcp.cli.result_commands import save, usage, wait
 from mj_mcp.cli.task_commands import tasks
 from mj_mcp.cli.terminal import (
     EXIT_SETTINGS,
@@ -81,7 +82,7 @@ Press Ctrl-C to end it."""
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
-@click.version_option(__version__, prog_name="mj-mcp")
+@click.version_option(package_name="mj-mcp", prog_name="mj-mcp")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Midjourney pictures for agents, over MCP. Without a command: serve over stdio."""
@@ -90,7 +91,9 @@ def main(context: click.Context) -> None:
         _serve(_serving)
 
 
-for command in (install, status, uninstall, describe, blend, tasks, journal, tokens):
+BUYING = (imagine, upscale, vary, reroll, describe, blend)
+
+for command in (install, status, uninstall, *BUYING, wait, save, usage, tasks, journal, tokens):
     main.add_command(command)
 
 

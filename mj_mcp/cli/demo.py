@@ -43,8 +43,8 @@ async def demo_settings(settings: Settings) -> AsyncIterator[Settings]:
 
 
 Say = Callable[[str], None]
-Bars = Callable[[str], AbstractContextManager[Callable[[float], None]]]
-"""Opens a progress bar with this label. What it gives takes the per cent that are done."""
+Bars = Callable[[str], AbstractContextManager[Callable[[float, str], None]]]
+"""Opens a progress bar with this label. What it gives takes the per cent that are done, and a label."""
 
 
 async def run_demo(prompt: str, out: Path, say: Say, bars: Bars) -> None:
@@ -81,10 +81,11 @@ async def _notify(client: Client, prompt: str, out: Path, say: Say, bars: Bars) 
 
 async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arguments: Any) -> str:  # noqa: ANN401 - a tool's arguments
     """One tool call, followed to its end as an agent would, with a progress bar."""
-    with bars(tool.ljust(16)) as done:
+    label = tool.ljust(16)
+    with bars(label) as done:
 
         async def show(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001 - the SDK's signature
-            done(progress)
+            done(progress, label)
 
         result = await client.call_tool(tool, {**arguments, "wait_seconds": 25}, progress_callback=show)
         task: dict[str, Any] = result.structured_content or {}
@@ -92,7 +93,7 @@ async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arg
             follow = task["next"][0]
             result = await client.call_tool(follow["tool"], follow["arguments"], progress_callback=show)
             task = result.structured_content or {}
-        done(100)
+        done(100, label)
     if result.is_error:
         raise SystemExit(f"{tool} did not work: {result.content}")
     for block in result.content:

@@ -95,19 +95,23 @@ def print_checks(checks: Sequence[Check]) -> None:
 
 
 @contextmanager
-def bar(label: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar. The block calls what it gets with the per cent that are done; in a file it is one line."""
-    screen = _console()
+def bar(label: str, *, on_stderr: bool = False) -> Iterator[Callable[[float, str], None]]:
+    """A progress bar. The block calls what it gets with the per cent that are done, and a label.
+
+    Where nobody reads along, it is the label in one line, and nothing on stderr.
+    """
+    screen = _console(stderr=on_stderr)
     if not screen.is_terminal:
-        print(label)
-        yield lambda _: None
+        if not on_stderr:
+            print(label)
+        yield lambda *_: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - as in `_console`
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, TimeElapsedColumn(), console=screen) as progress:
+    with Progress(*columns, TimeElapsedColumn(), console=screen, transient=on_stderr) as progress:
         shown = progress.add_task(label, total=100)
-        yield lambda done: progress.update(shown, completed=done)
+        yield lambda done, words: progress.update(shown, completed=done, description=words)
 
 
 def date(seconds: float) -> str:
@@ -115,13 +119,13 @@ def date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%d %b %Y, %H:%M").lstrip("0")
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     """The terminal, with its width and its colours; NO_COLOR is honoured."""
     if sys.modules.get("rich", ...) is None:  # see `cli/__init__.py`
         del sys.modules["rich"]
     from rich.console import Console  # noqa: PLC0415 - a start of the server does not pay for it
 
-    return Console(highlight=False)
+    return Console(highlight=False, stderr=stderr)
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:

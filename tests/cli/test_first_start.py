@@ -22,10 +22,10 @@ Spawn = Callable[..., AbstractAsyncContextManager[Caller]]
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_without_a_key_every_call_says_where_to_put_it(protocol: str, sim: Simulator, spawn: Spawn) -> None:
-    arguments = {"prompt": "a mug", "content": "1 R", "task_id": "1", "task_ids": ["1"], "index": 1}
+    arguments = {"prompt": "a mug", "content": "1 R", "task_id": "1", "task_ids": ["1"], "index": 1, "button": "Zoom"}
     async with spawn(sim, protocol=protocol, MJ_API_KEY="") as caller:
         tools = (await caller.client.list_tools()).tools
-        assert len(tools) == 11
+        assert len(tools) == 12
         for tool in tools:
             given = {name: arguments[name] for name in tool.input_schema.get("required", [])}
             error = await caller.error(tool.name, **given)
