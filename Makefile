@@ -72,7 +72,7 @@ bench: $(BENCHES:%=bench-%) ## each benchmark, briefly
 $(BENCHES:%=bench-%): bench-%: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/$(firstword $(subst -, ,$*)).py --quick $(BRIEF_$*)
 
-docs: $(VENV)/.installed-dev ## writes the README's tables anew from the code
+docs: $(VENV)/.installed-dev ## writes the tables of the docs anew from the code
 	$(BIN)/python tests/support/readme.py
 
 snapshots: $(VENV)/.installed-dev ## writes the tools' committed definitions anew

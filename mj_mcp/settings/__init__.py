@@ -1,4 +1,4 @@
-"""The settings: read once from the environment, frozen, each with the description that the README prints.
+"""The settings: read once from the environment, frozen, each with the description that docs/settings.md prints.
 
 Only this package reads the environment. Knows nothing of what the settings are used for.
 """
