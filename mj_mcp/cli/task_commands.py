@@ -9,13 +9,12 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from mj_mcp import logs
-from mj_mcp.cli.terminal import date, fail, is_terminal, print_table, settings_or_exit
+from mj_mcp.cli.terminal import fail, print_table, settings_or_exit, when
 from mj_mcp.errors import MjError
 from mj_mcp.tasks import Status, Task
 
@@ -61,7 +60,7 @@ def show(task_id: str, as_json: bool) -> None:
         return
     for name, value in asdict(task).items():
         if value not in (None, (), ""):
-            print(f"{name:16} {_when(value) if name.endswith('_at') else value}")
+            print(f"{name:16} {when(value) if name.endswith('_at') else value}")
 
 
 @tasks.command()
@@ -104,9 +103,4 @@ def _as_json(task: Task) -> str:
 
 def _row(task: Task) -> list[str]:
     prompt = (task.prompt or "").replace("\n", " ")
-    return [_when(task.submitted_at or task.updated_at), task.status, task.kind or "-", task.owner, task.handle, prompt]
-
-
-def _when(seconds: float) -> str:
-    """As people write it on a terminal; in a file, in UTC and sortable."""
-    return date(seconds) if is_terminal() else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return [when(task.submitted_at or task.updated_at), task.status, task.kind or "-", task.owner, task.handle, prompt]

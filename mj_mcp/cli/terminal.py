@@ -114,9 +114,10 @@ def bar(label: str, *, on_stderr: bool = False) -> Iterator[Callable[[float, str
         yield lambda done, words: progress.update(shown, completed=done, description=words)
 
 
-def date(seconds: float) -> str:
-    """A time as people write it, in the time zone of this machine: "27 Nov 2026, 15:04"."""
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%d %b %Y, %H:%M").lstrip("0")
+def when(seconds: float) -> str:
+    """A time as people write it, in this machine's time zone: "27 Nov 2026, 15:04". In a file, in UTC and sortable."""
+    at = datetime.fromtimestamp(seconds, UTC)
+    return at.astimezone().strftime("%d %b %Y, %H:%M").lstrip("0") if is_terminal() else f"{at:%Y-%m-%d %H:%M:%SZ}"
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -94,3 +94,19 @@ def test_an_interrupted_question_for_the_key_changes_nothing(tmp_path: Path) -> 
     assert terminal.end() == 1
     assert "Traceback" not in terminal.plain
     assert not (tmp_path / ".cursor").exists()
+
+
+def test_tables_and_dates_are_for_people_on_a_terminal_and_for_programs_in_a_file(tmp_path: Path) -> None:
+    assert Terminal(tmp_path, "tokens", "add", "ada").end() == 0
+    terminal = Terminal(tmp_path, "tokens", "list")
+    assert terminal.end() == 0
+    head, row = terminal.plain.strip().splitlines()
+    assert head.split() == ["CREATED", "NAME", "SCOPES"]
+    assert re.match(r"\d{1,2} [A-Z][a-z]{2} \d{4}, \d\d:\d\d +ada +mj:read mj:spend", row)
+
+
+async def test_a_server_names_the_variables_that_are_no_settings(tmp_path: Path) -> None:
+    done = await run(tmp_path, env={"MJ_API_KEYS": KEY})
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "MJ_API_KEYS is no setting; did you mean MJ_API_KEY?" in done.stderr
+    assert KEY not in done.stderr
