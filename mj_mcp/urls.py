@@ -13,8 +13,6 @@ from functools import cache
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
-import httpx
-
 PORTS = {"http": 80, "https": 443}
 """The allowed schemes, each with its default port."""
 
@@ -130,4 +128,6 @@ def authorities() -> ssl.SSLContext:
     Raises:
         OSError: they cannot be read, or there are none.
     """
+    import httpx  # noqa: PLC0415 - it takes a tenth of the start, and is needed at the first request
+
     return httpx.create_ssl_context()

@@ -134,9 +134,9 @@ EDGES = {"auth", "journal", "pictures", "proxy"}
 OUTSIDE: dict[str, set[str]] = {
     "mcp": {"server", "cli.demo"},  # the demo is a client
     "mcp_types": {"server", "cli.demo"},
-    "httpx": {"urls", "proxy.http", "auth.issuer"},
+    "httpx": {"urls", "proxy.transport", "auth.issuer"},
     "jwt": {"auth.issuer", "server.links"},
-    "stamina": {"proxy.http"},
+    "stamina": {"proxy.transport"},
     "httpcore": {"pictures"},  # below httpx, which would log whole links and decode bodies
     "requests": set(),
     "aiohttp": set(),
@@ -155,7 +155,7 @@ OUTSIDE: dict[str, set[str]] = {
     "click": {"cli"},
     "platformdirs": {"settings"},
     "pydantic_settings": {"settings"},
-    "opentelemetry": {"proxy.http", "server", "telemetry"},
+    "opentelemetry": {"proxy.transport", "server", "telemetry"},
     "subprocess": {"cli.hosts.programs"},  # a host's own command
     "rich": {"cli.terminal"},
     "tomlkit": {"cli.hosts.edits"},
@@ -383,7 +383,7 @@ def test_the_checker_sees_a_room_without_a_docstring() -> None:
 
 def test_the_checker_lets_pass_what_is_right() -> None:
     source = '"""A room."""\nimport time\nimport httpx\nfrom mj_mcp import __version__\nfrom mj_mcp.tasks import Task\n'
-    assert violations("proxy.http", source) == []
+    assert violations("proxy.transport", source) == []
 
 
 def test_the_ratchet_sees_growth_and_slack() -> None:

@@ -167,7 +167,7 @@ def demo(prompt: str, out: str | None) -> None:
 @click.option("--key", default="test-key", show_default=True, help="The API key that the simulator accepts.")
 @click.option(
     "--dialect",
-    type=click.Choice(["gateway", "classic", "plus", "newapi"]),
+    type=click.Choice(["gateway", "classic", "plus", "newapi", "job"]),
     default="gateway",
     show_default=True,
     help="Which Midjourney Proxy it plays.",
@@ -179,7 +179,10 @@ def simulate(port: int, speed: float, key: str, dialect: DialectName) -> None:
     async def run() -> None:
         async with Simulator(dialect=dialect, port=port, speed=speed, key=key) as simulator:
             print(f"A simulated Midjourney Proxy listens on {simulator.url}", file=sys.stderr)
-            print(f"Try: MJ_BASE_URL={simulator.url} MJ_API_KEY={key} mj-mcp doctor", file=sys.stderr)
+            print(
+                f"Try: MJ_BASE_URL={simulator.url} MJ_API_KEY={key} MJ_PROXY_DIALECT={dialect} mj-mcp doctor",
+                file=sys.stderr,
+            )
             await simulator.wait_closed()
 
     try:

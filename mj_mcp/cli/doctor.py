@@ -17,12 +17,11 @@ from mj_mcp.files import make_folder
 from mj_mcp.journal import open_journal
 from mj_mcp.logs import redactor
 from mj_mcp.proxy import Proxy, Trouble
-from mj_mcp.proxy.http import Http
+from mj_mcp.proxy.http import AUTHS, Http
 from mj_mcp.settings import Settings
 from mj_mcp.urls import is_safe, read_tunnel
 
 PROXY_SECONDS = 10.0
-HEADERS = {"bearer": "a bearer token", "secret": "mj-api-secret"}
 BUCKET_SECONDS = 20.0
 
 
@@ -62,7 +61,7 @@ async def _check_proxy(settings: Settings) -> list[Check]:
         await http.aclose()
     answers = Check("proxy", ok=True, said=f"{found.dialect.title if found.dialect else 'it'} answers{through}")
     if not isinstance(fetched, Trouble):
-        return [answers, Check("key", ok=True, said=f"it was not refused; sent as {HEADERS[found.auth]}")]
+        return [answers, Check("key", ok=True, said=f"it was not refused; sent as `{AUTHS[found.auth].format('...')}`")]
     if fetched.code == "unauthorized":
         return [
             answers,

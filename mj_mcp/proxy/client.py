@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from mj_mcp.errors import Busy, Unauthorized, UpstreamError, UpstreamUnreachable
 from mj_mcp.proxy.detection import REFUSED, Detection, Found
 from mj_mcp.proxy.dialects import Dialect
-from mj_mcp.proxy.dialects.gateway import FETCH, GATEWAY, fetch_path
+from mj_mcp.proxy.dialects.gateway import GATEWAY
 from mj_mcp.proxy.fetched import read_fetch
 from mj_mcp.proxy.http import Answer, Auth, Fields, Http, HttpRequest, NoAnswer
 from mj_mcp.proxy.orders import Change, Imagine, Order, Post, Press
@@ -30,7 +30,7 @@ from mj_mcp.proxy.outcomes import (
     read_code,
     read_submit,
 )
-from mj_mcp.proxy.text import Redact, is_task_id
+from mj_mcp.proxy.text import Redact, check_task_id, is_task_id
 from mj_mcp.tasks import Failure, WarningCode
 
 SUBMIT_SECONDS = 90.0
@@ -81,9 +81,12 @@ class Proxy:
         if isinstance(post, Failure):
             return Refused(replace(post, message=self._redact(post.message)))
         answer = await self._post(post, auth)
-        outcome = read_submit(answer, self._redact)
-        if post.may_ask and dialect.dialog and isinstance(outcome, Accepted) and _asks(answer):
-            return await self._answer_dialog(order, dialect.dialog, outcome, auth)
+        outcome = dialect.read_submit(answer, self._redact)
+        if dialect.dialog and isinstance(outcome, Accepted) and _asks(post, answer):
+            opened = await self._answer_dialog(order, dialect.dialog, outcome, auth)
+            # Where another code than the dialog's answered, the job may run already, whatever became of the dialog.
+            may_run = isinstance(opened, Refused) and isinstance(answer, Answer) and read_code(answer) != ASKS
+            return outcome if may_run else opened
         if isinstance(outcome, Accepted) and isinstance(order, Press) and order.prompt:
             return replace(outcome, warnings=(*outcome.warnings, WarningCode.PROMPT_UNUSED))
         return outcome
@@ -94,7 +97,7 @@ class Proxy:
         Raises:
             InvalidRequest: `task_id` would change the URL.
         """
-        fetch_path(task_id)  # raises
+        check_task_id(task_id)
         return read_fetch(await self._task(task_id, seconds), self._redact, self._origin)
 
     async def find(self, state: str, seconds: float = FETCH_SECONDS) -> str | None:
@@ -141,7 +144,7 @@ class Proxy:
         """The task that the order is made from, as the proxy has it now; None where it does not matter."""
         if not dialect.has_buttons or not isinstance(order, Change | Press):
             return None
-        answer = await self._get(dialect.fetch_path(order.parent_id), FETCH, FETCH_SECONDS, auth)
+        answer = await self._get(dialect.fetch_path(order.parent_id), dialect.fetch, FETCH_SECONDS, auth)
         match read_fetch(answer, self._redact):
             case Unknown():
                 return Refused(Failure("task_not_found", f"the proxy does not know task {order.parent_id} any more"))
@@ -180,7 +183,7 @@ class Proxy:
                 if isinstance(dialect, Found):
                     return dialect.answer
                 path, auth = dialect.fetch_path(task_id), self._detection.auth_for(dialect)
-                answer = await self._get(path, FETCH, seconds, auth)
+                answer = await self._get(path, dialect.fetch, seconds, auth)
         except TimeoutError:
             return NoAnswer(sent=True, reason=f"no complete answer within {seconds:g} s")
         if isinstance(answer, Answer) and answer.status in REFUSED:
@@ -197,8 +200,13 @@ def _not_sent(what: str, trouble: Trouble) -> Refused:
     return Refused(Failure(code, f"{what}: {trouble.message}", trouble.retry_after))
 
 
-def _asks(answer: Answer | NoAnswer) -> bool:
-    return isinstance(answer, Answer) and read_code(answer) == ASKS
+def _asks(post: Post, answer: Answer | NoAnswer) -> bool:
+    """Whether the job waits for a dialog: by the code, or by what an account with remix says, whatever the code."""
+    if not isinstance(answer, Answer):
+        return False
+    properties = (answer.fields or {}).get("properties")
+    remixes = isinstance(properties, dict) and properties.get("remix") is True
+    return remixes or (post.may_ask and read_code(answer) == ASKS)
 
 
 def _without(path: str, answer: Answer) -> tuple[int, bytes]:

@@ -15,14 +15,11 @@ import structlog
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.proxy.body import is_nothing, is_page
 from mj_mcp.proxy.dialects import Dialect
-from mj_mcp.proxy.dialects.flat import CLASSIC, NEWAPI, PLUS
-from mj_mcp.proxy.dialects.gateway import FETCH, GATEWAY, fetch_path
+from mj_mcp.proxy.dialects.gateway import GATEWAY
+from mj_mcp.proxy.dialects.table import DIALECTS, dialect_of
 from mj_mcp.proxy.http import Answer, Auth, Http, HttpRequest, NoAnswer
 
 log = structlog.get_logger("mj_mcp.proxy")
-
-DIALECTS = {dialect.name: dialect for dialect in (GATEWAY, CLASSIC, PLUS, NEWAPI)}
-"""By the value of `MJ_PROXY_DIALECT`."""
 
 REFUSED = frozenset({401, 403})
 SHOWS_NOTHING = REFUSED | frozenset({301, 302, 303, 307, 308, 402, 408, 429})
@@ -93,14 +90,15 @@ class Detection:
         A bearer token first, and the secret alone if that is refused. An empty answer may be one to a guest, or of a
         gateway that knows no secret: then both are asked.
         """
-        path = fetch_path(f"check-{uuid.uuid4().hex}")
+        asked_as = self._set or GATEWAY
+        path = asked_as.fetch_path(f"check-{uuid.uuid4().hex}")
         forms: list[Auth] = ["bearer", "secret"]
         if given := self._auth or (self._set.auth if self._set else None):
             forms = [given]
         asked: list[Found] = []
         for auth in forms:
             answer = await self._http.request(
-                HttpRequest(method="GET", path=path, route=FETCH, seconds=seconds, auth=auth)
+                HttpRequest(method="GET", path=path, route=asked_as.fetch, seconds=seconds, auth=auth)
             )
             asked.append(Found(self._set or _speaks(answer), auth, path, answer))
             if not isinstance(answer, Answer) or not (answer.status in REFUSED or is_nothing(answer)):
@@ -145,4 +143,4 @@ def _speaks(answer: Answer | NoAnswer) -> Dialect | None:
     """The dialect of an answer to the fetch of an unknown task. None for a refusal, a server error and a web page."""
     if isinstance(answer, NoAnswer) or answer.status in SHOWS_NOTHING or answer.status >= 500 or is_page(answer):
         return None
-    return next((one for one in (PLUS, NEWAPI, CLASSIC) if one.is_unknown(answer)), GATEWAY)
+    return dialect_of(answer)

@@ -5,11 +5,10 @@ Owns what all dialects have in common. A task is read by its own shape, so a wro
 
 from __future__ import annotations
 
-from functools import partial
-
 from mj_mcp.errors import Busy, Unauthorized, UpstreamError
 from mj_mcp.proxy.body import code_in, describe, is_nothing, is_ok, is_page, status_of
-from mj_mcp.proxy.dialects import flat, gateway
+from mj_mcp.proxy.dialects.flat import is_flat
+from mj_mcp.proxy.dialects.table import read_task
 from mj_mcp.proxy.http import Answer, Fields, NoAnswer
 from mj_mcp.proxy.outcomes import REFUSAL_STATUSES, REFUSALS, WRONG_PATH, FetchResult, Trouble, Unknown, name_in
 from mj_mcp.proxy.text import Redact
@@ -27,9 +26,8 @@ def read_fetch(answer: Answer | NoAnswer, redact: Redact, origin: str = "") -> F
         return trouble
     if _is_unknown(answer, fields):
         return Unknown()
-    for reads in (gateway.read_task, partial(flat.read_task, origin=origin)):
-        if (observation := reads(fields, redact)) is not None:
-            return observation
+    if (observation := read_task(fields, redact, origin)) is not None:
+        return observation
     what = f"HTTP {answer.status} with JSON that holds no task" if fields else describe(answer, redact)
     return Trouble(UpstreamError.code, what)
 
@@ -55,5 +53,5 @@ def _is_unknown(answer: Answer, fields: Fields) -> bool:
         return True
     if answer.status == 404:
         return not is_page(answer)
-    has_task = fields.get("task") is not None or flat.is_flat(fields)
+    has_task = fields.get("task") is not None or is_flat(fields)
     return is_nothing(answer) or (not has_task and (code_in(fields) is not None or "task" in fields))

@@ -257,11 +257,11 @@ def _said(what: str, answer: Answer, fields: Fields, redact: Redact) -> str:
 
 def _task_id(fields: Fields, redact: Redact, *, anywhere: bool) -> str | None:
     """The id in `result`. With `anywhere`, also in the fields that relatives use, if there is only one."""
-    documented = _as_id(fields.get("result"), redact)
+    documented = as_id(fields.get("result"), redact)
     # If the code is not one of the specification, `result` may also be a word.
     if documented and (code_in(fields) in TAKEN or any(map(str.isdigit, documented))):
         return documented
-    found = {one for value in _named_ids(fields) if (one := _as_id(value, redact))} if anywhere else set()
+    found = {one for value in _named_ids(fields) if (one := as_id(value, redact))} if anywhere else set()
     return found.pop() if len(found) == 1 else None
 
 
@@ -277,7 +277,7 @@ def _only(value: object) -> object:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _as_id(value: object, redact: Redact) -> str | None:
+def as_id(value: object, redact: Redact) -> str | None:
     """The id from an integer, a text, or a list of one. Never from a float, which cannot hold 16 digits."""
     value = _only(value)
     if type(value) is int and 0 < value < 10**128:

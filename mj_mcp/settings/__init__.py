@@ -52,12 +52,13 @@ class Settings(BaseSettings):
     )
     base_url: str = Field(
         "https://cubicspaces.cloud",
-        description="The URL of the proxy. It may have a path; the API's `/mj/...` is appended.",
+        description="The URL of the proxy. It may have a path; the API's `/mj/...` (`/v1/...` of `job`) is appended.",
     )
-    proxy_dialect: Literal["auto", "gateway", "classic", "plus", "newapi"] = Field(
+    proxy_dialect: Literal["auto", "gateway", "classic", "plus", "newapi", "job"] = Field(
         "auto",
-        description="The kind of proxy: `gateway`, `classic` (novicezk), `plus` (trueai-org) or `newapi` (new-api, "
-        "most relays). `auto` finds out by a free request at the first use and remembers it; `mj-mcp doctor` tells.",
+        description="The kind of proxy: `gateway`, `classic` (novicezk), `plus` (trueai-org), `newapi` (new-api, most "
+        "relays) or `job` (Legnext; `MJ_BASE_URL=https://api.legnext.ai/api`). `auto` finds out the first four by a "
+        "free request at the first use and remembers it; `mj-mcp doctor` tells.",
     )
     proxy_auth: Literal["auto", "bearer", "secret"] = Field(
         "auto",

@@ -6,6 +6,7 @@ Owns jobs and their clock. Knows nothing of dialects, HTTP or faults, nor how a 
 import math
 import random
 import secrets
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -110,12 +111,14 @@ class Proxy:
     """Every job, by task id.
 
     `messages` counts how often the chat message of a task, and with it the ids of its buttons, was replaced.
+    `uuids`: new jobs get a UUID for their id, else 16 digits.
     """
 
     def __init__(self, rules: Rules, now: Callable[[], float]) -> None:
         self.jobs: dict[str, Job] = {}
         self.messages: Counter[str] = Counter()
         self.picture: str | None = None
+        self.uuids = False
         self._rules = rules
         self._now = now
         self._made = 0
@@ -203,6 +206,8 @@ class Proxy:
         return wanted / self._rules.speed
 
     def _new_id(self) -> str:
+        if self.uuids:
+            return str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
         while (task_id := str(self._ids.randrange(10**15, 10**16))) in self.jobs:
             pass
         return task_id

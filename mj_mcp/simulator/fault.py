@@ -34,9 +34,13 @@ TARGETS: Final = frozenset(
         "describe",
         "blend",
         "shorten",
+        "diffusion",
+        "upscale",
+        "variation",
+        "reroll",
     }
 )
-"""What a fault may be queued for: "submit" is every submit, the last eight are one kind each."""
+"""What a fault may be queued for: "submit" is every submit, the last twelve are one kind each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

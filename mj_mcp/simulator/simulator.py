@@ -171,14 +171,14 @@ class Simulator:
 
     def submits(self) -> list[ReceivedRequest]:
         """Return the submits among the requests, charged or not."""
-        submit = re.compile(rf"{re.escape(self._prefix)}{_SPEED}/mj/submit/.*")
+        submit = re.compile(rf"{re.escape(self._prefix)}(?:{_SPEED}/mj/submit/.*|/v1/[a-z-]+)")
         return [received for received in self.requests if submit.fullmatch(received.path)]
 
     def polls(self, task_id: str | None = None) -> list[ReceivedRequest]:
         """Return the fetches among the requests, of all tasks or of one."""
-        of_one = rf"{re.escape(self._prefix)}{_SPEED}/mj/task/([^/]+)/fetch"
+        of_one = rf"{re.escape(self._prefix)}(?:{_SPEED}/mj/task/([^/]+)/fetch|/v1/job/([^/]+))"
         found = ((received, re.fullmatch(of_one, received.path)) for received in self.requests)
-        return [received for received, match in found if match and task_id in (None, unquote(match[1]))]
+        return [received for received, match in found if match and task_id in (None, unquote(match[1] or match[2]))]
 
     async def until(self, condition: Callable[[], bool], timeout: float = 30.0) -> None:  # noqa: ASYNC109  # reads better in a test
         """Wait until the condition holds. It is checked after every request, charge and fault.

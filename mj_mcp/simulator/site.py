@@ -15,19 +15,21 @@ from mj_mcp.simulator.api import PROCESSING
 from mj_mcp.simulator.dialects.classic import Classic
 from mj_mcp.simulator.dialects.desk import MP4, Desk, Dialect, Route, answer, error
 from mj_mcp.simulator.dialects.gateway import Gateway
+from mj_mcp.simulator.dialects.job import Jobs
 from mj_mcp.simulator.dialects.newapi import NewApi
 from mj_mcp.simulator.dialects.plus import Plus
 from mj_mcp.simulator.drawing import Drawing
 from mj_mcp.simulator.hostile import KINDS, Gallery
 from mj_mcp.simulator.listener import Reply, Request
 
-DialectName = Literal["gateway", "classic", "plus", "newapi"]
+DialectName = Literal["gateway", "classic", "plus", "newapi", "job"]
 
 _DIALECTS: Final[dict[DialectName, Callable[[Desk], Dialect]]] = {
     "gateway": Gateway,
     "classic": Classic,
     "plus": Plus,
     "newapi": NewApi,
+    "job": Jobs,
 }
 _HTML_404: Final = Reply(
     404, b"<!DOCTYPE html><html><body>404 page not found</body></html>", (("Content-Type", "text/html"),)

@@ -13,7 +13,8 @@ import stamina
 from mj_mcp.errors import StorageUnavailable
 from mj_mcp.logs import redactor
 from mj_mcp.proxy import Accepted, Change, Detection, Imagine, OutcomeUnknown, Press, Proxy, Refused, Trouble, Unknown
-from mj_mcp.proxy.http import TRIES_BEFORE_SENDING, Http
+from mj_mcp.proxy.http import Http
+from mj_mcp.proxy.transport import TRIES_BEFORE_SENDING
 from mj_mcp.simulator import Simulator, faults
 from mj_mcp.tasks import Kind, Observation
 
@@ -268,3 +269,15 @@ async def upscale(sim: Simulator, proxy: Proxy) -> str:
         sim.finish(parent)
     assert parent is not None
     return parent
+
+
+@pytest.mark.parametrize("dialect", ["plus", "newapi"])
+async def test_an_account_with_remix_gets_its_dialog_answered(dialect: str) -> None:
+    async with reached(dialect, remix=True) as (sim, proxy):
+        grid = await proxy.submit(Imagine("a mug"), "sub_1")
+        assert isinstance(grid, Accepted)
+        sim.finish(grid.task_id)
+        varied = await proxy.submit(Change(Kind.VARIATION, grid.task_id, 2), "sub_2")
+        assert isinstance(varied, Accepted)
+        assert [request.path.rpartition("/")[2] for request in sim.submits()] == ["imagine", "action", "modal"]
+        assert [charge.task_id for charge in sim.ledger] == [grid.task_id, varied.task_id]

@@ -8,8 +8,8 @@ import pytest
 from answers import answer
 
 from mj_mcp.logs import redactor
-from mj_mcp.proxy.detection import DIALECTS
 from mj_mcp.proxy.dialects.flat import read_buttons
+from mj_mcp.proxy.dialects.table import DIALECTS
 from mj_mcp.proxy.fetched import read_fetch
 from mj_mcp.proxy.orders import Blend, Change, Describe, Imagine, Order, Post, Press
 from mj_mcp.proxy.outcomes import Trouble, Unknown

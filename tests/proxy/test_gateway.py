@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mj_mcp.errors import InvalidRequest
 from mj_mcp.logs import redactor
-from mj_mcp.proxy.dialects.gateway import GATEWAY, MAX_IMAGES, change, fetch_path, simple_change
+from mj_mcp.proxy.dialects.gateway import GATEWAY, MAX_IMAGES, change, simple_change
 from mj_mcp.proxy.fetched import read_fetch
 from mj_mcp.proxy.http import Answer, NoAnswer
 from mj_mcp.proxy.orders import Change, Imagine, Post
@@ -66,7 +66,7 @@ def test_a_submit_holds_exactly_the_documented_fields(request_: Post, path: str,
     ],
 )
 def test_a_fetch_asks_for_the_quoted_id(task_id: str, path: str) -> None:
-    assert fetch_path(task_id) == path
+    assert GATEWAY.fetch_path(task_id) == path
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_fetch_asks_for_the_quoted_id(task_id: str, path: str) -> None:
 def test_an_id_that_would_change_the_url_is_refused_everywhere(task_id: str) -> None:
     for use in (
         check_task_id,
-        fetch_path,
+        GATEWAY.fetch_path,
         lambda it: change(Change(Kind.UPSCALE, it, 1)),
         lambda it: simple_change(Change(Kind.REROLL, it, None)),
     ):

@@ -22,15 +22,12 @@ from structlog.testing import capture_logs
 from mj_mcp import __version__
 from mj_mcp.logs import redactor
 from mj_mcp.proxy import Accepted, Change, Detection, Imagine, OutcomeUnknown, Proxy, Refused, Trouble
-from mj_mcp.proxy.http import (
+from mj_mcp.proxy.http import Answer, Http, HttpRequest, NoAnswer
+from mj_mcp.proxy.transport import (
     MAX_BODY_BYTES,
     MAX_RETRY_AFTER,
     TRANSPORT_FAILURES,
     TRIES_BEFORE_SENDING,
-    Answer,
-    Http,
-    HttpRequest,
-    NoAnswer,
     read_retry_after,
 )
 from mj_mcp.simulator import Simulator, faults

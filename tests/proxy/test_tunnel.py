@@ -19,7 +19,8 @@ from tunnels import HOST, Tunnel, Way, secured
 
 from mj_mcp.errors import ImageUnavailable
 from mj_mcp.pictures import PictureClient
-from mj_mcp.proxy.http import TRIES_BEFORE_SENDING, Answer, Http, HttpRequest, NoAnswer
+from mj_mcp.proxy.http import Answer, Http, HttpRequest, NoAnswer
+from mj_mcp.proxy.transport import TRIES_BEFORE_SENDING
 from mj_mcp.simulator import Fault, Simulator, faults
 from mj_mcp.urls import authorities, read_tunnel
 

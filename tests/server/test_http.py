@@ -65,7 +65,7 @@ async def test_the_main_job_runs_over_http_with_progress(
             sim.finish(sim.ledger[0].task_id)
 
     async with serve_http(sim, *options) as served, served.connect(protocol) as caller:
-        assert len((await caller.client.list_tools()).tools) == 11
+        assert len((await caller.client.list_tools()).tools) == 12
         with anyio.fail_after(PATIENCE):
             result = await caller.client.call_tool(
                 "generate_image", {"prompt": "a mug", "wait_seconds": 15}, progress_callback=progress

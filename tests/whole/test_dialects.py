@@ -262,9 +262,7 @@ async def test_a_task_that_was_bought_elsewhere_gets_its_kind_and_prompt(
         async with spawn(sim, MJ_PROXY_DIALECT="auto") as caller:
             bought = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
             sim.finish(bought["task_id"])
-        async with spawn(
-            sim, MJ_PROXY_DIALECT="auto", MJ_DATA_DIR=str(Path(bought["submission_id"]).absolute())
-        ) as other:
+        async with spawn(sim, MJ_PROXY_DIALECT="auto", MJ_DATA_DIR=str(tmp_path / "other")) as other:
             found = await other.task("get_task", task_id=bought["task_id"], wait_seconds=20)
         assert (found["kind"], found["prompt"], found["status"]) == ("imagine", "a mug", "succeeded")
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from mj_mcp.proxy.body import is_nothing
 from mj_mcp.proxy.dialects import Dialect
-from mj_mcp.proxy.dialects.gateway import change, fetch_path, simple_change
+from mj_mcp.proxy.dialects.gateway import MAX_IMAGES, change, simple_change
 from mj_mcp.proxy.http import Fields
 from mj_mcp.proxy.orders import Blend, Change, Describe, Imagine, Order, Post, Press
 from mj_mcp.proxy.outcomes import name_in
@@ -93,7 +93,7 @@ def is_flat(fields: Fields) -> bool:
     return "id" in fields and ("status" in fields or "action" in fields)
 
 
-def read_task(fields: Fields, redact: Redact, origin: str = "") -> Observation | None:
+def read_task(fields: Fields, redact: Redact, origin: str) -> Observation | None:
     """The task of a fetch answer in this shape; None for any other shape."""
     if not is_flat(fields):
         return None
@@ -138,12 +138,12 @@ def _progress(value: object) -> int | None:
 
 def _images(fields: Fields, action: str, redact: Redact, origin: str) -> tuple[tuple[Image, ...], tuple[str, ...]]:
     """The pictures of a success: one by one where the proxy lists them, else the parts of its grid."""
-    videos = [*_links(fields.get("videoUrls"), redact, origin), *_links([fields.get("videoUrl")], redact, origin)]
-    listed = _links(fields.get("imageUrls"), redact, origin)
+    videos = [*links_in(fields.get("videoUrls"), redact, origin), *links_in([fields.get("videoUrl")], redact, origin)]
+    listed = links_in(fields.get("imageUrls"), redact, origin)
     if videos or action.startswith("VIDEO"):
         found = [Image(index, url, "video/mp4") for index, url in enumerate(dict.fromkeys(videos or listed), 1)]
         return tuple(found), () if found else (WarningCode.NO_PICTURES.of(),)
-    whole = next(iter(_links([fields.get("imageUrl")], redact, origin)), None)
+    whole = next(iter(links_in([fields.get("imageUrl")], redact, origin)), None)
     if _is_grid(fields, action):
         parts = [with_part(whole, number) if whole else None for number in GRID]
         if len(listed) == len(GRID):
@@ -157,9 +157,9 @@ def _images(fields: Fields, action: str, redact: Redact, origin: str) -> tuple[t
     return tuple(Image(index, url) for index, url in enumerate(listed, 1)), ()
 
 
-def _links(listed: object, redact: Redact, origin: str) -> list[str]:
+def links_in(listed: object, redact: Redact, origin: str) -> list[str]:
     """The usable links of a list of texts or of objects with `url`."""
-    entries = listed if isinstance(listed, list) else []
+    entries = listed[:MAX_IMAGES] if isinstance(listed, list) else []
     texts = (entry.get("url") if isinstance(entry, dict) else entry for entry in entries)
     return [_at_origin(url, origin) for text in texts if (url := clean_url(text, redact))]
 
@@ -313,7 +313,7 @@ CLASSIC = Dialect(
     auth="secret",
     is_unknown=lambda answer: answer.status == 200 and is_nothing(answer),
     post=partial(_post, _Abilities()),
-    fetch_path=fetch_path,
+    read_task=read_task,
     has_buttons=True,  # in a TypeScript port, and only of upscaled pictures
     list_path="/mj/task/list",
     dialog=_dialog,
@@ -325,7 +325,7 @@ PLUS = Dialect(
     auth="secret",
     is_unknown=lambda answer: answer.status == 204,
     post=partial(_post, _Abilities(changes=False, shorthand=False)),
-    fetch_path=fetch_path,
+    read_task=read_task,
     has_buttons=True,
     list_path="/mj/task/list",
     dialog=_dialog,
@@ -337,7 +337,7 @@ NEWAPI = Dialect(
     auth="bearer",
     is_unknown=lambda answer: name_in(answer.fields or {}) == "task_no_found",
     post=partial(_post, _Abilities(shorthand=False, reroll_index=True, videos=False)),
-    fetch_path=fetch_path,
+    read_task=read_task,
     has_buttons=True,
     dialog=_dialog,
 )

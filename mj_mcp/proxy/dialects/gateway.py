@@ -8,7 +8,6 @@ The shapes come from the API's specification, the deviations from its public rel
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
@@ -16,7 +15,7 @@ from mj_mcp.proxy.body import WORDS, words_in
 from mj_mcp.proxy.dialects import Dialect
 from mj_mcp.proxy.http import Fields
 from mj_mcp.proxy.orders import Change, Imagine, Order, Post
-from mj_mcp.proxy.text import Redact, check_task_id, clean, clean_url
+from mj_mcp.proxy.text import Redact, clean, clean_url
 from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, WarningCode
 
 MAX_IMAGES = 16
@@ -60,7 +59,7 @@ class _FetchAnswer(BaseModel):
     images: Any = None
 
 
-def read_task(fields: Fields, redact: Redact) -> Observation | None:
+def read_task(fields: Fields, redact: Redact, _origin: str) -> Observation | None:
     """The task of a fetch answer in this shape; None for any other shape."""
     try:
         body = _FetchAnswer.model_validate(fields)
@@ -102,15 +101,8 @@ def _images(listed: object, redact: Redact) -> tuple[tuple[Image, ...], tuple[st
 
 # ---------------------------------------------------------------------------------------------------- requests
 
-FETCH = "/mj/task/{id}/fetch"
-
 ACTIONS = {Kind.UPSCALE: ("UPSCALE", "U"), Kind.VARIATION: ("VARIATION", "V"), Kind.REROLL: ("REROLL", "R")}
 """The kinds that submit/change and submit/simple-change know."""
-
-
-def fetch_path(task_id: str) -> str:
-    """GET /mj/task/{id}/fetch."""
-    return FETCH.format(id=quote(check_task_id(task_id), safe=""))
 
 
 def change(order: Change) -> Post:
@@ -141,7 +133,6 @@ GATEWAY = Dialect(
     name="gateway",
     title="a Midjourney gateway",
     auth="bearer",
-    is_unknown=lambda answer: answer.fields is not None,
     post=_post,
-    fetch_path=fetch_path,
+    read_task=read_task,
 )
