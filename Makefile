@@ -15,6 +15,9 @@ HOSTS := $(VENV)/hosts
 HOSTS_GATE := $(HOSTS)/npm/.done $(HOSTS)/mcp1/.done $(HOSTS)/mcp2/.done
 HOSTS_ALL := $(HOSTS_GATE) $(HOSTS)/npm/.done-all $(HOSTS)/mcp1-all/.done $(HOSTS)/mcp2-all/.done $(HOSTS)/adk/.done
 
+# Hosts with commands of their own, to test `mj-mcp install` with.
+CLIS := $(VENV)/clis
+
 # Reverse proxies to test deploy/ with, as Debian packages them, in a folder of their own.
 PROXIES := $(abspath $(VENV)/proxies)
 APT := apt-get -qq -o Dir::State::Lists=$(PROXIES)/apt/lists -o Dir::Cache=$(PROXIES)/apt -o APT::Sandbox::User=root
@@ -28,7 +31,7 @@ BENCHES := money-postgres money processes journal scale cadence sheet overhead h
 BRIEF_money := --processes 4 --seed 1
 BRIEF_money-postgres := --processes 3 --database postgres --seed 1
 
-.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all proxies-install views-install bench docs snapshots clean $(BENCHES:%=bench-%)
+.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all clis-install proxies-install views-install bench docs snapshots clean $(BENCHES:%=bench-%)
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
@@ -45,7 +48,7 @@ types: $(VENV)/.installed-dev
 tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## all that are not slow; skips are named
 	$(BIN)/python -m pytest -rs -n $(JOBS) -m "not slow" $(if $(CI),--cov --cov-report=)
 
-tests-slow: $(VENV)/.installed-dev $(if $(CI),$(VIEWS)/.done) ## kills, replicas, queues and long waits
+tests-slow: $(VENV)/.installed-dev $(if $(CI),$(CLIS)/.done $(VIEWS)/.done) ## kills, replicas, queues and long waits
 	$(BIN)/python -m pytest -rs -n $(JOBS) -m slow $(if $(CI),--cov --cov-append --cov-fail-under=85)
 
 examples: $(VENV)/.installed-dev
@@ -65,6 +68,8 @@ proxies-install: $(PROXIES)/.done
 
 views-install: $(VIEWS)/.done ## the browser and the host for the tests of the view
 
+clis-install: $(CLIS)/.done ## Claude Code, Codex and Gemini CLI for the tests of `mj-mcp install`; 1.1 GB
+
 hosts-all: $(HOSTS_ALL) ## more of them, and the table in docs/hosts.md; installs 2.5 GB
 	$(BIN)/python tests/hosts/matrix.py $(HOSTS) --all --write docs/hosts.md
 
@@ -73,7 +78,7 @@ bench: $(BENCHES:%=bench-%) ## each benchmark, briefly
 $(BENCHES:%=bench-%): bench-%: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/$(firstword $(subst -, ,$*)).py --quick $(BRIEF_$*)
 
-docs: $(VENV)/.installed-dev ## writes the README's tables anew from the code
+docs: $(VENV)/.installed-dev ## writes the tables of the docs anew from the code
 	$(BIN)/python tests/support/readme.py
 
 snapshots: $(VENV)/.installed-dev ## writes the tools' committed definitions anew
@@ -128,6 +133,12 @@ $(HOSTS)/npm/.done: tests/hosts/package.json | $(VENV)/.created
 	@touch $@
 
 $(HOSTS)/npm/.done-all: $(HOSTS)/npm/.done
+	@cd $(@D) && npm install --silent --no-audit --no-fund --no-package-lock
+	@touch $@
+
+$(CLIS)/.done: tests/hosts/clis/package.json | $(VENV)/.created
+	@command -v npm >/dev/null || { echo "clis: npm is missing"; exit 1; }
+	@mkdir -p $(@D) && cp $< $(@D)
 	@cd $(@D) && npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@
 

@@ -1,44 +1,47 @@
 """The commands, and what they print.
 
-Owns what it prints. `journal_commands.py`, `picture_commands.py` and `token_commands.py` have further commands,
-`terminal.py` shared helpers.
+Owns what it prints. `install.py` and the `..._commands.py` have further commands, `terminal.py` shared helpers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractContextManager
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
 
-from mj_mcp import __version__, logs
+from mj_mcp import logs
 from mj_mcp.cli.browse import browse
+from mj_mcp.cli.install import install, status, uninstall
 from mj_mcp.cli.journal_commands import journal
-from mj_mcp.cli.picture_commands import blend, describe
-from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, run_until_signal, settings_or_exit
+from mj_mcp.cli.picture_commands import blend, describe, imagine, reroll, upscale, vary
+from mj_mcp.cli.result_commands import save, usage, wait
+from mj_mcp.cli.task_commands import tasks
+from mj_mcp.cli.terminal import (
+    EXIT_SETTINGS,
+    Check,
+    bar,
+    fail,
+    print_checks,
+    run_until_signal,
+    settings_or_exit,
+    unknown_settings,
+)
 from mj_mcp.cli.token_commands import tokens
 from mj_mcp.errors import MjError
 from mj_mcp.events import Observer
-from mj_mcp.settings import Settings, SettingsError
+from mj_mcp.settings import Settings, SettingsError, read_settings
 from mj_mcp.settings.signals import read_signals
-from mj_mcp.tasks import Status, Task
 from mj_mcp.telemetry import exporting
 
 if TYPE_CHECKING:
-    from mj_mcp.settlement import Settlement
     from mj_mcp.simulator import DialectName
-
-T = TypeVar("T")
 
 log = structlog.get_logger("mj_mcp.cli.commands")
 
@@ -62,28 +65,37 @@ def run() -> None:
         os._exit(end.code or 0)
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="mj-mcp")
+EXAMPLES = """\b
+Examples:
+  mj-mcp demo                          a whole job with the built-in simulator: no key, no cost
+  mj-mcp install claude-code --demo    the simulator in a host; without --demo, your proxy
+  mj-mcp doctor                        checks the settings, the proxy and the key; costs nothing
+  mj-mcp imagine "a red mug"           draws from the command line; costs money
+"""
+
+WAITING = """mj-mcp waits for a host on this terminal. Hosts like Claude Desktop or Cursor start it themselves:
+
+  mj-mcp install HOST    connects a host; --list shows them
+  mj-mcp demo            shows a whole job now, without a key or costs
+  mj-mcp --help          shows all commands
+
+Press Ctrl-C to end it."""
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
+@click.version_option(package_name="mj-mcp", prog_name="mj-mcp")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Midjourney pictures for agents, over MCP. Without a command: serve over stdio."""
     if context.invoked_subcommand is None:
+        _say_who_waits()
         _serve(_serving)
 
 
-main.add_command(browse)
+BUYING = (imagine, upscale, vary, reroll, describe, blend)
 
-
-main.add_command(journal)
-
-
-main.add_command(tokens)
-
-
-main.add_command(describe)
-
-
-main.add_command(blend)
+for command in (install, status, uninstall, *BUYING, wait, save, usage, browse, tasks, journal, tokens):
+    main.add_command(command)
 
 
 @main.command()
@@ -94,6 +106,8 @@ main.add_command(blend)
 @click.option("--demo", "is_demo", is_flag=True, help="Use the built-in simulator: no key, no cost.")
 def serve(over_http: bool, host: str, port: int, stateless: bool, is_demo: bool) -> None:
     """Serve over stdio (what a host starts), or over HTTP."""
+    if not over_http:
+        _say_who_waits()
 
     async def serving(settings: Settings, observe: Observer) -> None:
         if over_http:
@@ -115,13 +129,20 @@ def doctor() -> None:
     """Check settings, network, key, journal, output folder, archive and logins. Costs nothing."""
     from mj_mcp.cli.doctor import run_checks  # noqa: PLC0415 - a start of the server does not pay for it
 
-    settings = settings_or_exit()
-    logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
-    failed = False
-    for check in asyncio.run(run_checks(settings)):
-        failed = failed or not check.ok
-        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.said}")
-    sys.exit(1 if failed else 0)
+    try:
+        settings = read_settings()
+    except SettingsError as failure:
+        checks = [Check("settings", ok=False, said=problem) for problem in failure.problems]
+        checks.append(Check("others", ok=None, said="they need usable settings"))
+    else:
+        logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
+        checks = asyncio.run(run_checks(settings))
+    misspelt = [Check("settings", ok=None, said=f"{words}; it is ignored") for words in unknown_settings()]
+    print_checks([*misspelt, *checks])
+    if any(check.ok is False for check in checks):
+        print("\nCorrect what failed, and run `mj-mcp doctor` again. To see pictures without a proxy: mj-mcp demo")
+        sys.exit(1)
+    print("\nConnect it: mj-mcp install HOST (`mj-mcp install --list` shows the hosts)")
 
 
 @main.command()
@@ -131,16 +152,14 @@ def doctor() -> None:
 )
 def demo(prompt: str, out: str | None) -> None:
     """Run a whole job with the built-in simulator: imagine, upscale, vary, reroll. Costs nothing."""
-    from mj_mcp.cli.demo import Bar, run_demo  # noqa: PLC0415 - needs the client and the simulator, which serving does not
-
-    def bar(label: str) -> AbstractContextManager[Bar]:
-        return click.progressbar(length=100, label=label, show_eta=False)
+    from mj_mcp.cli.demo import run_demo  # noqa: PLC0415 - needs the client and the simulator, which serving does not
 
     folder = Path(out or "mj-demo")
     try:
         run_until_signal(run_demo(prompt, folder, print, bar))
     except OSError as failure:
         fail(f"cannot write to {folder}: {failure.strerror or failure}", 1)
+    print("\nConnect it: mj-mcp install HOST --demo, then without --demo (`mj-mcp install --list` shows the hosts)")
 
 
 @main.command()
@@ -173,86 +192,6 @@ def simulate(port: int, speed: float, key: str, dialect: DialectName) -> None:
         fail(f"cannot listen on port {port}: {failure.strerror or failure}", 1)
 
 
-@main.group(invoke_without_command=True)
-@click.option(
-    "--status",
-    type=click.Choice([status.value for status in Status]),
-    default=None,
-    help="Only tasks with this status.",
-)
-@click.option("--limit", default=20, show_default=True, help="The number of tasks, newest first.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-@click.pass_context
-def tasks(context: click.Context, status: Status | None, limit: int, as_json: bool) -> None:
-    """List what was submitted, and settle unconfirmed submits."""
-    if context.invoked_subcommand is None:
-        wanted = Status(status) if status else None
-
-        page = _with_records(lambda records: records.page(wanted, limit))
-        for task in page.tasks:
-            print(_as_json(task) if as_json else _as_row(task))
-        if not page.tasks and not as_json:
-            print("No tasks.")
-
-
-@tasks.command()
-@click.argument("task_id")
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-def show(task_id: str, as_json: bool) -> None:
-    """Show all fields of one task, by its task id or submission id. Does not ask the proxy."""
-    task = _with_records(lambda records: records.find(task_id))
-    if as_json:
-        print(_as_json(task))
-        return
-    for name, value in asdict(task).items():
-        if value not in (None, (), ""):
-            print(f"{name:16} {value}")
-
-
-@tasks.command()
-@click.argument("submission_id")
-@click.argument("task_id")
-def attach(submission_id: str, task_id: str) -> None:
-    """Attach an unconfirmed submission to its task, as the proxy's records show. The task is fetched to check it."""
-    task = _with_records(lambda records: records.attach(submission_id, task_id))
-    print(f"{submission_id} is task {task.task_id}; its status is {task.status}.")
-
-
-@tasks.command()
-@click.argument("submission_id")
-def abandon(submission_id: str) -> None:
-    """Abandon an unconfirmed submission, if the proxy's records show that it never became a task."""
-    _with_records(lambda records: records.abandon(submission_id))
-    print(f"{submission_id} is abandoned; the same request can be submitted again.")
-
-
-def _with_records(work: Callable[[Settlement], Awaitable[T]]) -> T:
-    """Run `work` on the journal. Errors are printed in plain words."""
-    from mj_mcp.app import open_settlement  # noqa: PLC0415 - only the commands that need it pay for it
-
-    settings = settings_or_exit()
-    logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
-
-    async def run() -> T:
-        async with open_settlement(settings) as records:
-            return await work(records)
-
-    try:
-        return asyncio.run(run())
-    except MjError as failure:
-        fail(failure.message, 1)
-
-
-def _as_json(task: Task) -> str:
-    return json.dumps(asdict(task), ensure_ascii=False)
-
-
-def _as_row(task: Task) -> str:
-    when = datetime.fromtimestamp(task.submitted_at or task.updated_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    prompt = (task.prompt or "").replace("\n", " ")
-    return f"{when}  {task.status:12} {task.kind or '-':9}  {task.owner:12}  {task.handle:36}  {prompt[:60]}"
-
-
 def _serve(serving: Callable[[Settings, Observer], Coroutine[Any, Any, None]]) -> None:
     settings = settings_or_exit(needs_key=False)
     _set_up(settings)
@@ -263,9 +202,17 @@ def _serve(serving: Callable[[Settings, Observer], Coroutine[Any, Any, None]]) -
         fail(failure.message, 1)
 
 
+def _say_who_waits() -> None:
+    """On a terminal: what this is, and what a person probably wants."""
+    if sys.stdin.isatty():
+        print(WAITING, file=sys.stderr)
+
+
 def _set_up(settings: Settings) -> None:
     gc.disable()  # until the server has started: what is created before is never garbage
     logs.configure(level=settings.log_level, style=settings.log_format, redact=logs.redactor(*settings.secrets))
+    for words in unknown_settings():
+        log.warning("unknown_setting", said=words)
 
 
 async def _serving(settings: Settings, observe: Observer) -> None:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -26,16 +26,6 @@ from mj_mcp.simulator import Simulator
 KEY = "demo-key"
 SPEED = 8.0
 """Jobs of 30 s take 4 s."""
-
-
-class Bar(Protocol):
-    """A progress bar of 100 steps."""
-
-    pos: int
-
-    def update(self, n_steps: int) -> None:
-        """Advance by this many steps."""
-        ...
 
 
 HOST_SPEED = 2.0
@@ -53,7 +43,8 @@ async def demo_settings(settings: Settings) -> AsyncIterator[Settings]:
 
 
 Say = Callable[[str], None]
-Bars = Callable[[str], AbstractContextManager[Bar]]
+Bars = Callable[[str], AbstractContextManager[Callable[[float, str], None]]]
+"""Opens a progress bar with this label. What it gives takes the per cent that are done, and a label."""
 
 
 async def run_demo(prompt: str, out: Path, say: Say, bars: Bars) -> None:
@@ -70,6 +61,7 @@ async def run_demo(prompt: str, out: Path, say: Say, bars: Bars) -> None:
                     "MJ_DATA_DIR": data,
                     "MJ_OUTPUT_DIR": str(_log(out).parent),
                     "MJ_POLL_SECONDS": "0.5",
+                    "MJ_IMAGE_FORMAT": "png",  # every viewer opens it
                 },
             )
             async with Client(stdio_client(server, errlog=log)) as client:
@@ -89,10 +81,11 @@ async def _notify(client: Client, prompt: str, out: Path, say: Say, bars: Bars) 
 
 async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arguments: Any) -> str:  # noqa: ANN401 - a tool's arguments
     """One tool call, followed to its end as an agent would, with a progress bar."""
-    with bars(tool.ljust(16)) as bar:
+    label = tool.ljust(16)
+    with bars(label) as done:
 
         async def show(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001 - the SDK's signature
-            bar.update(max(0, int(progress) - bar.pos))
+            done(progress, label)
 
         result = await client.call_tool(tool, {**arguments, "wait_seconds": 25}, progress_callback=show)
         task: dict[str, Any] = result.structured_content or {}
@@ -100,7 +93,7 @@ async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arg
             follow = task["next"][0]
             result = await client.call_tool(follow["tool"], follow["arguments"], progress_callback=show)
             task = result.structured_content or {}
-        bar.update(100 - bar.pos)
+        done(100, label)
     if result.is_error:
         raise SystemExit(f"{tool} did not work: {result.content}")
     for block in result.content:

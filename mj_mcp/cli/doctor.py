@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from mj_mcp.app import detection_for
 from mj_mcp.archive.bucket import BucketUnavailable, open_bucket
 from mj_mcp.auth.tokens import TokensError, read_tokens
+from mj_mcp.cli.terminal import Check
 from mj_mcp.errors import MjError
 from mj_mcp.files import make_folder
 from mj_mcp.journal import open_journal
@@ -23,15 +23,6 @@ from mj_mcp.urls import is_safe, read_tunnel
 
 PROXY_SECONDS = 10.0
 BUCKET_SECONDS = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of `mj-mcp doctor`."""
-
-    name: str
-    ok: bool
-    said: str
 
 
 async def run_checks(settings: Settings) -> list[Check]:
@@ -57,6 +48,9 @@ def _check_settings(settings: Settings) -> Check:
 
 async def _check_proxy(settings: Settings) -> list[Check]:
     """The free check of `Proxy`: of which kind it is, whether it answers at this path, and whether the key is good."""
+    if not settings.has_key:
+        said = "MJ_API_KEY is not set: whoever runs your Midjourney Proxy gives you a key"
+        return [Check("key", ok=False, said=said), Check("proxy", ok=None, said="not asked without a key")]
     tunnel = read_tunnel(settings.base_url)
     through = " through HTTPS_PROXY" if tunnel else ""
     http = Http(settings.base_url, settings.api_key.get_secret_value(), tunnel=tunnel)
@@ -75,7 +69,7 @@ async def _check_proxy(settings: Settings) -> list[Check]:
         ]
     return [
         Check("proxy", ok=False, said=f"{fetched.message}; check MJ_BASE_URL and the network"),
-        Check("key", ok=False, said="not checked, since the proxy does not answer"),
+        Check("key", ok=None, said="not checked, since the proxy does not answer"),
     ]
 
 

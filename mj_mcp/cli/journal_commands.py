@@ -28,7 +28,7 @@ def journal() -> None:
 @click.option("--to", "target", required=True, help="postgresql://user:password@host/database")
 def copy(target: str) -> None:
     """Copy the SQLite journal into PostgreSQL and compare the copy. No server may be running on it."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(needs_key=False)
     if not target.startswith(("postgresql://", "postgres://")):
         fail("--to must begin with postgresql://; `mj-mcp journal backup` makes a copy as a file", 2)
     with _in_words(settings, target):
@@ -43,7 +43,7 @@ def copy(target: str) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup(file: Path) -> None:
     """Make a consistent copy of the SQLite journal in a new FILE. Servers may keep running."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(needs_key=False)
     if settings.database_url.get_secret_value():
         fail("the journal is in PostgreSQL: back it up with pg_dump, while servers keep running", 1)
     with _in_words(settings):
@@ -55,7 +55,7 @@ def backup(file: Path) -> None:
 @journal.command()
 def check() -> None:
     """Check that every row can be read and is consistent. Changes nothing; exits 1 if there are faults."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(needs_key=False)
     url = settings.database_url.get_secret_value()
     with _in_words(settings):
         from mj_mcp.journal.admin import check_database, check_file  # noqa: PLC0415 - as above

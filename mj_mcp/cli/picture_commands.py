@@ -1,104 +1,124 @@
-"""The commands that start from pictures: describe and blend. The same journal and rules as every submit.
+"""The commands that cost money: imagine, upscale, vary, reroll, describe, blend. The same rules as the tools.
 
-Owns their words and exit codes. Prints.
+Owns their words. How a purchase runs and ends is in `purchases.py`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
-from mj_mcp import logs
-from mj_mcp.cli.terminal import fail, run_until_signal, settings_or_exit
-from mj_mcp.errors import MjError, Unconfirmed
-from mj_mcp.settings import Settings
-from mj_mcp.tasks import Status, Task
+from mj_mcp.cli.purchases import EXIT_CODES, buy, end, print_pictures, with_options
+from mj_mcp.tasks import Kind, Task
 
-_OPTIONS = (
-    click.option("--wait", default=600.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds to wait."),
-    click.option("--json", "as_json", is_flag=True, help="Print the task as one JSON object."),
-    click.option("--allow-duplicate", is_flag=True, help="Buy again what is open or was bought a moment ago."),
-)
+if TYPE_CHECKING:
+    from mj_mcp.settings import Settings
+    from mj_mcp.studio import Call, Result, Studio
+
+INDEX = click.argument("index", type=click.IntRange(1, 4))
 
 
-def _with_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+@click.command(epilog=EXIT_CODES)
+@click.argument("prompt")
+@click.option("--image", "images", multiple=True, help="A picture to start from: a URL, a file, or TASK_ID#1.")
+@click.option("--style", "styles", multiple=True, help="A style reference: a URL, TASK_ID#1, a code or random.")
+@click.option("--omni", help="A subject to put in: a URL or TASK_ID#1.")
+@click.option("--allow-multiple", is_flag=True, help="Allow --repeat and {a, b} in PROMPT, which multiply the cost.")
+@with_options
+def imagine(  # noqa: PLR0917 - click passes them by name
+    prompt: str,
+    images: tuple[str, ...],
+    styles: tuple[str, ...],
+    omni: str | None,
+    allow_multiple: bool,
+    wait: float,
+    as_json: bool,
+    allow_duplicate: bool,
+) -> None:
+    """Draw a grid of pictures from PROMPT. Costs money.
+
+    Midjourney's flags stand in the prompt: mj-mcp imagine "a red mug --ar 3:2 --v 7". They are checked before anything
+    is submitted.
+    """
+
+    async def draw(studio: Studio, call: Call, settings: Settings) -> Result:
+        from mj_mcp.prompts import Options  # noqa: PLC0415 - the settings are checked first
+        from mj_mcp.studio import Purchase  # noqa: PLC0415 - as above
+
+        options = Options(image_urls=images, style_reference=styles, omni_reference=omni)
+        purchase = Purchase(
+            allow_duplicate=allow_duplicate, allow_multiple=allow_multiple, extra_flags=settings.extra_flags
+        )
+        return await studio.wait(call, await studio.imagine(call, prompt, options, purchase))
+
+    _print(buy(draw, wait, as_json=as_json), wait, as_json=as_json)
 
 
-@click.command()
+@click.command(epilog=EXIT_CODES)
+@click.argument("task_id")
+@INDEX
+@with_options
+def upscale(task_id: str, index: int, wait: float, as_json: bool, allow_duplicate: bool) -> None:
+    """Make the picture INDEX of a finished grid large. Costs money."""
+    _change(Kind.UPSCALE, task_id, index, wait, as_json=as_json, allow_duplicate=allow_duplicate)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("task_id")
+@INDEX
+@with_options
+def vary(task_id: str, index: int, wait: float, as_json: bool, allow_duplicate: bool) -> None:
+    """Draw a new grid like the picture INDEX of a finished one. Costs money."""
+    _change(Kind.VARIATION, task_id, index, wait, as_json=as_json, allow_duplicate=allow_duplicate)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("task_id")
+@with_options
+def reroll(task_id: str, wait: float, as_json: bool, allow_duplicate: bool) -> None:
+    """Draw a new grid from a finished task's prompt. Costs money."""
+    _change(Kind.REROLL, task_id, None, wait, as_json=as_json, allow_duplicate=allow_duplicate)
+
+
+@click.command(epilog=EXIT_CODES)
 @click.argument("picture")
-@_with_options
+@with_options
 def describe(picture: str, wait: float, as_json: bool, allow_duplicate: bool) -> None:
     """Print four prompts that describe PICTURE: a file, or a picture of a task (TASK_ID#1). Costs money."""
 
-    async def buy(settings: Settings) -> Task:
-        from mj_mcp.app import open_studio  # noqa: PLC0415 - the settings are checked before anything heavy is imported
+    async def described(studio: Studio, _call: Call, _settings: Settings) -> Result:
+        return await studio.by_hand.describe(picture, wait, allow_duplicate=allow_duplicate)
 
-        async with open_studio(settings) as studio:
-            return (await studio.by_hand.describe(picture, wait, allow_duplicate=allow_duplicate)).task
-
-    task = _bought(buy)
-    if _is_shown(task, wait, as_json=as_json):
-        return
-    print(task.prompt)
+    task = buy(described, wait, as_json=as_json)
+    if not end(task, wait, as_json=as_json):
+        print(task.prompt)
 
 
-@click.command()
+@click.command(epilog=EXIT_CODES)
 @click.argument("pictures", nargs=-1, required=True)
-@_with_options
+@with_options
 def blend(pictures: tuple[str, ...], wait: float, as_json: bool, allow_duplicate: bool) -> None:
     """Draw a grid from two to five PICTURES: files, or pictures of tasks (TASK_ID#1). Costs money."""
     if not 2 <= len(pictures) <= 5:
         raise click.UsageError("give 2 to 5 pictures")
 
-    async def buy(settings: Settings) -> Task:
-        from mj_mcp.app import open_studio  # noqa: PLC0415 - as above
+    async def blended(studio: Studio, _call: Call, _settings: Settings) -> Result:
+        return await studio.by_hand.blend(pictures, wait, allow_duplicate=allow_duplicate)
 
-        async with open_studio(settings) as studio:
-            return (await studio.by_hand.blend(pictures, wait, allow_duplicate=allow_duplicate)).task
-
-    task = _bought(buy)
-    if _is_shown(task, wait, as_json=as_json):
-        return
-    print(f"task {task.handle}")
-    for image in task.images:
-        print(f"{image.index}  {image.path or image.url}")
+    _print(buy(blended, wait, as_json=as_json), wait, as_json=as_json)
 
 
-def _bought(buy: Callable[[Settings], Awaitable[Task]]) -> Task:
-    """The task of a submit, after the wait. Errors are printed in plain words."""
-    settings = settings_or_exit()
-    logs.configure(level="error", style="console", redact=logs.redactor(*settings.secrets))
-    bought: list[Task] = []
+def _change(kind: Kind, task_id: str, index: int | None, wait: float, *, as_json: bool, allow_duplicate: bool) -> None:
+    async def changed(studio: Studio, call: Call, _settings: Settings) -> Result:
+        from mj_mcp.studio import Purchase  # noqa: PLC0415 - the settings are checked first
 
-    async def run() -> None:
-        bought.append(await buy(settings))
+        purchase = Purchase(allow_duplicate=allow_duplicate)
+        return await studio.wait(call, await studio.change(call, kind, task_id, index, purchase))
 
-    try:
-        run_until_signal(run())
-    except MjError as failure:
-        more = f". `mj-mcp tasks show {failure.submission_id}` shows it" if isinstance(failure, Unconfirmed) else ""
-        fail(failure.message + more, 1)
-    if not bought:
-        fail("stopped; `mj-mcp tasks` shows what was submitted", 1)
-    return bought[0]
+    _print(buy(changed, wait, as_json=as_json), wait, as_json=as_json)
 
 
-def _is_shown(task: Task, wait: float, *, as_json: bool) -> bool:
-    """Whether everything is printed already. Exits with 1 unless the task has succeeded, or nobody wanted to wait."""
-    if as_json:
-        print(json.dumps(asdict(task), ensure_ascii=False))
-    if task.status is Status.FAILED:
-        fail(f"task {task.handle} failed: {task.failure.message if task.failure else 'no reason is known'}", 1)
-    if task.status is not Status.SUCCEEDED:
-        if not as_json:
-            print(f"task {task.handle} is {task.status}")
-        if wait:
-            fail("it has not finished. The same command waits on, and is not charged again", 1)
-        return True
-    return as_json
+def _print(task: Task, wait: float, *, as_json: bool) -> None:
+    if not end(task, wait, as_json=as_json):
+        print_pictures(task)

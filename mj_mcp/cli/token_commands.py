@@ -9,13 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from mj_mcp.auth.tokens import SCOPES, TokensError, add_token, read_tokens, revoke_token
-from mj_mcp.cli.terminal import EXIT_SETTINGS, fail
+from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, print_table, when
 from mj_mcp.settings import SettingsError, read_settings
 
 
@@ -60,10 +59,10 @@ def list_() -> None:
     """List names and scopes. The tokens themselves are not stored."""
     with _said_plainly() as path:
         found = read_tokens(path)
-        for token in found:
-            made = datetime.fromtimestamp(token.created_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-            print(f"{made}  {token.name:24}  {' '.join(token.scopes)}")
-        if not found:
+        if found:
+            rows = [[when(token.created_at), token.name, " ".join(token.scopes)] for token in found]
+            print_table(["CREATED", "NAME", "SCOPES"], rows)
+        else:
             print("No tokens.")
 
 

@@ -6,6 +6,7 @@ Owns the arithmetic and the wording.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mcp.server.mcpserver import Context
@@ -26,7 +27,15 @@ def progress_reporter(ctx: Context[Any]) -> OnProgress | None:
     meta = ctx.request_context.meta or {}
     if meta.get("progress_token") is None:
         return None
-    studio: Studio = ctx.request_context.lifespan_context.studio
+
+    async def report(per_cent: float, words: str) -> None:
+        await ctx.report_progress(per_cent, 100.0, words)
+
+    return progress_of(ctx.request_context.lifespan_context.studio, report)
+
+
+def progress_of(studio: Studio, report: Callable[[float, str], Awaitable[None]]) -> OnProgress:
+    """What `report` is told at most once a second: a per cent that only rises, and words."""
     shown, told_at = 0.0, float("-inf")
 
     async def on_progress(task: Task, position: int = 0, /) -> None:
@@ -42,7 +51,7 @@ def progress_reporter(ctx: Context[Any]) -> OnProgress | None:
             by_time = MOST_BY_TIME if task.is_polled and task.submitted_at else 0.0
         # The value must rise every time: the protocol requires it.
         shown = max(float(task.progress) if task.progress is not None else by_time, shown + 0.01)
-        await ctx.report_progress(min(shown, 99.9 + shown / 1e6), 100.0, progress_message(task, remaining, position))
+        await report(min(shown, 99.9 + shown / 1e6), progress_message(task, remaining, position))
 
     return on_progress
 

@@ -2,7 +2,7 @@
 
 Owns the two pipes while it serves, and answers every line that is not a message. Reads and writes happen on the event
 loop itself, without the thread of the SDK's own transport: a call costs less, and the process ends cleanly on EOF and
-on signals. If stdin or stdout is not a pipe (a terminal, a file, Windows), the SDK's own transport serves it.
+on signals. If stdin or stdout is a file, and on Windows, the SDK's own transport serves it.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _read_line(line: bytes) -> Read | JSONRPCError:
 async def _pipes() -> AsyncIterator[tuple[Source, Send]]:
     """Use descriptors 0 and 1 for the protocol only. Other code reads the null device and prints to stderr."""
     loop = asyncio.get_running_loop()
-    stdin, stdout = os.dup(0), os.dup(1)
+    stdin, stdout = _own(0, os.O_RDONLY), _own(1, os.O_WRONLY)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -209,14 +209,20 @@ def _line_of(failure: Exception) -> bytes:
     return b""
 
 
-def _is_pipe(descriptor: int) -> bool:
+def _can_wait(descriptor: int) -> bool:
+    """Whether the event loop can wait for it: a pipe, a socket, or a terminal."""
     mode = os.fstat(descriptor).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
+
+
+def _own(descriptor: int, flags: int) -> int:
+    """A descriptor of ours. A terminal is opened anew: the shell shares the old one, and ours must not block."""
+    return os.open(os.ttyname(descriptor), flags) if os.isatty(descriptor) else os.dup(descriptor)
 
 
 async def serve_stdio(server: MCPServer[Any]) -> None:
     """Serve one client over stdin and stdout until it disconnects."""
-    ours = sys.platform != "win32" and _is_pipe(0) and _is_pipe(1)
+    ours = sys.platform != "win32" and _can_wait(0) and _can_wait(1)
     inner = server._lowlevel_server  # noqa: SLF001 - the SDK offers no public way to serve over given streams
     async with _pipes() if ours else _sdks_own() as (source, send):
         outgoing = _Outgoing(send)

@@ -1,4 +1,4 @@
-"""The settings: read once from the environment, frozen, each with the description that the README prints.
+"""The settings: read once from the environment, frozen, each with the description that docs/settings.md prints.
 
 Only this package reads the environment. Knows nothing of what the settings are used for.
 """
@@ -24,6 +24,7 @@ from mj_mcp.settings.pasted import (
     pasted_key,
     pasted_public_url,
 )
+from mj_mcp.settings.wording import must_be
 from mj_mcp.urls import is_safe, parts_of
 
 _FLAG_NAME = re.compile(r"[a-z]+([-_]+[a-z]+)*")
@@ -33,7 +34,11 @@ MIN_SECRET_CHARACTERS = 32
 
 
 class SettingsError(Exception):
-    """One line that names the variable and says what is allowed."""
+    """Names each variable that is not usable and says what is allowed: one sentence each, in `problems`."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class Settings(BaseSettings):
@@ -336,12 +341,12 @@ def read_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - the fields of
     """The settings from the environment; `overrides` win.
 
     Raises:
-        SettingsError: a variable is missing or not valid. The value itself is never shown.
+        SettingsError: variables are not valid; it names each. The values are never shown.
     """
     try:
         return Settings(**overrides)
     except ValidationError as failure:
-        first = failure.errors(include_url=False, include_context=False, include_input=False)[0]
-        variable = f"MJ_{str(first['loc'][0]).upper()}"
-        said = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{variable} is not usable: {said}") from None
+        errors = failure.errors(include_url=False, include_input=False)
+        said = {f"MJ_{str(error['loc'][0]).upper()}": must_be(error) for error in reversed(errors)}
+        problems = [f"{variable} is not usable: {words}" for variable, words in reversed(said.items())]
+        raise SettingsError(*problems) from None

@@ -110,7 +110,7 @@ async def test_a_wait_that_ends_is_no_failure_and_the_same_command_waits_on(tmp_
         (charge,) = sim.ledger
         assert done.stdout.startswith(f"task {charge.task_id} is ")
         done = await command(sim, tmp_path, "describe", "1.png", "--wait", "1")
-        assert (done.returncode, "is not charged again" in done.stderr) == (1, True)
+        assert (done.returncode, "is not charged again" in done.stderr) == (3, True)
         sim.finish(charge.task_id)
         done = await command(sim, tmp_path, "describe", "1.png")
         assert (done.returncode, len(done.stdout.splitlines()), len(sim.submits())) == (0, 4, 1)
@@ -155,7 +155,7 @@ async def test_a_lost_answer_is_in_doubt_and_the_same_command_buys_nothing(tmp_p
         for _ in range(2):
             done = await command(sim, tmp_path, "describe", "1.png")
             (row,) = rows(tmp_path)
-            assert (done.returncode, row["status"]) == (1, "unconfirmed")
+            assert (done.returncode, row["status"]) == (4, "unconfirmed")
             assert f"`mj-mcp tasks show {row['submission_id']}` shows it" in done.stderr
         assert (sim.fired["reset_after_accept"], len(sim.submits())) == (1, 1)
 

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from mj_mcp.settings import Settings, SettingsError, read_settings
+from mj_mcp.settings.environment import unknown_variables
 
 SECRET = "canary-5f1b-secret"
 
@@ -311,3 +312,34 @@ def test_no_env_file_of_the_current_folder_is_read(monkeypatch: pytest.MonkeyPat
     (tmp_path / ".env").write_text("MJ_BASE_URL=https://elsewhere\n")
     monkeypatch.chdir(tmp_path)
     assert read_settings().base_url == "https://cubicspaces.cloud"
+
+
+def test_all_bad_values_are_reported_at_once_in_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = {
+        "MJ_BASE_URL": "ftp://x",
+        "MJ_WAIT_SECONDS": "700",
+        "MJ_POLL_SECONDS": "soon",
+        "MJ_MAX_OPEN_TASKS": "1.5",
+        "MJ_READ_ONLY": "perhaps",
+        "MJ_LOG_LEVEL": "loud",
+    }
+    for name, value in bad.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        read_settings()
+    assert caught.value.problems == (
+        "MJ_BASE_URL is not usable: it must begin with http:// or https:// and name a host",
+        "MJ_WAIT_SECONDS is not usable: it must be at most 600",
+        "MJ_POLL_SECONDS is not usable: it must be a number",
+        "MJ_MAX_OPEN_TASKS is not usable: it must be a whole number",
+        "MJ_READ_ONLY is not usable: it must be 1 or 0",
+        "MJ_LOG_LEVEL is not usable: it must be debug, info, warning or error",
+    )
+
+
+def test_a_misspelt_variable_is_named_with_the_nearest_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MJ_POLL_SECOND", "5")
+    monkeypatch.setenv("MJ_XYZZY", "5")
+    found = unknown_variables()
+    assert (found["MJ_POLL_SECOND"], found["MJ_XYZZY"]) == ("MJ_POLL_SECONDS", "")
+    assert "MJ_POLL_SECONDS" not in found

@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, TextContent
 from mj_mcp.errors import MjError
 
 ERROR_META = "io.github.mj-mcp/error"
-"""The key in `_meta` of an error result; its object is described in README.md."""
+"""The key in `_meta` of an error result; its object is described in docs/tools.md."""
 
 NEXT_STEPS = {
     "invalid_request": "Correct the argument and call again. Nothing was submitted.",
