@@ -43,8 +43,7 @@ def imagine(  # noqa: PLR0917 - click passes them by name
     """
 
     async def draw(studio: Studio, call: Call, settings: Settings) -> Result:
-        from mj_mcp.prompts import Options  # noqa: PLC0415 - the settings are checked first
-        from mj_mcp.studio import Purchase  # noqa: PLC0415 - as above
+        from mj_mcp.studio import Options, Purchase  # noqa: PLC0415 - the settings are checked first
 
         options = Options(image_urls=images, style_reference=styles, omni_reference=omni)
         purchase = Purchase(

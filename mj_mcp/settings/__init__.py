@@ -57,8 +57,7 @@ class Settings(BaseSettings):
     proxy_dialect: Literal["auto", "gateway", "classic", "plus", "newapi", "job"] = Field(
         "auto",
         description="The kind of proxy: `gateway`, `classic` (novicezk), `plus` (trueai-org), `newapi` (new-api, most "
-        "relays) or `job` (Legnext; `MJ_BASE_URL=https://api.legnext.ai/api`). `auto` finds out the first four by a "
-        "free request at the first use and remembers it; `mj-mcp doctor` tells.",
+        "relays) or `job` (Legnext). `auto` finds out the first four by a free request; `mj-mcp doctor` tells.",
     )
     proxy_auth: Literal["auto", "bearer", "secret"] = Field(
         "auto",
@@ -90,8 +89,7 @@ class Settings(BaseSettings):
         5.0,
         ge=0.5,
         le=300,
-        description="Seconds between two polls of a running task, as the proxy asks for. In total, no more polls are "
-        "made than by a fixed loop of this interval.",
+        description="Seconds between two polls of a running task. In total, there are no more than in a fixed loop.",
     )
     max_polls_per_second: int = Field(
         50, ge=1, le=10_000, description="The most polls per second, over all tasks of this process."
@@ -206,7 +204,7 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _callers_url(cls, url: str) -> str:
-        return pasted_public_url(url) if url else url
+        return url and pasted_public_url(url)
 
     @field_validator("database_url")
     @classmethod

@@ -37,7 +37,7 @@ from mj_mcp.submits import Submits
 from mj_mcp.tasks import LOCAL_OWNER, Kind, Status, Task, warn
 from mj_mcp.tasks.merging import merge
 
-__all__ = ["Call", "Purchase", "Result", "Studio"]
+__all__ = ["Call", "Options", "Purchase", "Result", "Studio"]
 
 log = structlog.get_logger("mj_mcp.studio")
 
