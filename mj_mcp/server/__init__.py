@@ -12,7 +12,9 @@ from typing import Any
 
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import CallToolResult, InputRequiredResult
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult
+from mcp_types import Prompt as MCPPrompt
 from mcp_types import Tool as MCPTool
 from pydantic import AnyUrl
 
@@ -20,9 +22,11 @@ from mj_mcp import __version__
 from mj_mcp.errors import InvalidRequest, LimitReached, shortened
 from mj_mcp.events import Observer, ignore
 from mj_mcp.pictures import media_type_of
+from mj_mcp.server.completions import add_completions
 from mj_mcp.server.identity import caller, identify
+from mj_mcp.server.menu import PROMPTS
 from mj_mcp.server.render import CANNOT, error_result, instructions
-from mj_mcp.server.resources import add_prompts, add_resources
+from mj_mcp.server.resources import add_resources
 from mj_mcp.server.stdio import serve_stdio
 from mj_mcp.server.subscriptions import Bus, serve_older
 from mj_mcp.server.tool_call import ToolContext
@@ -36,7 +40,7 @@ __all__ = ["build_server", "serve_stdio"]
 
 
 class Server(MCPServer[ToolContext]):
-    """The SDK's server, with a tool list per caller, an error for unknown tools, and typed binary resources."""
+    """The SDK's server, with tools and prompts per caller, errors for unknown ones, and typed binary resources."""
 
     async def list_tools(self) -> list[MCPTool]:
         """The tools that the caller may use."""
@@ -57,6 +61,21 @@ class Server(MCPServer[ToolContext]):
             message = f"There is no tool `{shortened(name)}`. The tools are: {there}. {CANNOT}"
             return error_result(InvalidRequest.because(message), spends=False)
         return await super().call_tool(name, arguments, context)
+
+    async def list_prompts(self) -> list[MCPPrompt]:
+        """The prompts that the caller may use."""
+        prompts = await super().list_prompts()
+        return [prompt for prompt in prompts if caller().may_spend or not PROMPTS[prompt.name].spends]
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[ToolContext, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """The text of a prompt. One that the caller does not have is answered with the list of prompts."""
+        there = [prompt.name for prompt in await self.list_prompts()]
+        if name not in there:
+            message = f"There is no prompt `{shortened(name)}` for you here. The prompts are: {', '.join(there)}."
+            raise MCPError(INVALID_PARAMS, message)
+        return await super().get_prompt(name, arguments, context)
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[ToolContext, Any] | None = None
@@ -104,7 +123,10 @@ def build_server(
         middleware=[identify, declare_to_older] if settings.view else [identify],
     )
     add_resources(server, context)
-    add_prompts(server, context)
+    for prompt in PROMPTS.values():
+        if not (prompt.spends and settings.read_only):
+            server.add_prompt(prompt)
+    add_completions(server, context)
     if sessions:
         serve_older(server._lowlevel_server, bus)  # noqa: SLF001 - the SDK has no public way to serve older subscribers
     return server

@@ -1,4 +1,4 @@
-"""What a person can attach or choose: tasks as resources, prompts as slash commands, completion of ids.
+"""What a person can attach: tasks and their pictures as resources.
 
 Owns the `mj://` URIs. The words come from `render/`.
 """
@@ -6,11 +6,9 @@ Owns the `mj://` URIs. The words come from `render/`.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
-from mcp_types import Completion, ResourceTemplateReference
 
 from mj_mcp.errors import InvalidRequest, MjError, NotReady, TaskNotFound
 from mj_mcp.server.identity import caller
@@ -52,38 +50,6 @@ def add_resources(server: MCPServer[ToolContext], context: ToolContext) -> None:
             raise ResourceNotFoundError(str(failure)) from failure
         except MjError as failure:
             raise ResourceError(failure.message) from failure
-
-
-def add_prompts(server: MCPServer[ToolContext], context: ToolContext) -> None:
-    """Register the prompts, and the completion of task ids."""
-
-    @server.prompt(title="Make a picture")
-    def make_picture(subject: str) -> str:
-        """Draw a subject with Midjourney, choose the best of four, and make it large."""
-        return (
-            f"Make a Midjourney picture of: {subject}\n"
-            "Write one vivid prompt, call generate_image once, wait with get_task until it has succeeded, describe the "
-            "four pictures to me, and ask which index I want before you call upscale_image."
-        )
-
-    @server.prompt(title="What became of my pictures")
-    def catch_up() -> str:
-        """Look through recent tasks and finish what is open."""
-        return (
-            "Call list_tasks. Tell me which pictures are finished, wait with get_task for those that are still being "
-            "made, and name every unconfirmed submission. Do not submit anything."
-        )
-
-    @server.completion()  # type: ignore[no-untyped-call,untyped-decorator]  # the SDK leaves it untyped
-    async def complete(reference: Any, argument: Any, _context: Any) -> Completion | None:  # noqa: ANN401 - the SDK's signature
-        if not isinstance(reference, ResourceTemplateReference) or argument.name != "task_id":
-            return None
-        try:
-            page = await context.studio.list_tasks(caller().owner, None, 100, None)
-        except MjError:
-            return None
-        ids = [task.task_id for task in page.tasks if task.task_id and task.task_id.startswith(argument.value)]
-        return Completion(values=ids, total=len(ids), has_more=page.next_cursor is not None)
 
 
 def _json(value: object) -> str:

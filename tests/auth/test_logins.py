@@ -19,6 +19,7 @@ from conftest import INITIALIZE, KEY, Caller, Served
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.shared.exceptions import MCPError
 
 from mj_mcp.auth.tokens import PREFIX, READ, SCOPES, SPEND, add_token, revoke_token
 from mj_mcp.server.bearer import RETRY_SECONDS
@@ -194,6 +195,9 @@ async def test_what_a_login_may_do_goes_by_its_scopes(
                     assert error["code"] == "limit_reached"
                     assert SPEND in error["message"]
                 assert (await caller.task("list_tasks"))["tasks"] == []
+                assert [prompt.name for prompt in (await caller.client.list_prompts()).prompts] == ["catch_up"]
+                with pytest.raises(MCPError, match="There is no prompt `make_picture` for you here"):
+                    await caller.client.get_prompt("make_picture", {"brief": "a mug"})
         for authorization in strangers:
             visit = Visit(served, authorization, protocol)
             assert (await visit.tools(), set(visit.statuses)) == (None, {403})

@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from mj_mcp import __version__
 from mj_mcp.cli.hosts import NAME, Launch, base64_link
 from mj_mcp.errors import ERRORS
+from mj_mcp.server.menu import PROMPTS
 from mj_mcp.server.render import NEXT_STEPS
 from mj_mcp.server.tools import build_tools
 from mj_mcp.settings import Settings
@@ -49,6 +50,15 @@ def tools_table() -> str:
         does = tool.description.removesuffix(" Costs money.").removesuffix(" Free.")
         rows.append([f"`{tool.name}`", does, ", ".join(names), costs])
     return table(["tool", "does", "arguments", "costs money"], rows)
+
+
+def prompts_table() -> str:
+    """Every prompt of the menu: what it is for and takes."""
+    rows = []
+    for prompt in PROMPTS.values():
+        names = [f"`{argument.name}`" if argument.required else f"`{argument.name}?`" for argument in prompt.takes]
+        rows.append([f"`{prompt.name}`", prompt.title or "", prompt.description or "", ", ".join(names)])
+    return table(["prompt", "in the menu", "does", "arguments"], rows)
 
 
 def settings_table() -> str:
@@ -103,7 +113,7 @@ def buttons() -> str:
 
 GENERATED: dict[Path, dict[str, Callable[[], str]]] = {
     README: {"buttons": buttons},
-    DOCS / "tools.md": {"tools": tools_table, "errors": errors_table},
+    DOCS / "tools.md": {"tools": tools_table, "prompts": prompts_table, "errors": errors_table},
     DOCS / "settings.md": {"settings": settings_table},
 }
 """What is written anew between its markers, by file."""

@@ -172,7 +172,7 @@ async def test_resources_prompts_and_completions_show_the_same_tasks(
         template = ResourceTemplateReference(type="ref/resource", uri="mj://tasks/{task_id}")
         every = (await client.complete(template, {"name": "task_id", "value": ""})).completion
         some = (await client.complete(template, {"name": "task_id", "value": task_id[:9]})).completion
-        make = await client.get_prompt("make_picture", {"subject": "a blue mug"})
+        make = await client.get_prompt("make_picture", {"brief": "a blue mug"})
         catch_up = await client.get_prompt("catch_up")
         listed = {str(resource.uri) for resource in (await client.list_resources()).resources}
         templates = [item.uri_template for item in (await client.list_resource_templates()).resource_templates]

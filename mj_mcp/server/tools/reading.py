@@ -69,7 +69,7 @@ async def list_tasks(
     """The tasks of this account, newest first, finished ones included. Free."""
     problems: list[str] = []
     _check_choice(problems, "status", status, _STATUSES)
-    moment = _moment(problems, since, call.studio.now())
+    moment = read_moment(problems, since, call.studio.now())
     _raise(problems)
     wanted = Status(status) if status else None
     page = await call.studio.list_tasks(call.caller.owner, wanted, limit, cursor, since=moment)
@@ -86,8 +86,8 @@ def _check_choice(problems: list[str], name: str, value: str | None, choices: Co
         problems += InvalidRequest(name, value, f"one of {', '.join(choices)}").problems
 
 
-def _moment(problems: list[str], since: str | None, now: float) -> float | None:
-    """Seconds since the epoch."""
+def read_moment(problems: list[str], since: str | None, now: float) -> float | None:
+    """`since` of the argument, in seconds since the epoch. What is wrong with it is added to `problems`."""
     if since is None:
         return None
     if age := _AGE.fullmatch(since.strip()):
