@@ -53,6 +53,7 @@ tests-slow: $(VENV)/.installed-dev $(if $(CI),$(CLIS)/.done $(VIEWS)/.done) ## k
 
 examples: $(VENV)/.installed-dev
 	$(BIN)/python examples/agent.py
+	$(BIN)/python examples/batch.py
 
 conformance: $(VENV)/.installed-dev $(if $(CI)$(shell command -v npm),$(NPM_DIR)/.done) ## the official suite over HTTP; needs npm, which brings the Node that the suite needs
 	@if test -f $(NPM_DIR)/.done; then $(BIN)/python tests/conformance/run.py $(NPM_DIR); \
