@@ -19,7 +19,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
-from mcp_types import ResourceTemplateReference
+from mcp_types import PromptReference, ResourceTemplateReference
 
 from mj_mcp.auth.tokens import SCOPES, add_token
 from mj_mcp.simulator import Simulator
@@ -84,6 +84,9 @@ AT_LARGE: dict[str, AtLarge] = {
     "resources": lambda caller, _me, _other: caller.client.list_resources(),
     "templates": lambda caller, _me, _other: caller.client.list_resource_templates(),
     "prompts": lambda caller, _me, _other: caller.client.list_prompts(),
+    "completion of a prompt": lambda caller, _me, _other: caller.client.complete(
+        PromptReference(name="vary_theme"), {"name": "picture", "value": ""}
+    ),
     "completion": lambda caller, _me, _other: caller.client.complete(
         ResourceTemplateReference(uri="mj://tasks/{task_id}"), {"name": "task_id", "value": ""}
     ),
