@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from bundles import NPM, OUTSIDE, UV, build, pack
+from bundles import OUTSIDE, UV, build, needs_npm_packages, pack
 from readme import ROOT
 
 from mj_mcp import __version__
@@ -72,9 +72,7 @@ def test_uvx_runs_it_in_an_environment_of_its_own(built: tuple[Path, Path], whic
 
 
 def test_the_bundle_is_packed_and_a_host_can_start_what_it_holds(tmp_path: Path) -> None:
-    if not NPM.exists():
-        assert not OUTSIDE.get("CI"), "mcpb is missing: run `make packaging-install`"
-        pytest.skip("mcpb is missing: `make packaging-install` brings it from npm")
+    needs_npm_packages()
     folder = tmp_path / "installed"
     zipfile.ZipFile(pack(tmp_path)).extractall(folder)
     server = json.loads((folder / "manifest.json").read_text())["server"]

