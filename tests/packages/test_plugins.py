@@ -1,12 +1,15 @@
-"""Claude Code and Gemini CLI themselves accept the plugin and the extension, install them, and know the server."""
+"""Claude Code and Gemini CLI themselves accept the plugin and the extension, install them, and reach the server."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from host_programs import needs, run_beside
+from bundles import OUTSIDE, UV
+from host_programs import INSTALLED, needs, run_beside
 from manifests import MANIFESTS
 from readme import ROOT
 
@@ -24,18 +27,41 @@ def code(tmp_path: Path) -> Path:
     return folder
 
 
+def start(folder: Path) -> None:
+    """Starts the server as the hosts do. The hosts reach this machine alone, so uv must have all that it needs."""
+    env = {**OUTSIDE, "UV_CONSTRAINT": str(ROOT / "constraints.txt")}
+    subprocess.run([UV, "tool", "run", "--quiet", "--from", folder, "mj-mcp", "--version"], env=env, check=True)
+
+
+def cache_of_uv() -> str:
+    asked = subprocess.run([UV, "cache", "dir"], env=OUTSIDE, capture_output=True, text=True, check=True)
+    return asked.stdout.strip()
+
+
 async def ran(home: Path, *command: str) -> str:
-    code, said = await run_beside(home, command)
+    code, said = await run_beside(
+        home,
+        command,
+        PATH=os.pathsep.join([str(INSTALLED), str(UV.parent), os.environ["PATH"]]),
+        UV_CACHE_DIR=cache_of_uv(),
+        UV_CONSTRAINT=str(ROOT / "constraints.txt"),
+        UV_OFFLINE="1",
+    )
     assert code == 0, said
     return said
 
 
-async def test_claude_code_validates_and_installs_the_plugin(code: Path, tmp_path: Path) -> None:
+async def test_claude_code_validates_and_installs_the_plugin_and_reaches_the_server(code: Path, tmp_path: Path) -> None:
     needs("claude")
+    start(code)
     assert "Validation passed" in await ran(tmp_path, "claude", "plugin", "validate", "--strict", str(code))
     await ran(tmp_path, "claude", "plugin", "marketplace", "add", str(code))
-    await ran(tmp_path, "claude", "plugin", "install", "mj-mcp@mj-mcp")
-    assert "mj-mcp@mj-mcp" in await ran(tmp_path, "claude", "plugin", "list")
+    await ran(tmp_path, "claude", "plugin", "install", "mj-mcp@mj-mcp", "--config", "api_key=canary-key")
+    said = await ran(tmp_path, "claude", "mcp", "list")
+    assert "midjourney" in said
+    assert "✔ Connected" in said
+    assert "canary-key" not in said
+    assert "canary-key" not in (tmp_path / ".claude" / "settings.json").read_text()
 
 
 async def test_claude_code_refuses_a_broken_plugin(code: Path, tmp_path: Path) -> None:
@@ -46,10 +72,13 @@ async def test_claude_code_refuses_a_broken_plugin(code: Path, tmp_path: Path) -
     assert refused != 0
 
 
-async def test_gemini_cli_validates_and_installs_the_extension(code: Path, tmp_path: Path) -> None:
+async def test_gemini_cli_validates_and_installs_the_extension_and_reaches_the_server(
+    code: Path, tmp_path: Path
+) -> None:
     needs("gemini")
     assert "successfully validated" in await ran(tmp_path, "gemini", "extensions", "validate", str(code))
     await ran(tmp_path, "gemini", "extensions", "install", str(code), "--consent", "--skip-settings")
-    said = await ran(tmp_path, "gemini", "extensions", "list")
-    assert "mj-mcp" in said
-    assert "midjourney" in said, "its server"
+    start(tmp_path / ".gemini" / "extensions" / "mj-mcp")  # its check waits 5 s: too short for the first start
+    said = await ran(tmp_path, "gemini", "mcp", "list")
+    assert "midjourney (from mj-mcp)" in said
+    assert "- Connected" in said
