@@ -18,6 +18,9 @@ HOSTS_ALL := $(HOSTS_GATE) $(HOSTS)/npm/.done-all $(HOSTS)/mcp1-all/.done $(HOST
 # Hosts with commands of their own, to test `mj-mcp install` with.
 CLIS := $(VENV)/clis
 
+# The packer of MCP bundles, and the checker of workflows.
+PACKAGING := $(VENV)/packaging
+
 # Reverse proxies to test deploy/ with, as Debian packages them, in a folder of their own.
 PROXIES := $(abspath $(VENV)/proxies)
 APT := apt-get -qq -o Dir::State::Lists=$(PROXIES)/apt/lists -o Dir::Cache=$(PROXIES)/apt -o APT::Sandbox::User=root
@@ -31,7 +34,7 @@ BENCHES := money-postgres money processes journal scale cadence sheet overhead h
 BRIEF_money := --processes 4 --seed 1
 BRIEF_money-postgres := --processes 3 --database postgres --seed 1
 
-.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all clis-install proxies-install views-install bench docs snapshots clean $(BENCHES:%=bench-%)
+.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all clis-install packaging-install proxies-install views-install bench docs bundle snapshots clean $(BENCHES:%=bench-%)
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
@@ -48,7 +51,7 @@ types: $(VENV)/.installed-dev
 tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## all that are not slow; skips are named
 	$(BIN)/python -m pytest -rs -n $(JOBS) -m "not slow" $(if $(CI),--cov --cov-report=)
 
-tests-slow: $(VENV)/.installed-dev $(if $(CI),$(CLIS)/.done $(VIEWS)/.done) ## kills, replicas, queues and long waits
+tests-slow: $(VENV)/.installed-dev $(if $(CI),$(CLIS)/.done $(PACKAGING)/.done $(VIEWS)/.done) ## kills, replicas, queues and long waits
 	$(BIN)/python -m pytest -rs -n $(JOBS) -m slow $(if $(CI),--cov --cov-append --cov-fail-under=85)
 
 examples: $(VENV)/.installed-dev
@@ -71,6 +74,8 @@ views-install: $(VIEWS)/.done ## the browser and the host for the tests of the v
 
 clis-install: $(CLIS)/.done ## Claude Code, Codex and Gemini CLI for the tests of `mj-mcp install`; 1.1 GB
 
+packaging-install: $(PACKAGING)/.done ## the packer of MCP bundles and the checker of workflows
+
 hosts-all: $(HOSTS_ALL) ## more of them, and the table in docs/hosts.md; installs 2.5 GB
 	$(BIN)/python tests/hosts/matrix.py $(HOSTS) --all --write docs/hosts.md
 
@@ -79,8 +84,12 @@ bench: $(BENCHES:%=bench-%) ## each benchmark, briefly
 $(BENCHES:%=bench-%): bench-%: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/$(firstword $(subst -, ,$*)).py --quick $(BRIEF_$*)
 
-docs: $(VENV)/.installed-dev ## writes the tables of the docs anew from the code
+docs: $(VENV)/.installed-dev ## writes the tables of the docs and the manifests of the packages anew from the code
 	$(BIN)/python tests/support/readme.py
+	$(BIN)/python tests/support/manifests.py
+
+bundle: $(VENV)/.installed-dev $(PACKAGING)/.done ## dist/mj-mcp-VERSION.mcpb, which Claude Desktop installs with a double click
+	$(BIN)/python tests/support/bundles.py dist
 
 snapshots: $(VENV)/.installed-dev ## writes the tools' committed definitions anew
 	MJ_WRITE_SNAPSHOTS=1 $(BIN)/python -m pytest tests/server/test_surface.py
@@ -139,6 +148,12 @@ $(HOSTS)/npm/.done-all: $(HOSTS)/npm/.done
 
 $(CLIS)/.done: tests/hosts/clis/package.json | $(VENV)/.created
 	@command -v npm >/dev/null || { echo "clis: npm is missing"; exit 1; }
+	@mkdir -p $(@D) && cp $< $(@D)
+	@cd $(@D) && npm install --silent --no-audit --no-fund --no-package-lock
+	@touch $@
+
+$(PACKAGING)/.done: tests/packages/package.json | $(VENV)/.created
+	@command -v npm >/dev/null || { echo "packaging: npm is missing"; exit 1; }
 	@mkdir -p $(@D) && cp $< $(@D)
 	@cd $(@D) && npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@

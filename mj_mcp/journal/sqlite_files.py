@@ -150,7 +150,7 @@ class ProcessLock:
 
     def _locked_file(self) -> int:
         make_folder(self._folder)
-        descriptor = os.open(self._folder / self.name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._folder / self.name, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
         if sys.platform != "win32":
             import fcntl  # noqa: PLC0415 - POSIX only; elsewhere the lease's time alone decides
 

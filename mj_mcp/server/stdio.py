@@ -217,7 +217,9 @@ def _can_wait(descriptor: int) -> bool:
 
 def _own(descriptor: int, flags: int) -> int:
     """A descriptor of ours. A terminal is opened anew: the shell shares the old one, and ours must not block."""
-    return os.open(os.ttyname(descriptor), flags) if os.isatty(descriptor) else os.dup(descriptor)
+    if sys.platform != "win32" and os.isatty(descriptor):
+        return os.open(os.ttyname(descriptor), flags)
+    return os.dup(descriptor)
 
 
 async def serve_stdio(server: MCPServer[Any]) -> None:

@@ -148,13 +148,33 @@ def environment_variables() -> list[dict[str, Any]]:
     return listed
 
 
+def remote(server: dict[str, Any]) -> dict[str, Any]:
+    """A server of one's own, as docs/deploy.md sets it up: nobody runs a public one."""
+    token = {
+        "name": "Authorization",
+        "description": "Bearer and a token of that server (mj-mcp tokens add)",
+        "isRequired": True,
+        "isSecret": True,
+        "value": "Bearer {token}",
+        "variables": {"token": {"description": "The token", "isRequired": True, "isSecret": True}},
+    }
+    host = {"description": f"Your server's host name; see {repository(server)}", "isRequired": True}
+    return {"type": "streamable-http", "url": "https://{host}/mcp", "headers": [token], "variables": {"host": host}}
+
+
 def with_facts(server: dict[str, Any]) -> dict[str, Any]:
-    """server.json with its version and variables written anew."""
+    """server.json with its version, its addresses and its variables written anew."""
     packages = [
         {**package, "version": __version__, "environmentVariables": environment_variables()}
         for package in server["packages"]
     ]
-    return {**server, "version": __version__, "packages": packages}
+    return {
+        **server,
+        "version": __version__,
+        "repository": {"url": repository(server), "source": "github"},
+        "packages": packages,
+        "remotes": [remote(server)],
+    }
 
 
 def main() -> None:
