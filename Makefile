@@ -49,10 +49,10 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## all that are not slow; skips are named
-	$(BIN)/python -m pytest -rs -n $(JOBS) -m "not slow" $(if $(CI),--cov --cov-report=)
+	$(BIN)/python -m pytest -rs -n $(JOBS) --dist worksteal -m "not slow" $(if $(CI),--cov --cov-report=)
 
 tests-slow: $(VENV)/.installed-dev $(if $(CI),$(CLIS)/.done $(PACKAGING)/.done $(VIEWS)/.done) ## kills, replicas, queues and long waits
-	$(BIN)/python -m pytest -rs -n $(JOBS) -m slow $(if $(CI),--cov --cov-append --cov-fail-under=85)
+	$(BIN)/python -m pytest -rs -n $(JOBS) --dist worksteal -m slow $(if $(CI),--cov --cov-append --cov-fail-under=85)
 
 examples: $(VENV)/.installed-dev
 	$(BIN)/python examples/agent.py
