@@ -57,6 +57,8 @@ async def test_both_generations_are_told_of_the_extension(sim: Simulator, connec
 async def test_without_the_view_nothing_names_it_and_the_answers_are_the_same(sim: Simulator, connect: Connect) -> None:
     async with connect(sim) as caller:
         task = await caller.task("generate_image", prompt="a mug", wait_seconds=0)
+        sim.finish(task["task_id"])
+        await caller.task("get_task", task_id=task["task_id"], wait_seconds=20)
         with_view = await caller.call("list_tasks")
     async with connect(sim, MJ_VIEW="0") as caller:
         without_view = await caller.call("list_tasks")
