@@ -129,14 +129,19 @@ class Detection:
 def _best(asked: list[Found]) -> Found:
     """Of the answers to a bearer token and to the secret, in this order: the last that was not refused, or the first.
 
-    A proxy that refuses the secret and answers a bearer with nothing is a gateway: the others take the secret.
+    A proxy that refuses the secret and answers a bearer with nothing is a gateway: the others take the secret. Where
+    the secret was not answered, nothing is known.
     """
-    accepted = [one for one in asked if isinstance(one.answer, Answer) and one.answer.status not in REFUSED]
-    if not accepted:
-        return asked[0]
-    best = accepted[-1]
-    refused_secret = len(asked) > len(accepted) and best.auth == "bearer"
-    return replace(best, dialect=GATEWAY) if best.dialect and refused_secret else best
+    first, last = asked[0], asked[-1]
+    if not _is_refused(last):
+        return last
+    if _is_refused(first) or first.dialect is None:
+        return first
+    return replace(first, dialect=GATEWAY)
+
+
+def _is_refused(found: Found) -> bool:
+    return isinstance(found.answer, Answer) and found.answer.status in REFUSED
 
 
 def _speaks(answer: Answer | NoAnswer) -> Dialect | None:

@@ -105,6 +105,18 @@ async def test_a_plus_that_lets_guests_in_gets_the_secret_and_no_guest_buys() ->
         assert headers(sim) == [BEARER, SECRET, SECRET]
 
 
+async def test_where_only_a_guest_was_answered_nothing_is_remembered() -> None:
+    memory = Memory()
+    async with reached("plus", memory, guests=True) as (sim, proxy):
+        sim.inject("fetch", faults.delay(0))
+        sim.inject("fetch", faults.reset_before_accept())
+        found, fetched = await proxy.identify()
+        assert (found.dialect, memory.name) == (None, None)
+        assert isinstance(fetched, Trouble)
+        assert sim.fired["reset_before_accept"] == 1
+        assert headers(sim) == [BEARER, SECRET]
+
+
 @pytest.mark.parametrize("dialect", ALL)
 async def test_what_was_found_is_remembered_and_asked_for_once(dialect: str) -> None:
     memory = Memory()
