@@ -307,6 +307,8 @@ class Studio:
 
     async def _looked_up(self, call: Call, task: Task) -> Task:
         """`task`; an unconfirmed one is looked up at the proxy first, as long as the call may wait."""
+        if task.status is not Status.UNCONFIRMED:
+            return task
         with suppress(TimeoutError, StorageUnavailable):
             async with asyncio.timeout_at(call.until_polled):
                 return await self._submits.lookup.resolve(task)

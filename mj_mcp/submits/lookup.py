@@ -61,12 +61,12 @@ class Lookup:
                     group.create_task(self._follow(task))
 
     async def resolve(self, task: Task) -> Task:
-        """The task as it is now: accepted if the proxy lists it, else unchanged.
+        """An unconfirmed task as it is now: accepted if the proxy lists it, else unchanged.
 
         Raises:
             StorageUnavailable: what was found could not be recorded.
         """
-        task_id = await self._proxy.find(task.submission_id) if task.status is Status.UNCONFIRMED else None
+        task_id = await self._proxy.find(task.submission_id)
         if task_id is None:
             return task
 
