@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from galleries import Clock, Host, Opened, opened, task
+from galleries import Alive, Clock, Host, Opened, Weighed, opened, task
 from picture_hosts import ok, status
 from pictures import encoded, flat, near
 from PIL import Image as Drawn
@@ -326,28 +326,6 @@ async def test_a_part_has_no_link_that_the_proxy_could_use(tmp_path: Path) -> No
         )
         assert there.lines == []
         assert await at.gallery.living_link(linked_task(there), 1) == f"{there.url}/1.png"
-
-
-class Alive(bytes):
-    """Bytes that are counted while they are held."""
-
-    now = most = 0
-
-    def __new__(cls, data: bytes) -> Self:
-        Alive.now += 1
-        Alive.most = max(Alive.most, Alive.now)
-        return super().__new__(cls, data)
-
-    def __del__(self) -> None:
-        Alive.now -= 1
-
-
-class Weighed(Host):
-    """A host whose grids are counted while anybody holds them."""
-
-    async def fetch(self, url: str) -> bytes:
-        await asyncio.sleep(0)
-        return Alive(await super().fetch(url))
 
 
 @pytest.mark.parametrize("archive", [True, False])

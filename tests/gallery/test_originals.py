@@ -7,10 +7,10 @@ import os
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from galleries import Clock, Host, Opened, opened, png, task
+from galleries import Alive, Clock, Host, Opened, Weighed, opened, png, task
 
 from mj_mcp.gallery.sheets import FETCHES_AT_ONCE, READS_AT_ONCE
 from mj_mcp.tasks import Task
@@ -80,28 +80,6 @@ async def test_another_whole_picture_of_its_name_is_taken_for_it_and_its_digest_
         (image,) = (await at.row(done.submission_id)).images
         assert (image.width, image.size, image.sha256) == (64, len(picture.data), picture.sha256)
         assert len(host.asked) == 1
-
-
-class Alive(bytes):
-    """Bytes that are counted while they are held."""
-
-    now = most = 0
-
-    def __new__(cls, data: bytes) -> Self:
-        Alive.now += 1
-        Alive.most = max(Alive.most, Alive.now)
-        return super().__new__(cls, data)
-
-    def __del__(self) -> None:
-        Alive.now -= 1
-
-
-class Weighed(Host):
-    """A host whose pictures are counted while anybody holds them."""
-
-    async def fetch(self, url: str) -> bytes:
-        await asyncio.sleep(0)
-        return Alive(await super().fetch(url))
 
 
 async def test_of_sixty_tasks_that_end_together_a_few_originals_are_held_at_once(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image as Drawn
 
@@ -136,3 +137,25 @@ async def opened(
         )
         stack.push_async_callback(gallery.aclose)
         yield Opened(gallery, journal, workers, store)
+
+
+class Alive(bytes):
+    """Bytes that are counted while they are held."""
+
+    now = most = 0
+
+    def __new__(cls, data: bytes) -> Self:
+        Alive.now += 1
+        Alive.most = max(Alive.most, Alive.now)
+        return super().__new__(cls, data)
+
+    def __del__(self) -> None:
+        Alive.now -= 1
+
+
+class Weighed(Host):
+    """A host whose pictures are counted while anybody holds them."""
+
+    async def fetch(self, url: str) -> bytes:
+        await asyncio.sleep(0)
+        return Alive(await super().fetch(url))
