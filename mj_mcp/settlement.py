@@ -1,4 +1,4 @@
-"""What a person at the machine can read in the journal and settle there, with or without a running server.
+"""What a person at the machine can settle in the journal, with or without a running server.
 
 Owns how an unconfirmed submit is settled: it is attached to the task that it became, or abandoned. No agent can do
 this. Knows nothing of MCP, of waiting or of pictures.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mj_mcp.errors import InvalidRequest, TaskNotFound
-from mj_mcp.journal import Journal, Page
+from mj_mcp.journal import Journal
 from mj_mcp.proxy import Proxy, check_task_id
 from mj_mcp.proxy.raising import observation_of
 from mj_mcp.tasks import Status, Task, accept, move
@@ -24,21 +24,6 @@ class Settlement:
         self._journal = journal
         self._proxy = proxy
         self._now = now
-
-    async def page(self, status: Status | None, limit: int) -> Page:
-        """The newest tasks. Refused submits are included only when `status` asks for them."""
-        return await self._journal.page(None, status, limit, None)
-
-    async def find(self, handle: str) -> Task:
-        """The task with this task id or submission id.
-
-        Raises:
-            TaskNotFound: the journal has no such id.
-        """
-        task = await self._journal.find(handle, None)
-        if task is None:
-            raise TaskNotFound(f"the journal has no task {handle}")
-        return task
 
     async def attach(self, submission_id: str, task_id: str) -> Task:
         """Settle an unconfirmed submit: the proxy's records show that it became this task.

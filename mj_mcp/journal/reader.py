@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+from mj_mcp.errors import TaskNotFound
 from mj_mcp.journal.engine import Db, Engine
 from mj_mcp.journal.rows import load, readable
 from mj_mcp.journal.schema import any_of
@@ -38,6 +40,13 @@ class Search:
         return all(word in text for word in self.words.casefold().split())
 
 
+class Row(NamedTuple):
+    """A task, and the account that it belongs to."""
+
+    account: str
+    task: Task
+
+
 class Reader:
     """Reads the rows of one account, or of all of them."""
 
@@ -46,28 +55,36 @@ class Reader:
         self._engine = engine
         self._account = account
 
-    async def find(self, handle: str) -> Task | None:
-        """The task with this task id or submission id."""
+    async def find(self, handle: str) -> Row:
+        """The task with this task id or submission id.
+
+        Raises:
+            TaskNotFound, StorageUnavailable.
+        """
         where, values = self._whose(None)
 
-        def work(db: Db) -> Task | None:
+        def work(db: Db) -> Row | None:
             row = db.execute(
-                f"SELECT body FROM tasks WHERE (submission_id = ? OR task_id = ?){where} ORDER BY number LIMIT 1",
+                f"SELECT body, account FROM tasks WHERE (submission_id = ? OR task_id = ?){where}"
+                " ORDER BY number LIMIT 1",
                 (handle, handle, *values),
             ).fetchone()
-            return None if row is None else load(row)
+            return None if row is None else Row(row[1], load(row))
 
-        return await self._engine.read(work)
+        found = await self._engine.read(work)
+        if found is None:
+            raise TaskNotFound(f"the journal has no task {handle}")
+        return found
 
-    async def search(self, search: Search, limit: int, below: int | None = None) -> tuple[list[Task], int | None]:
+    async def search(self, search: Search, limit: int, below: int | None = None) -> tuple[list[Row], int | None]:
         """Tasks, newest first, and where the next page begins (`below`); None at the end."""
-        found: list[Task] = []
+        found: list[Row] = []
         below, read = below or 2**62, 0
         while read < MOST_ROWS:
             rows = await self._rows(search, below)
-            for number, body in rows:
+            for number, account, body in rows:
                 below = number
-                found += [task for task in readable([body]) if search.has_words(task)]
+                found += [Row(account, task) for task in readable([body]) if search.has_words(task)]
                 if len(found) == limit:
                     return found, below
             if len(rows) < ROWS_AT_ONCE:
@@ -75,7 +92,7 @@ class Reader:
             read += len(rows)
         return found, below
 
-    async def _rows(self, search: Search, below: int) -> list[tuple[int, str]]:
+    async def _rows(self, search: Search, below: int) -> list[tuple[int, str, str]]:
         where, values = self._whose(search.account)
         where += f" AND status = '{search.status}'" if search.status else f" AND status IN {any_of(TASKS)}"
         time = "coalesce(submitted_at, adopted_at, finished_at)"
@@ -88,9 +105,10 @@ class Reader:
                 where += f" AND {condition}"
                 values.append(value)
 
-        def work(db: Db) -> list[tuple[int, str]]:
+        def work(db: Db) -> list[tuple[int, str, str]]:
             return db.execute(
-                f"SELECT number, body FROM tasks WHERE number < ?{where} ORDER BY number DESC LIMIT {ROWS_AT_ONCE}",
+                f"SELECT number, account, body FROM tasks WHERE number < ?{where}"
+                f" ORDER BY number DESC LIMIT {ROWS_AT_ONCE}",
                 (below, *values),
             ).fetchall()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mj_mcp.errors import TaskNotFound
 from mj_mcp.gallery import Gallery
 from mj_mcp.gallery.originals import File
 from mj_mcp.journal.reader import Reader
@@ -28,10 +27,7 @@ class Library:
         Raises:
             TaskNotFound.
         """
-        task = await self.reader.find(handle)
-        if task is None:
-            raise TaskNotFound(f"the journal has no task {handle}")
-        return task
+        return (await self.reader.find(handle)).task
 
     async def view(self, handle: str, index: int, max_edge: int) -> tuple[Task, Rendered]:
         """One picture. Raises NotReady, InvalidRequest, ImageUnavailable, TaskNotFound."""

@@ -27,7 +27,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 # --- serve
 
 
-@pytest.mark.parametrize("arguments", [("usage",), ("tasks",)])
+@pytest.mark.parametrize("arguments", [("usage",), ("tasks", "abandon", "sub_1")])
 async def test_without_a_key_a_command_ends_with_one_clear_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
     done = await run(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")

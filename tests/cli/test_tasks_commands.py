@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from conftest import Caller, environment
+from conftest import KEY, Caller, environment
 from lives import PATIENCE, rows
 
 from mj_mcp.simulator import Simulator, faults
@@ -22,18 +22,18 @@ pytestmark = pytest.mark.anyio
 Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 
 
-async def tasks(sim: Simulator, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+async def tasks(sim: Simulator, home: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     """`mj-mcp tasks ...` to its end."""
     command = [sys.executable, "-m", "mj_mcp", "tasks", *arguments]
     with anyio.fail_after(2 * PATIENCE):
-        done = await anyio.run_process(command, env=environment(sim.url, home), check=False)
+        done = await anyio.run_process(command, env=environment(sim.url, home, **extra), check=False)
     return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-async def refused(sim: Simulator, home: Path, *arguments: str) -> str:
+async def refused(sim: Simulator, home: Path, *arguments: str, **extra: str) -> str:
     """A command that changes nothing; its one line of words."""
     before, posts = rows(home), len(sim.submits())
-    done = await tasks(sim, home, *arguments)
+    done = await tasks(sim, home, *arguments, **extra)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("mj-mcp: ")
@@ -94,6 +94,31 @@ async def test_an_unknown_id_cannot_be_shown_and_a_wrong_status_is_a_usage_error
     done = await tasks(sim, tmp_path, "--status", "lost")
     assert done.returncode == 2
     assert "unconfirmed" in done.stderr.lower()
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+async def test_every_account_is_listed_without_a_key_and_with_one_only_where_asked(
+    connect: Connect, sim: Simulator, tmp_path: Path, request: pytest.FixtureRequest, engine: str
+) -> None:
+    extra = {"MJ_DATABASE_URL": request.getfixturevalue("database_url")} if engine == "postgres" else {}
+    keyless = {"MJ_API_KEY": "", **extra}
+    async with connect(sim, **extra) as caller:
+        mine = await caller.task("generate_image", prompt="a cup", wait_seconds=0)
+    async with connect(sim, MJ_API_KEY=f"{KEY}-2", **extra) as other:
+        theirs = await lose(other, sim, "a mug")
+    (own,) = (await tasks(sim, tmp_path, **extra)).stdout.splitlines()
+    assert own.split()[2:] == ["queued", "imagine", "local", mine["task_id"], "a", "cup"]
+    every = await tasks(sim, tmp_path, "--all-accounts", **extra)
+    assert (await tasks(sim, tmp_path, **keyless)).stdout == every.stdout
+    first, second = (line.split() for line in every.stdout.splitlines())
+    assert (first[6], second[1:]) == (theirs, own.split())
+    as_json = [json.loads(line) for line in (await tasks(sim, tmp_path, "--json", **keyless)).stdout.splitlines()]
+    assert [row["account"][:8] for row in as_json] == [first[0], second[0]]
+    assert first[0] != second[0]
+    assert "has no task" in await refused(sim, tmp_path, "show", theirs, **extra)
+    for options, settings in ((["--all-accounts"], extra), ([], keyless)):
+        shown = await tasks(sim, tmp_path, "show", theirs, *options, **settings)
+        assert f"account          {as_json[0]['account']}\nsubmission_id    {theirs}\n" in shown.stdout
 
 
 async def test_an_attached_task_is_checked_by_a_fetch_and_a_running_server_goes_on_with_it(

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 
 from mj_mcp.errors import InvalidRequest, MjError, NotConfigured
 from mj_mcp.journal import Page
-from mj_mcp.journal.reader import Search
+from mj_mcp.journal.reader import Row, Search
 from mj_mcp.server.host_guard import HostGuard
 from mj_mcp.server.render import Presentation, error_result, files_result, list_view, picture_result, task_result
 from mj_mcp.server.tools import TOOLS
@@ -98,10 +98,14 @@ async def _looked(library: Library, tool: str, arguments: dict[str, Any]) -> Cal
             return files_result(*await library.save(task_id, arguments.get("indexes")))
         case "list_tasks":
             search = Search(since=_time("since", arguments.get("since")))
-            return _listed(*await library.reader.search(search, int(arguments.get("limit", ROWS))))
+            return _found(*await library.reader.search(search, int(arguments.get("limit", ROWS))))
         case "wait_for_tasks":
             return _listed([await library.task(str(one)) for one in arguments["task_ids"]], None)
     raise NotConfigured("this page shows what there is; it was started without a key (MJ_API_KEY), so it makes nothing")
+
+
+def _found(rows: list[Row], below: int | None) -> CallToolResult:
+    return _listed([row.task for row in rows], below)
 
 
 def _listed(tasks: list[Task], below: int | None) -> CallToolResult:
@@ -158,7 +162,7 @@ class _Page:
     async def search(self, given: dict[str, Any]) -> Response:
         """A page of tasks."""
         cursor = given.get("cursor")
-        return _json(_listed(*await self._library.reader.search(_search(given), ROWS, int(cursor) if cursor else None)))
+        return _json(_found(*await self._library.reader.search(_search(given), ROWS, int(cursor) if cursor else None)))
 
     async def days(self, given: dict[str, Any]) -> Response:
         """The jobs of each of the last days."""
