@@ -54,9 +54,11 @@ tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## all that are not s
 tests-slow: $(VENV)/.installed-dev $(if $(CI),$(CLIS)/.done $(PACKAGING)/.done $(VIEWS)/.done) ## kills, replicas, queues and long waits
 	$(BIN)/python -m pytest -rs -n $(JOBS) --dist worksteal -m slow $(if $(CI),--cov --cov-append --cov-fail-under=85)
 
-examples: $(VENV)/.installed-dev
+examples: $(VENV)/.installed-dev $(if $(CI),$(HOSTS)/mcp2/.done) ## that of a framework runs where `make hosts-install` has been
 	$(BIN)/python examples/agent.py
 	$(BIN)/python examples/batch.py
+	@if test -f $(HOSTS)/mcp2/.done; then PATH="$(abspath $(BIN)):$$PATH" $(HOSTS)/mcp2/bin/python examples/with_pydantic_ai.py; \
+	else echo "with_pydantic_ai.py: skipped, since Pydantic AI is missing: make hosts-install"; fi
 
 conformance: $(VENV)/.installed-dev $(if $(CI)$(shell command -v npm),$(NPM_DIR)/.done) ## the official suite over HTTP; needs npm, which brings the Node that the suite needs
 	@if test -f $(NPM_DIR)/.done; then $(BIN)/python tests/conformance/run.py $(NPM_DIR); \
