@@ -34,7 +34,10 @@ BENCHES := money-postgres money processes journal scale cadence sheet overhead h
 BRIEF_money := --processes 4 --seed 1
 BRIEF_money-postgres := --processes 3 --database postgres --seed 1
 
-.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all clis-install packaging-install proxies-install views-install bench docs bundle snapshots clean $(BENCHES:%=bench-%)
+# Pythons and systems that this machine may not have.
+TYPES := 3.12-linux 3.13-linux 3.14-linux 3.11-darwin 3.11-win32
+
+.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all clis-install packaging-install proxies-install views-install bench docs bundle snapshots clean $(BENCHES:%=bench-%) $(TYPES:%=types-%)
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
@@ -45,8 +48,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.installed-dev
+types: $(VENV)/.installed-dev $(TYPES:%=types-%) ## all of it for 3.11 on Linux, what is shipped for the others
 	$(BIN)/mypy
+
+$(TYPES:%=types-%): types-%: $(VENV)/.installed-dev
+	$(BIN)/mypy --python-version $(firstword $(subst -, ,$*)) --platform $(lastword $(subst -, ,$*)) \
+	  --cache-dir .mypy_cache/$* mj_mcp examples
 
 tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## all that are not slow; skips are named
 	$(BIN)/python -m pytest -rs -n $(JOBS) --dist worksteal -m "not slow" $(if $(CI),--cov --cov-report=)

@@ -10,9 +10,7 @@ import io
 import json
 import os
 import random
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +22,7 @@ from typing import Any
 import anyio
 import pytest
 from conftest import KEY, LOAD_SECONDS, Caller, facts_of
+from folders import small_files
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ImageContent, TextContent
 from PIL import Image
@@ -244,19 +243,6 @@ def small_disk(folder: Path, kib: int) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
-
-
-@contextmanager
-def small_files(limit: int) -> Iterator[None]:
-    """No file of this process may grow beyond `limit` bytes: writes stop half way, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def is_clear(error: dict[str, Any]) -> bool:

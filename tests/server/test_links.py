@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import resource
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,6 +15,7 @@ import httpx
 import jwt
 import pytest
 from conftest import PROTOCOLS, Served
+from folders import small_files
 from lives import journal_file
 
 from mj_mcp.server.links import AWAY_SECONDS, LIFETIME_SECONDS, signing_secret
@@ -196,15 +195,8 @@ async def test_a_damaged_secret_is_named_at_the_start(damage: bytes, settings_fo
 def test_a_secret_is_written_whole(settings_for: SettingsFor, tmp_path: Path) -> None:
     """On a full disk there is none, rather than half of one."""
     settings = settings_for("http://127.0.0.1:9")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            signing_secret(settings)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with small_files(10), pytest.raises(OSError, match="File too large"):
+        signing_secret(settings)
     assert [*(tmp_path / "data").iterdir()] == []
     assert len(signing_secret(settings)) >= 32
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import select
 import subprocess
@@ -29,7 +28,7 @@ class Terminal:
     """A command that runs on a terminal of its own."""
 
     def __init__(self, home: Path, *arguments: str, env: Mapping[str, str] | None = None, columns: int = 80) -> None:
-        self._ours, theirs = pty.openpty()
+        self._ours, theirs = os.openpty()
         self.screen = ""
         given = {**bare(home), "TERM": "xterm", "COLUMNS": str(columns), **(env or {})}
         self.process = subprocess.Popen(

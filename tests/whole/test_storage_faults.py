@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from mj_mcp.simulator import Simulator, faults
 
 if sys.platform != "linux":
     pytest.skip("fills a disk in ways of Linux", allow_module_level=True)
+
+import resource
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
