@@ -19,6 +19,7 @@ from mj_mcp import __version__
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
+PIPX = "pipx==1.18.4"
 DATA = {"mj_mcp/py.typed", "mj_mcp/server/views/view.html", "mj_mcp/server/views/browse.html"}
 """What is no module, and is read at run time."""
 INITIALIZE = {
@@ -69,6 +70,17 @@ def test_uvx_runs_it_in_an_environment_of_its_own(built: tuple[Path, Path], whic
         [*command, "--version"], env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert ran.stdout.split()[-1] == __version__
+
+
+def test_pipx_runs_it_in_an_environment_of_its_own(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """pipx installs with pip, which is what its users have."""
+    tested = {"PIPX_HOME": str(tmp_path / "pipx"), "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
+    command = [UV, "tool", "run", "--quiet", "--from", PIPX, "pipx", "run", "--spec", built[1], "mj-mcp", "--version"]
+    ran = subprocess.run(
+        command, env=environment(tmp_path) | tested, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split()[-1] == __version__
+    assert [*(tmp_path / "pipx").rglob("mj_mcp-*.dist-info")], "it was installed there"
 
 
 def test_the_bundle_is_packed_and_a_host_can_start_what_it_holds(tmp_path: Path) -> None:
