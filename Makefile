@@ -109,11 +109,13 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing in $(VENV), which takes a minute or two ..."
 	$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
 # It has all that `.installed` has, in one go.
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing in $(VENV), with all that the tests need, which takes a few minutes ..."
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $(VENV)/.installed $@
 

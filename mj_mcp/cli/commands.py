@@ -29,6 +29,7 @@ from mj_mcp.cli.terminal import (
     bar,
     fail,
     print_checks,
+    program,
     run_until_signal,
     settings_or_exit,
     unknown_settings,
@@ -140,9 +141,12 @@ def doctor() -> None:
     misspelt = [Check("settings", ok=None, said=f"{words}; it is ignored") for words in unknown_settings()]
     print_checks([*misspelt, *checks])
     if any(check.ok is False for check in checks):
-        print("\nCorrect what failed, and run `mj-mcp doctor` again. To see pictures without a proxy: mj-mcp demo")
+        print(
+            f"\nCorrect what failed, and run `{program()} doctor` again."
+            f" To see pictures without a proxy: {program()} demo"
+        )
         sys.exit(1)
-    print("\nConnect it: mj-mcp install HOST (`mj-mcp install --list` shows the hosts)")
+    print(f"\nConnect it: {program()} install HOST (`{program()} install --list` shows the hosts)")
 
 
 @main.command()
@@ -159,7 +163,7 @@ def demo(prompt: str, out: str | None) -> None:
         run_until_signal(run_demo(prompt, folder, print, bar))
     except OSError as failure:
         fail(f"cannot write to {folder}: {failure.strerror or failure}", 1)
-    print("\nConnect it: mj-mcp install HOST --demo, then without --demo (`mj-mcp install --list` shows the hosts)")
+    print(f"\nConnect it: {program()} install HOST --demo, then without --demo (`install --list` shows the hosts)")
 
 
 @main.command()
@@ -181,7 +185,7 @@ def simulate(port: int, speed: float, key: str, dialect: DialectName) -> None:
         async with Simulator(dialect=dialect, port=port, speed=speed, key=key) as simulator:
             print(f"A simulated Midjourney Proxy listens on {simulator.url}", file=sys.stderr)
             print(
-                f"Try: MJ_BASE_URL={simulator.url} MJ_API_KEY={key} MJ_PROXY_DIALECT={dialect} mj-mcp doctor",
+                f"Try: MJ_BASE_URL={simulator.url} MJ_API_KEY={key} MJ_PROXY_DIALECT={dialect} {program()} doctor",
                 file=sys.stderr,
             )
             await simulator.wait_closed()

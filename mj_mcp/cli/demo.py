@@ -100,7 +100,7 @@ async def _run(client: Client, bars: Bars, out: Path, say: Say, tool: str, **arg
         if isinstance(block, ImageContent):
             sheet = out / f"{task['task_id']}-sheet.{block.mime_type.removeprefix('image/')}"
             await asyncio.to_thread(sheet.write_bytes, base64.b64decode(block.data))
-            say(f"    what the model sees: {sheet}")
+            say(f"    what the model sees: {sheet.absolute()}")
     saved = await client.call_tool("save_images", {"task_id": task["task_id"]})
     for file in (saved.structured_content or {})["files"]:
         say(f"    {file['path']}")

@@ -21,7 +21,7 @@ from mj_mcp.cli.hosts import NAME, Host, Launch, Machine
 from mj_mcp.cli.hosts.edits import CannotEdit, read_entry, snippet, write_entry
 from mj_mcp.cli.hosts.programs import can_run, is_temporary, own_command, run_program
 from mj_mcp.cli.hosts.table import BY_ID, HOSTS
-from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, print_checks, print_table
+from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, print_checks, print_table, program
 from mj_mcp.settings import Settings, SettingsError, read_settings
 from mj_mcp.settings.environment import folders, variables
 
@@ -222,10 +222,12 @@ def _state(host: Host, machine: Machine) -> tuple[str, str]:
     except CannotEdit as reason:
         return "unknown", f"{path}: {reason}"
     if entry is None:
-        return ("not connected", f"mj-mcp install {host.id}") if host.is_found(machine) else ("not found", str(path))
+        return (
+            ("not connected", f"{program()} install {host.id}") if host.is_found(machine) else ("not found", str(path))
+        )
     command = str(entry.get("command") or entry.get("cmd") or "")
     if not Path(command).exists() and not machine.which(command):
-        return "broken", f"{command} does not exist: mj-mcp install {host.id}"
+        return "broken", f"{command} does not exist: {program()} install {host.id}"
     arguments = entry.get("args")
     demo = " (demo)" if isinstance(arguments, list) and "--demo" in arguments else ""
     return f"connected{demo}", str(path)

@@ -6,12 +6,14 @@ Only this module touches rich.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mj_mcp.settings import Settings, SettingsError, read_settings
@@ -30,8 +32,14 @@ def settings_or_exit(*, needs_key: bool = True) -> Settings:
     except SettingsError as failure:
         fail(f"{failure}. docs/settings.md lists the settings.", EXIT_SETTINGS)
     if needs_key and not settings.has_key:
-        fail("MJ_API_KEY is not set. `mj-mcp demo` works without a key.", EXIT_SETTINGS)
+        fail(f"MJ_API_KEY is not set. `{program()} demo` works without a key.", EXIT_SETTINGS)
     return settings
+
+
+def program() -> str:
+    """What to type for this program: its path as it was called, if `mj-mcp` alone is not found."""
+    called = Path(sys.argv[0])
+    return "mj-mcp" if shutil.which("mj-mcp") or called.stem != "mj-mcp" else str(called)
 
 
 def fail(line: str, code: int) -> NoReturn:

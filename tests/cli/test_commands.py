@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -119,6 +121,15 @@ async def test_the_doctor_works_without_a_key(tmp_path: Path) -> None:
     assert (done.returncode, found) == (1, WELL | {"key": "FAIL", "proxy": "-"})
     assert list(found)[1] == "key", "the cause comes first"
     assert "MJ_API_KEY is not set" in done.stdout
+
+
+async def test_where_the_path_does_not_find_it_the_next_step_has_its_path(tmp_path: Path) -> None:
+    program = shutil.which("mj-mcp", path=str(Path(sys.executable).parent))
+    assert program is not None
+    for path, called in ((os.defpath, program), (str(Path(program).parent), "mj-mcp")):
+        env = bare(tmp_path) | {"PATH": path, "MJ_API_KEY": ""}
+        done = await anyio.run_process([program, "usage"], env=env, cwd=tmp_path, check=False)
+        assert done.stderr.decode() == f"mj-mcp: MJ_API_KEY is not set. `{called} demo` works without a key.\n"
 
 
 async def test_the_doctor_sees_a_wrong_key(sim: Simulator, tmp_path: Path) -> None:
