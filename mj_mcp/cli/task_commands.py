@@ -79,7 +79,7 @@ def show(task_id: str, all_accounts: bool, as_json: bool) -> None:
         return
     for name, value in _fields(row).items():
         if value not in (None, (), ""):
-            print(f"{name:16} {when(value) if name.endswith('_at') else value}")
+            print(f"{name:16} {when(value) if name.endswith('_at') else _worded(value)}")
 
 
 @tasks.command()
@@ -134,6 +134,13 @@ def _said_plainly(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
 
 def _fields(row: Row) -> dict[str, Any]:
     return {"account": row.account, **asdict(row.task)}
+
+
+def _worded(value: Any) -> str:  # noqa: ANN401 - a field of a task
+    """A field for a person: one line for each item, and only what is known."""
+    if isinstance(value, dict):
+        return " ".join(f"{name}={one}" for name, one in value.items() if one is not None)
+    return f"\n{'':17}".join(map(_worded, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _as_json(row: Row) -> str:
