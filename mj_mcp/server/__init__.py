@@ -29,6 +29,7 @@ from mj_mcp.server.render import CANNOT, error_result, instructions
 from mj_mcp.server.resources import add_resources
 from mj_mcp.server.stdio import serve_stdio
 from mj_mcp.server.subscriptions import Bus, serve_older
+from mj_mcp.server.task_handles import TaskHandles
 from mj_mcp.server.tool_call import ToolContext
 from mj_mcp.server.tools import SPENDING_TOOLS, TOOLS, build_tools
 from mj_mcp.server.views import declare_to_older, view_extension
@@ -108,6 +109,8 @@ def build_server(
     names = {tool.name for tool in tools}
     context = ToolContext(studio, settings, observe, tuple(spec for spec in TOOLS if spec.name in names), link)
 
+    extensions = [TaskHandles(context), *([view_extension()] if settings.view else [])]
+
     bus = Bus()
     studio.listeners.follow(bus.notify)
     server = Server(
@@ -119,7 +122,7 @@ def build_server(
         tools=[*tools],
         lifespan=lambda _server: nullcontext(context),
         subscriptions=bus,
-        extensions=[view_extension()] if settings.view else (),  # the SDK reads them in its constructor only
+        extensions=extensions,  # the SDK reads them in its constructor only
         middleware=[identify, declare_to_older] if settings.view else [identify],
     )
     add_resources(server, context)

@@ -199,6 +199,10 @@ class Studio:
         task, shown = await self._show(call, task) if picture else (task, None)
         return Result(await self._gallery.present(task), shown=shown, polls=polls, waited=call.waited)
 
+    async def find(self, owner: str, handle: str) -> Task | None:
+        """The owner's task as the journal has it. Neither polls nor asks the proxy."""
+        return await self._journal.find(handle, owner)
+
     def remaining(self, task: Task) -> float | None:
         """Seconds until an open task is usually done; None when unknown."""
         return self._poller.remaining(task)
