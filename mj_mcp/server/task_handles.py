@@ -39,6 +39,12 @@ from mj_mcp.tasks import Task
 POLL_MILLISECONDS = 3000
 """How often a client is asked to look. A look reads the journal; the proxy is polled by the server's own schedule."""
 
+SHEET_SECONDS = 3.0
+"""How long one look may take to make the sheet of a task that has just succeeded."""
+
+PICTURES_SECONDS = 60.0
+"""How long a task that has succeeded counts as worked on while pictures of it are still being fetched."""
+
 Request = ServerRequestContext[Any, Any]
 
 
@@ -111,13 +117,12 @@ class TaskHandles(Extension):
         task = await self._known(ctx, params.task_id)
         if task.is_moving:
             return self.fields(task)
-        result = await self._result(task)
-        done = {
-            "status": "completed",
-            "statusMessage": str(task.status),
-            "result": result.model_dump(by_alias=True, mode="json", exclude_none=True),
-        }
-        return self.fields(task) | done
+        result, lacks = await self._result(task)
+        # A client asks no more once a task is completed, so the pictures come first.
+        if lacks and self._context.studio.now() - (task.finished_at or task.updated_at) < PICTURES_SECONDS:
+            return self.fields(task) | {"statusMessage": "fetching the pictures"}
+        dumped = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+        return self.fields(task) | {"status": "completed", "statusMessage": str(task.status), "result": dumped}
 
     async def _acknowledge(self, ctx: Request, params: TaskParams) -> EmptyResult:
         """Nothing here asks for input, and a job that is paid for cannot be stopped: both methods change nothing."""
@@ -139,13 +144,15 @@ class TaskHandles(Extension):
         task = await self._context.studio.find(caller().owner, submission_id)
         return task if task is not None and task.submission_id == submission_id else None
 
-    async def _result(self, task: Task) -> CallToolResult:
-        """What the call would have answered, had it waited."""
+    async def _result(self, task: Task) -> tuple[CallToolResult, bool]:
+        """What the call would have answered, had it waited; and whether it lacks a picture."""
+        call = Call(owner=caller().owner, wait_seconds=SHEET_SECONDS)
         try:
-            found = await self._context.studio.recall(Call(owner=caller().owner), task.submission_id, picture=True)
+            found = await self._context.studio.recall(call, task.submission_id, picture=True)
         except MjError as failure:
-            return error_result(failure)
-        return task_result(found, None, self._context.presentation(), bought=True)
+            return error_result(failure), False
+        result = task_result(found, None, self._context.presentation(), bought=True)
+        return result, bool(found.shown and found.shown.missing)
 
 
 def declares(ctx: Request, identifier: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -59,6 +60,24 @@ async def test_a_client_that_declares_it_gets_a_handle_at_once_and_later_what_th
     assert result.structured_content == direct.structured_content
     assert result.content == direct.content
     assert len(sim.ledger) == 1
+
+
+async def test_a_handle_is_not_completed_before_its_pictures_are_there(sim: Simulator, connect: Connect) -> None:
+    """A client does not ask again once it is."""
+    let_go = asyncio.Event()
+    async with connect(sim, extensions=[Handles()]) as caller:
+        handle = await handle_of(caller)
+        sim.inject("picture", faults.held(let_go), times=4)
+        sim.finish(sim.ledger[0].task_id)
+        ended = await caller.task("get_task", task_id=handle.task_id, wait_seconds=20, include_image=False)
+        assert ended["status"] == "succeeded"
+        early = await ask(caller, "tasks/get", handle.task_id)
+        let_go.set()
+        done = await ask(caller, "tasks/get", handle.task_id)
+    assert sim.faults_left() == 0
+    assert (early["status"], early["statusMessage"]) == ("working", "fetching the pictures")
+    assert done["status"] == "completed"
+    assert [block["type"] for block in done["result"]["content"]] == ["text", "image"]
 
 
 async def test_the_shape_says_how_often_to_ask_and_that_it_is_kept(sim: Simulator, connect: Connect) -> None:
