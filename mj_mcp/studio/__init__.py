@@ -1,7 +1,7 @@
 """The use cases: submit, wait, recall, view, save.
 
 Each function reads top to bottom and decides the order of side effects: arguments and parent are checked first, then
-`submits.py` buys, then the call waits as long as it may. Knows nothing of MCP, of HTTP or of SQL.
+`submits` buys, then the call waits as long as it may. Knows nothing of MCP, of HTTP or of SQL.
 """
 
 from __future__ import annotations
