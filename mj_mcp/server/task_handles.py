@@ -31,7 +31,7 @@ from mj_mcp.errors import MjError, shortened
 from mj_mcp.server.identity import caller
 from mj_mcp.server.progress import progress_message
 from mj_mcp.server.render import error_result, rfc3339, task_result
-from mj_mcp.server.tool_call import ToolContext
+from mj_mcp.server.tool_call import TASKS_EXTENSION, ToolContext, declares_tasks
 from mj_mcp.server.tools import SPENDING_TOOLS
 from mj_mcp.studio import Call
 from mj_mcp.tasks import Task
@@ -63,7 +63,7 @@ class UpdateParams(TaskParams):
 class TaskHandles(Extension):
     """The extension. Tools that buy a job answer with a handle, unless they can answer at once."""
 
-    identifier = "io.modelcontextprotocol/tasks"
+    identifier = TASKS_EXTENSION
 
     def __init__(self, context: ToolContext) -> None:
         """`context`: what the tools of the server share."""
@@ -81,19 +81,14 @@ class TaskHandles(Extension):
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: Request, call_next: CallNext
     ) -> HandlerResult:
-        """Buy without waiting and answer with the handle, if the client can use one and the job is not over yet.
+        """Answer with the handle of what was bought, if the client can use one and the job is not over yet.
 
         A call with `wait_seconds=0` asks for the id at once, so it gets its normal answer.
         """
-        arguments = params.arguments or {}
-        if (
-            not declares(ctx, self.identifier)
-            or params.name not in SPENDING_TOOLS
-            or arguments.get("wait_seconds") == 0
-        ):
-            return await call_next(ctx)
-        params.arguments = arguments | {"wait_seconds": 0}
         result = await call_next(ctx)
+        at_once = (params.arguments or {}).get("wait_seconds") == 0
+        if not declares_tasks(ctx) or params.name not in SPENDING_TOOLS or at_once:
+            return result
         content = (isinstance(result, CallToolResult) and result.structured_content) or {}
         with suppress(MjError):  # the result has the id, too
             task = await self._find(content.get("submission_id", ""))
@@ -130,7 +125,7 @@ class TaskHandles(Extension):
         return EmptyResult(result_type="complete")
 
     async def _known(self, ctx: Request, task_id: str) -> Task:
-        require(ctx, self.identifier)
+        require(ctx)
         check_header(ctx, task_id)
         try:
             task = await self._find(task_id)
@@ -138,6 +133,9 @@ class TaskHandles(Extension):
             raise MCPError(INTERNAL_ERROR, failure.message) from failure
         if task is None:
             raise MCPError(INVALID_PARAMS, f"taskId: there is no task {shortened(task_id)}")
+        if task.given_up_at is not None:
+            with suppress(MjError):  # to ask for it polls it again
+                return (await self._context.studio.recall(Call(owner=caller().owner), task_id)).task
         return task
 
     async def _find(self, submission_id: str) -> Task | None:
@@ -155,23 +153,15 @@ class TaskHandles(Extension):
         return result, bool(found.shown and found.shown.missing)
 
 
-def declares(ctx: Request, identifier: str) -> bool:
-    """Whether this request names the extension, and its revision of the protocol has extensions."""
-    capabilities = ctx.session.client_capabilities
-    return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and identifier in (
-        (capabilities and capabilities.extensions) or {}
-    )
-
-
-def require(ctx: Request, identifier: str) -> None:
+def require(ctx: Request) -> None:
     """Refuse a request that does not declare the extension.
 
     Raises:
         MCPError: -32021, with what is missing.
     """
-    if not declares(ctx, identifier):
-        missing: dict[str, Any] = {"requiredCapabilities": {"extensions": {identifier: {}}}}
-        raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, f"the client must declare {identifier}", missing)
+    if not declares_tasks(ctx):
+        missing: dict[str, Any] = {"requiredCapabilities": {"extensions": {TASKS_EXTENSION: {}}}}
+        raise MCPError(MISSING_REQUIRED_CLIENT_CAPABILITY, f"the client must declare {TASKS_EXTENSION}", missing)
 
 
 def check_header(ctx: Request, task_id: str) -> None:

@@ -145,7 +145,7 @@ class Studio:
 
     async def submit(self, call: Call, task: Task, order: Order, purchase: Purchase) -> Result:
         """Submit `order` once; `task` becomes its row. Returns and raises like `imagine`."""
-        answer_by = call.until if call.wait_seconds else call.began + self._answer_seconds
+        answer_by = call.until if call.waits else call.began + self._answer_seconds
         claim, task, polls = await self._submits.submit(
             task,
             order,
@@ -164,7 +164,7 @@ class Studio:
     async def wait(self, call: Call, submitted: Result) -> Result:
         """The task when it has ended, with its pictures, or as it is when the call's time is up."""
         task, polls = submitted.task, submitted.polls
-        if call.wait_seconds and task.is_polled:
+        if call.waits and task.is_polled:
             task, polls = await self._poller.wait(task, call.until, on_progress=call.on_progress)
         trouble = self._poller.trouble(task) if task.is_open else None
         task, shown = await self._show(call, task)

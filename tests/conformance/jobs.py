@@ -25,6 +25,7 @@ from mcp_types import (
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mj_mcp.server.task_handles import Request, TaskHandles, TaskParams, UpdateParams, check_header, require
+from mj_mcp.server.tool_call import declares_tasks
 from mj_mcp.tasks import Status, Task
 
 ASKED = {"confirm_delete": ("confirm",), "multi_input": ("first", "second")}
@@ -86,9 +87,8 @@ class HandlesOfJobs(TaskHandles):
         if params.name not in JOBS:
             return await super().intercept_tool_call(params, ctx, call_next)
         if params.name in ("failing_job", "test_tool_with_task"):
-            require(ctx, self.identifier)
-        extensions = (ctx.session.client_capabilities and ctx.session.client_capabilities.extensions) or {}
-        if self.identifier not in extensions:
+            require(ctx)
+        if not declares_tasks(ctx):
             return await call_next(ctx)
         work: asyncio.Future[HandlerResult] = asyncio.ensure_future(call_next(ctx))
         if params.name == "test_tool_with_task" and isinstance(await work, InputRequiredResult):
@@ -116,7 +116,7 @@ class HandlesOfJobs(TaskHandles):
         if params.task_id not in self.jobs:
             await self._known(ctx, params.task_id)
             return None
-        require(ctx, self.identifier)
+        require(ctx)
         check_header(ctx, params.task_id)
         return self.jobs[params.task_id]
 

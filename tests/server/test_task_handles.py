@@ -9,10 +9,13 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from archives import until
 from calls import imagine
 from conftest import PROTOCOLS, Caller, Served, error_of
 from handles import TASKS, Handle, Handles, ask, take
+from lives import PATIENCE, rows
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
@@ -20,7 +23,9 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 from over_http import ASKING, META, by_hand
 
+from mj_mcp.app import Timings
 from mj_mcp.auth.tokens import SCOPES, add_token
+from mj_mcp.polling.open_jobs import PollTimings
 from mj_mcp.simulator import Simulator, faults
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +104,47 @@ async def test_a_handle_is_asked_for_without_a_poll_of_the_proxy(sim: Simulator,
         for _ in range(5):
             await ask(caller, "tasks/get", handle.task_id)
     assert len(sim.polls()) == before
+
+
+async def test_a_call_that_wants_a_handle_waits_in_the_queue_for_its_slot(sim: Simulator, spawn: Connect) -> None:
+    async with (
+        spawn(sim, extensions=[Handles()], MJ_MAX_OPEN_TASKS="1") as caller,
+        anyio.create_task_group() as group,
+    ):
+        first = await handle_of(caller)
+        heard: list[str | None] = []
+        taken: list[Handle] = []
+
+        async def hear(progress: float, total: float | None, message: str | None) -> None:
+            heard.append(message)
+
+        async def second() -> None:
+            answer = await caller.client.session.call_tool(
+                "generate_image", {"prompt": "a jug"}, progress_callback=hear, allow_claimed=True
+            )
+            assert isinstance(answer, Handle), answer
+            taken.append(answer)
+
+        group.start_soon(second)
+        await until(lambda: any("number 1 in the queue" in (words or "") for words in heard))
+        assert not taken
+        sim.finish(sim.ledger[0].task_id)
+        await until(lambda: taken)
+        assert taken[0].task_id != first.task_id
+
+
+async def test_a_task_that_was_given_up_is_polled_when_its_handle_is_asked_for(
+    sim: Simulator, tmp_path: Path, connect: Connect
+) -> None:
+    hasty = Timings(polling=PollTimings(idle=0.0, give_up=0.0, idle_sweep=0.05))
+    async with connect(sim, extensions=[Handles()], timings=hasty) as caller:
+        handle = await handle_of(caller)
+        await until(lambda: rows(tmp_path)[0]["given_up_at"] is not None)
+    sim.finish(sim.ledger[0].task_id)
+    async with connect(sim, extensions=[Handles()]) as caller:
+        with anyio.fail_after(PATIENCE):
+            while (await ask(caller, "tasks/get", handle.task_id))["status"] == "working":
+                pass
 
 
 async def test_every_tool_that_spends_gives_a_handle(sim: Simulator, connect: Connect) -> None:
