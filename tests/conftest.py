@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from buckets import BucketServer
 from databases import Database
 from hypothesis import HealthCheck, settings
 from mcp import Client
+from mcp.client.extension import ClientExtension
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CallToolResult, Implementation, TextContent
 
@@ -176,7 +177,9 @@ def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
     """`async with spawn(sim, protocol="2026-07-28", MJ_X="...") as caller`: the server as a process on pipes."""
 
     @asynccontextmanager
-    async def start(sim: Simulator, *, protocol: str = "2026-07-28", **extra: str) -> AsyncIterator[Caller]:
+    async def start(
+        sim: Simulator, *, protocol: str = "2026-07-28", extensions: Sequence[ClientExtension] = (), **extra: str
+    ) -> AsyncIterator[Caller]:
         pid = tmp_path / "server.pid"
         pid.unlink(missing_ok=True)
         # The shell becomes the server, so that its id is known.
@@ -191,7 +194,10 @@ def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
         log = tmp_path / "server.log"
         with log.open("a") as errlog:
             client = Client(
-                stdio_client(parameters, errlog=errlog), mode=protocol if modern else "legacy", client_info=HOST
+                stdio_client(parameters, errlog=errlog),
+                mode=protocol if modern else "legacy",
+                client_info=HOST,
+                extensions=extensions,
             )
             async with client:
                 assert client.session.protocol_version == protocol
@@ -282,6 +288,7 @@ def connect(settings_for: Callable[..., Settings]) -> Callable[..., AbstractAsyn
         protocol: str = "2026-07-28",
         host: str | None = None,
         timings: Timings = DEFAULT_TIMINGS,
+        extensions: Sequence[ClientExtension] = (),
         **extra: str,
     ) -> AsyncIterator[Caller]:
         settings = settings_for(sim.url, **extra)
@@ -289,7 +296,7 @@ def connect(settings_for: Callable[..., Settings]) -> Callable[..., AbstractAsyn
         info = Implementation(name=host, version="1") if host else HOST
         async with (
             open_studio(settings, timings=timings) as studio,
-            Client(build_server(studio, settings), mode=mode, client_info=info) as client,
+            Client(build_server(studio, settings), mode=mode, client_info=info, extensions=extensions) as client,
         ):
             yield Caller(client)
 
