@@ -37,7 +37,7 @@ BRIEF_money-postgres := --processes 3 --database postgres --seed 1
 # Pythons and systems that this machine may not have.
 TYPES := 3.12-linux 3.13-linux 3.14-linux 3.11-darwin 3.11-win32
 
-.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all clis-install packaging-install proxies-install views-install bench docs bundle snapshots clean $(BENCHES:%=bench-%) $(TYPES:%=types-%)
+.PHONY: demo test lint types tests tests-slow examples conformance hosts hosts-install hosts-all clis-install packaging-install proxies-install views-install bench docs screens bundle snapshots clean $(BENCHES:%=bench-%) $(TYPES:%=types-%)
 
 demo: $(VENV)/.installed ## the whole job against the built-in simulator; costs nothing
 	$(BIN)/mj-mcp demo
@@ -96,6 +96,9 @@ $(BENCHES:%=bench-%): bench-%: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev ## writes the tables of the docs and the manifests of the packages anew from the code
 	$(BIN)/python tests/support/readme.py
 	$(BIN)/python tests/support/manifests.py
+
+screens: $(VENV)/.installed-dev ## writes docs/screens.md: what the commands print
+	PYTHONPATH=tests:tests/outside:tests/support $(BIN)/python tests/support/screens.py
 
 bundle: $(VENV)/.installed-dev $(PACKAGING)/.done ## dist/mj-mcp-VERSION.mcpb, which Claude Desktop installs with a double click
 	$(BIN)/python tests/support/bundles.py dist

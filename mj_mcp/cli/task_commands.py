@@ -137,10 +137,15 @@ def _fields(row: Row) -> dict[str, Any]:
 
 
 def _worded(value: Any) -> str:  # noqa: ANN401 - a field of a task
-    """A field for a person: one line for each item, and only what is known."""
-    if isinstance(value, dict):
-        return " ".join(f"{name}={one}" for name, one in value.items() if one is not None)
-    return f"\n{'':17}".join(map(_worded, value)) if isinstance(value, tuple | list) else str(value)
+    """A field for a person, with one line for each item of a list; --json has all of it."""
+    match value:
+        case {"index": index, "path": path, "url": url}:
+            return f"{index}  {path or url}"
+        case {"code": code, "message": message}:
+            return f"{code}: {message}"
+        case tuple() | list():
+            return f"\n{'':17}".join(map(_worded, value))
+    return str(value)
 
 
 def _as_json(row: Row) -> str:

@@ -77,7 +77,8 @@ def test_uvx_runs_it_in_an_environment_of_its_own(built: tuple[Path, Path], whic
 def test_pipx_runs_it_in_an_environment_of_its_own(built: tuple[Path, Path], tmp_path: Path) -> None:
     """pipx installs with pip, which is what its users have."""
     tested = {"PIPX_HOME": str(tmp_path / "pipx"), "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
-    command = [UV, "tool", "run", "--quiet", "--from", PIPX, "pipx", "run", "--spec", built[1], "mj-mcp", "--version"]
+    spec = ["--spec", str(built[1]), "mj-mcp", "--version"]
+    command = [str(UV), "tool", "run", "--quiet", "--from", PIPX, "pipx", "run", *spec]
     ran = subprocess.run(
         command, env=environment(tmp_path) | tested, cwd=tmp_path, capture_output=True, text=True, check=True
     )
