@@ -18,7 +18,7 @@ from mj_mcp.tasks import TASKS, Kind, Status, Task
 
 ROWS_AT_ONCE = 500
 MOST_ROWS = 20_000
-"""How many rows one search reads at most. A search for words that goes further continues with the next page."""
+"""How many rows one search for words reads at most. One that goes further continues with the next page."""
 
 NOT_SPENT = frozenset({Status.REFUSED, Status.ABANDONED})
 
@@ -80,7 +80,7 @@ class Reader:
         """Tasks, newest first, and where the next page begins (`below`); None at the end."""
         found: list[Row] = []
         below, read = below or 2**62, 0
-        while read < MOST_ROWS:
+        while not search.words or read < MOST_ROWS:
             rows = await self._rows(search, below)
             for number, account, body in rows:
                 below = number

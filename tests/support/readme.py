@@ -108,7 +108,7 @@ def buttons() -> str:
         "Add to VS Code": f"https://insiders.vscode.dev/redirect/mcp/install?name={NAME}&config={packed}",
         "Add to LM Studio": base64_link("https://lmstudio.ai/install-mcp")(launch),
     }
-    return "\n".join(f"   [{words}]({link})" for words, link in links.items())
+    return " ·\n".join(f"   [{words}]({link})" for words, link in links.items())
 
 
 GENERATED: dict[Path, dict[str, Callable[[], str]]] = {
