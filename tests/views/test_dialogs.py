@@ -74,6 +74,7 @@ async def test_a_custom_zoom_asks_for_its_prompt_and_pays_once(
 async def test_a_prompt_is_written_and_sent_by_keyboard_and_never_left_out(connect: Connect, mount: Mount) -> None:
     async with large(connect) as (sim, caller, upscale), mount(caller, arguments={"task_id": upscale}) as view:
         await view.pictures(1)
+        await view.button("Enlarge picture 1").click()
         await view.button("Custom Zoom").focus()
         keys = view.page.keyboard
         await keys.press("Enter")
@@ -86,7 +87,9 @@ async def test_a_prompt_is_written_and_sent_by_keyboard_and_never_left_out(conne
         await view.confirm()
         assert await focused(view) == "TEXTAREA"  # the browser says that it is empty
         assert await view.calls("press_button") == []
-        await keys.type("a mug --zoom 1.5")
+        await keys.type("a mug --zoom 15")
+        await keys.press("ArrowLeft")  # shows no other picture
+        await keys.type(".")
         await keys.press("Tab")
         await keys.press("Enter")
         await view.frame.get_by_role("heading", name="Custom Zoom").wait_for()
