@@ -5,6 +5,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY mj_mcp ./mj_mcp
+COPY skills ./skills
 RUN python -m venv /opt/mj-mcp \
     && /opt/mj-mcp/bin/pip install --constraint constraints.txt '.[otel,postgres,s3]' \
     && /opt/mj-mcp/bin/python -m compileall -q /opt/mj-mcp/lib

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from buckets import BucketServer
 from databases import Database
 from hypothesis import HealthCheck, settings
 from mcp import Client
+from mcp.client.extension import ClientExtension
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CallToolResult, Implementation, TextContent
 
@@ -44,6 +45,9 @@ settings.load_profile("steady")
 
 LOAD_SECONDS = 8.0
 """What a busy machine may add to a time that a test bounds. What the test rules out takes longer than that."""
+
+START_SECONDS = 90.0
+"""How long a server may take to listen, on a machine that does much else."""
 
 KEY = "test-key-canary-5f1b"
 IMAGE_EDGE = 256
@@ -176,7 +180,9 @@ def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
     """`async with spawn(sim, protocol="2026-07-28", MJ_X="...") as caller`: the server as a process on pipes."""
 
     @asynccontextmanager
-    async def start(sim: Simulator, *, protocol: str = "2026-07-28", **extra: str) -> AsyncIterator[Caller]:
+    async def start(
+        sim: Simulator, *, protocol: str = "2026-07-28", extensions: Sequence[ClientExtension] = (), **extra: str
+    ) -> AsyncIterator[Caller]:
         pid = tmp_path / "server.pid"
         pid.unlink(missing_ok=True)
         # The shell becomes the server, so that its id is known.
@@ -191,7 +197,10 @@ def spawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Abst
         log = tmp_path / "server.log"
         with log.open("a") as errlog:
             client = Client(
-                stdio_client(parameters, errlog=errlog), mode=protocol if modern else "legacy", client_info=HOST
+                stdio_client(parameters, errlog=errlog),
+                mode=protocol if modern else "legacy",
+                client_info=HOST,
+                extensions=extensions,
             )
             async with client:
                 assert client.session.protocol_version == protocol
@@ -246,7 +255,7 @@ def serve_http(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Serv
                 stderr=stderr,
             )
         try:
-            with fail_after(30):
+            with fail_after(START_SECONDS):
                 while not (started := log_lines(log, "http_listening")):  # noqa: ASYNC110 - another process writes it
                     await sleep(0.02)
             yield Served(process, started[0]["url"], log)
@@ -282,6 +291,7 @@ def connect(settings_for: Callable[..., Settings]) -> Callable[..., AbstractAsyn
         protocol: str = "2026-07-28",
         host: str | None = None,
         timings: Timings = DEFAULT_TIMINGS,
+        extensions: Sequence[ClientExtension] = (),
         **extra: str,
     ) -> AsyncIterator[Caller]:
         settings = settings_for(sim.url, **extra)
@@ -289,7 +299,7 @@ def connect(settings_for: Callable[..., Settings]) -> Callable[..., AbstractAsyn
         info = Implementation(name=host, version="1") if host else HOST
         async with (
             open_studio(settings, timings=timings) as studio,
-            Client(build_server(studio, settings), mode=mode, client_info=info) as client,
+            Client(build_server(studio, settings), mode=mode, client_info=info, extensions=extensions) as client,
         ):
             yield Caller(client)
 

@@ -163,6 +163,13 @@ def test_every_variable_named_in_a_page_is_a_setting() -> None:
     assert named - known == {"MJ_SITE"}, "the compose file's own"
 
 
+def test_every_module_that_a_developer_is_sent_to_exists() -> None:
+    named = set(re.findall(r"`([\w./-]+(?:\.py|/))`", PAGES["develop.md"]))
+    assert len(named) > 30
+    house = [ROOT, ROOT / "mj_mcp", *(folder for folder in (ROOT / "mj_mcp").iterdir() if folder.is_dir())]
+    assert [name for name in sorted(named) if not any((folder / name).exists() for folder in house)] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_linked_file_exists(page: str) -> None:
     folder = ROOT if page in {"README.md", "llms.txt"} else readme.DOCS

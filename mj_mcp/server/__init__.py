@@ -27,8 +27,10 @@ from mj_mcp.server.identity import caller, identify
 from mj_mcp.server.menu import PROMPTS
 from mj_mcp.server.render import CANNOT, error_result, instructions
 from mj_mcp.server.resources import add_resources
+from mj_mcp.server.skills import Skills
 from mj_mcp.server.stdio import serve_stdio
 from mj_mcp.server.subscriptions import Bus, serve_older
+from mj_mcp.server.task_handles import TaskHandles
 from mj_mcp.server.tool_call import ToolContext
 from mj_mcp.server.tools import SPENDING_TOOLS, TOOLS, build_tools
 from mj_mcp.server.views import declare_to_older, view_extension
@@ -107,7 +109,7 @@ def build_server(
     tools = build_tools(spends=not settings.read_only, saves=saves, view=settings.view)
     names = {tool.name for tool in tools}
     context = ToolContext(studio, settings, observe, tuple(spec for spec in TOOLS if spec.name in names), link)
-
+    views = [view_extension()] if settings.view else []
     bus = Bus()
     studio.listeners.follow(bus.notify)
     server = Server(
@@ -119,8 +121,8 @@ def build_server(
         tools=[*tools],
         lifespan=lambda _server: nullcontext(context),
         subscriptions=bus,
-        extensions=[view_extension()] if settings.view else (),  # the SDK reads them in its constructor only
-        middleware=[identify, declare_to_older] if settings.view else [identify],
+        extensions=[TaskHandles(context), Skills(), *views],  # the SDK reads them in its constructor only
+        middleware=[identify, *([declare_to_older] if views else [])],
     )
     add_resources(server, context)
     for prompt in PROMPTS.values():

@@ -13,11 +13,13 @@ from functools import partial
 from typing import Any, cast
 
 import structlog
+from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from opentelemetry.trace import get_current_span
 
 from mj_mcp.auth.tokens import SPEND
@@ -37,6 +39,8 @@ from mj_mcp.studio import Call, Result, Studio
 from mj_mcp.tasks import Image, Task
 
 log = structlog.get_logger("mj_mcp.tools")
+
+TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,15 @@ class CheckedTool(Tool):
         if "wait_seconds" in self.parameters["properties"]:
             waits = values.get("wait_seconds"), shared.settings.wait_seconds, wait_budget(_client_name(context))
             seconds = next(wait for wait in waits if wait is not None)
-        return Call(owner=caller().owner, wait_seconds=seconds, on_progress=progress_reporter(context))
+        leaves = self.spends and declares_tasks(context.request_context)
+        return Call(owner=caller().owner, wait_seconds=seconds, leaves=leaves, on_progress=progress_reporter(context))
+
+
+def declares_tasks(ctx: ServerRequestContext[Any, Any]) -> bool:
+    """Whether this request names the Tasks extension, so that what it buys is answered with a handle."""
+    capabilities = ctx.session.client_capabilities
+    declared = (capabilities and capabilities.extensions) or {}
+    return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS and TASKS_EXTENSION in declared
 
 
 def _client_name(request: Context[Any]) -> str | None:

@@ -1,7 +1,7 @@
 """The use cases: submit, wait, recall, view, save.
 
 Each function reads top to bottom and decides the order of side effects: arguments and parent are checked first, then
-`submits.py` buys, then the call waits as long as it may. Knows nothing of MCP, of HTTP or of SQL.
+`submits` buys, then the call waits as long as it may. Knows nothing of MCP, of HTTP or of SQL.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Studio:
 
     async def submit(self, call: Call, task: Task, order: Order, purchase: Purchase) -> Result:
         """Submit `order` once; `task` becomes its row. Returns and raises like `imagine`."""
-        answer_by = call.until if call.wait_seconds else call.began + self._answer_seconds
+        answer_by = call.until if call.waits else call.began + self._answer_seconds
         claim, task, polls = await self._submits.submit(
             task,
             order,
@@ -164,7 +164,7 @@ class Studio:
     async def wait(self, call: Call, submitted: Result) -> Result:
         """The task when it has ended, with its pictures, or as it is when the call's time is up."""
         task, polls = submitted.task, submitted.polls
-        if call.wait_seconds and task.is_polled:
+        if call.waits and task.is_polled:
             task, polls = await self._poller.wait(task, call.until, on_progress=call.on_progress)
         trouble = self._poller.trouble(task) if task.is_open else None
         task, shown = await self._show(call, task)
@@ -198,6 +198,10 @@ class Studio:
             raise_unless_accepted(task)
         task, shown = await self._show(call, task) if picture else (task, None)
         return Result(await self._gallery.present(task), shown=shown, polls=polls, waited=call.waited)
+
+    async def find(self, owner: str, handle: str) -> Task | None:
+        """The owner's task as the journal has it. Neither polls nor asks the proxy."""
+        return await self._journal.find(handle, owner)
 
     def remaining(self, task: Task) -> float | None:
         """Seconds until an open task is usually done; None when unknown."""

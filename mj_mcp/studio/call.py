@@ -31,6 +31,8 @@ class Call:
 
     owner: str = LOCAL_OWNER
     wait_seconds: float = 0.0
+    leaves: bool = False
+    """Whether it asks for the task's end later: it waits for a slot in the queue, and no longer."""
     on_progress: OnProgress | None = None
     began: float = field(default_factory=_now)
 
@@ -38,6 +40,11 @@ class Call:
     def until(self) -> float:
         """When the call's time is up."""
         return self.began + self.wait_seconds
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for the end of what it buys."""
+        return self.wait_seconds > 0 and not self.leaves
 
     @property
     def until_polled(self) -> float:

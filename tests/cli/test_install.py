@@ -360,7 +360,7 @@ async def test_an_entry_whose_command_is_gone_is_named(tmp_path: Path) -> None:
 def test_the_key_is_asked_for_and_not_shown(tmp_path: Path) -> None:
     with_key = {"MJ_BASE_URL": "http://127.0.0.1:9"}
     terminal = Terminal(tmp_path, "install", "cursor", "--no-check", env=with_key)
-    terminal.until("not shown")
+    terminal.until("not shown): ")
     terminal.type("typed-canary\n")
     assert terminal.end() == 0
     assert "typed-canary" not in terminal.screen

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+from jobs import HandlesOfJobs, add_jobs
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.prompts.base import UserMessage
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
@@ -55,7 +56,7 @@ PAUSE = 0.05
 
 def add_fixtures(server: MCPServer[Any]) -> None:
     """Everything that the two requirement sets call by name."""
-    for add in (add_content, add_talk, add_questions, add_resources, add_prompts, add_older_methods):
+    for add in (add_content, add_talk, add_questions, add_resources, add_prompts, add_older_methods, add_jobs):
         add(server)
 
 
@@ -379,4 +380,5 @@ if __name__ == "__main__":
         return server
 
     mj_mcp.server.build_server = build_with_fixtures
+    mj_mcp.server.TaskHandles = HandlesOfJobs  # type: ignore[attr-defined]
     main(sys.argv[1:])

@@ -1,6 +1,7 @@
 """Run the official conformance suite against the server over HTTP, twice.
 
-1. The real server with the suite's fixtures (`fixtures.py`): every required scenario has to pass.
+1. The real server with the suite's fixtures (`fixtures.py`): every required scenario has to pass, and each of the Tasks
+   extension, which no revision requires (`jobs.py`).
 2. The product as it is: what it does not offer is listed in `product-<revision>.yml`, a reason each; a scenario that
    fails beside the list fails the run, and so does one on the list that passes.
 
@@ -22,6 +23,21 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 REVISIONS = ("2025-11-25", "2026-07-28")
+TASK_SCENARIOS = [
+    f"tasks-{name}"
+    for name in (
+        "lifecycle",
+        "capability-negotiation",
+        "wire-fields",
+        "request-state-removal",
+        "mrtr-input",
+        "request-headers",
+        "dispatch-and-envelope",
+        "status-notifications",
+        "required-task-error",
+        "mrtr-composition",
+    )
+]
 START_SECONDS = 30.0
 RUN_SECONDS = 180.0
 
@@ -65,12 +81,12 @@ def _url_when_ready(process: subprocess.Popen[bytes], log: Path) -> str:
     raise SystemExit(f"the server did not start:\n{log.read_text()}")
 
 
-def passes(folder: Path, url: str, revision: str, *options: str) -> bool:
-    """Run one requirement set; what it said is printed when it fails."""
+def passes(folder: Path, url: str, what: str, *options: str) -> bool:
+    """Run the scenarios that `options` name; what the suite said is printed when one fails."""
     command = [
         str(folder / "node_modules/node/bin/node"),
         str(folder / "node_modules/@modelcontextprotocol/conformance/dist/index.js"),
-        *("server", "--url", url, "--requirements", revision, *options),
+        *("server", "--url", url, *options),
     ]
     with tempfile.TemporaryDirectory() as results:
         done = subprocess.run(
@@ -83,8 +99,7 @@ def passes(folder: Path, url: str, revision: str, *options: str) -> bool:
             timeout=RUN_SECONDS,
         )
     total = [line for line in done.stdout.splitlines() if line.startswith("Total:")]
-    what = "the product" if options else "with fixtures"
-    print(f"{revision}, {what}: {'ok' if done.returncode == 0 else 'FAILED'} ({' '.join(total)}, unscored included)")
+    print(f"{what}: {'ok' if done.returncode == 0 else 'FAILED'} ({' '.join(total)}, unscored included)")
     if done.returncode:
         print(done.stdout[-6000:], done.stderr[-2000:])
     return done.returncode == 0
@@ -96,11 +111,14 @@ def main() -> None:
     good = True
     with serving(str(HERE / "fixtures.py")) as url:
         for revision in REVISIONS:
-            good = passes(folder, url, revision) and good
+            good = passes(folder, url, f"{revision}, with fixtures", "--requirements", revision) and good
+        for scenario in TASK_SCENARIOS:
+            good = passes(folder, url, scenario, "--scenario", scenario) and good
     with serving("-m", "mj_mcp") as url:
         for revision in REVISIONS:
             known = HERE / f"product-{revision}.yml"
-            good = passes(folder, url, revision, "--expected-failures", str(known)) and good
+            options = ("--requirements", revision, "--expected-failures", str(known))
+            good = passes(folder, url, f"{revision}, the product", *options) and good
     sys.exit(0 if good else 1)
 
 

@@ -48,7 +48,7 @@ def committed_modules() -> set[str]:
 
 def test_the_wheel_holds_the_package_its_data_and_its_license(built: tuple[Path, Path]) -> None:
     names = set(zipfile.ZipFile(built[1]).namelist())
-    assert names >= DATA | committed_modules()
+    assert names >= DATA | committed_modules() | {"mj_mcp/skills/midjourney/SKILL.md"}
     info = f"mj_mcp-{__version__}.dist-info"
     assert {f"{info}/entry_points.txt", f"{info}/licenses/LICENSE"} <= names
     assert {name.split("/")[0] for name in names} == {"mj_mcp", info}
@@ -59,7 +59,9 @@ def test_the_sdist_holds_the_package_and_nothing_that_only_lies_beside_it(built:
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert names >= DATA | committed_modules()
     beside = {name for name in names if not name.startswith("mj_mcp/")}
-    assert beside == {".gitignore", "CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "server.json"}
+    skill = "skills/midjourney/SKILL.md"
+    texts = {".gitignore", "CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md"}
+    assert beside == {*texts, "pyproject.toml", "server.json", skill}
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["sdist", "wheel"])

@@ -187,7 +187,7 @@ async def test_resources_prompts_and_completions_show_the_same_tasks(
         "message": "2 tasks, newest first: 1 queued, 1 succeeded.",
         "tasks": [row(view(task_id=other["task_id"], prompt="a jug")), row(expected)],
     }
-    assert listed == {"mj://tasks", "ui://mj/view.html"}
+    assert listed == {"mj://tasks", "ui://mj/view.html", "skill://midjourney/SKILL.md"}
     assert "mj://tasks/{task_id}" in templates
     assert every.values == [other["task_id"], task_id]
     assert some.values == [task_id]

@@ -9,7 +9,7 @@ from mj_mcp.server.render.error_results import ERROR_META, FREE_STEPS, NEXT_STEP
 from mj_mcp.server.render.instructions import CANNOT, instructions
 from mj_mcp.server.render.list_results import list_result, list_view, usage_result, wait_result
 from mj_mcp.server.render.picture_results import compared_result, files_result, picture_result, sheet_result
-from mj_mcp.server.render.task_results import Presentation, task_result, task_view
+from mj_mcp.server.render.task_results import Presentation, rfc3339, task_result, task_view
 
 __all__ = [
     "CANNOT",
@@ -24,6 +24,7 @@ __all__ = [
     "list_result",
     "list_view",
     "picture_result",
+    "rfc3339",
     "sheet_result",
     "task_result",
     "task_view",
