@@ -16,7 +16,7 @@ from inspectors import PATIENCE, inspecting
 from mj_mcp.simulator import Simulator
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, Page
+    from playwright.async_api import Browser, ConsoleMessage, Page
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -38,9 +38,12 @@ async def opened(browser: Browser, link: str, shots: Path) -> AsyncIterator[View
     console: list[str] = []
     page.on("request", lambda sent: requests.append(sent.url) if sent.frame.parent_frame else None)
     theirs = (link.partition("?")[0], "https://fonts.googleapis.com/")  # fonts, which nobody serves here
-    page.on(
-        "console", lambda line: line.location["url"].startswith(theirs) or console.append(f"{line.type}: {line.text}")
-    )
+
+    def hear(line: ConsoleMessage) -> None:
+        if not line.location["url"].startswith(theirs):
+            console.append(f"{line.type}: {line.text}")
+
+    page.on("console", hear)
     page.on("pageerror", lambda error: console.append(f"error: {error}"))
     await page.goto(link)
     yield await mounted(page, requests, console, shots)
