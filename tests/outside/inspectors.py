@@ -1,4 +1,4 @@
-"""The MCP Inspector's web page: a host of views that others wrote. Installed by `make views-install`, with its Node."""
+"""The MCP Inspector: its command line, and its web page as a host of views. Installed by `make views-install`, with its Node."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from browsers import INSTALLED
 from reverse_proxies import free_port
 
 PATIENCE = 60
+MODULES = INSTALLED / "node_modules"
+INSPECTOR = (
+    str(MODULES / ".bin/node"),
+    str(MODULES / "@modelcontextprotocol/inspector/clients/launcher/build/index.js"),
+)
 TOKEN = "the-token-of-this-inspector"
 
 
@@ -47,11 +52,9 @@ async def inspecting(home: Path) -> AsyncIterator[Inspector]:
         "MCP_INSPECTOR_SECRET_STORE": "memory",
         "MCP_STORAGE_DIR": str(home / "inspector"),
     }
-    modules = INSTALLED / "node_modules"
-    launcher = modules / "@modelcontextprotocol/inspector/clients/launcher/build/index.js"
     with log.open("wb") as out:
         process = await anyio.open_process(
-            [modules / ".bin/node", launcher, "--web"],
+            [*INSPECTOR, "--web"],
             env={"PATH": os.environ["PATH"], "HOME": str(home), **settings},
             stdin=subprocess.DEVNULL,
             stdout=out,
