@@ -1,4 +1,4 @@
-"""The MCP Inspector: its command line, and its web page as a host of views. Installed by `make views-install`, with its Node."""
+"""The MCP Inspector: its command line, and its web page as a host of views. `make views-install` brings both."""
 
 from __future__ import annotations
 
