@@ -25,7 +25,7 @@ PACKAGING := $(VENV)/packaging
 PROXIES := $(abspath $(VENV)/proxies)
 APT := apt-get -qq -o Dir::State::Lists=$(PROXIES)/apt/lists -o Dir::Cache=$(PROXIES)/apt -o APT::Sandbox::User=root
 
-# A browser for the tests of the view, with the libraries that this machine lacks; and a host of the view from npm.
+# A browser for the tests of the view, with the libraries that this machine lacks; and hosts of the view from npm.
 VIEWS := $(abspath $(VENV)/views)
 VIEWS_APT := apt-get -qq -o Dir::State::Lists=$(VIEWS)/apt/lists -o Dir::Cache=$(VIEWS)/apt -o APT::Sandbox::User=root -o Debug::NoLocking=1
 
@@ -79,7 +79,7 @@ hosts-install: $(HOSTS_GATE)
 
 proxies-install: $(PROXIES)/.done
 
-views-install: $(VIEWS)/.done ## the browser and the host for the tests of the view
+views-install: $(VIEWS)/.done ## the browser and the hosts for the tests of the view
 
 clis-install: $(CLIS)/.done ## Claude Code, Codex and Gemini CLI for the tests of `mj-mcp install`; 1.1 GB
 

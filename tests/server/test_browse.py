@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 from calls import imagine
 from conftest import KEY, Caller
+from journals import Where
 from views import grid
 
 from mj_mcp.app import open_library
@@ -53,13 +55,29 @@ class Page:
         return result
 
 
+SQLITE = pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+"""For tests that read no row: one storage is enough."""
+
+
 @pytest.fixture
-def browse(settings_for: Callable[..., Settings]) -> Browse:
+def kept(where: Where) -> dict[str, str]:
+    """The setting for the journal of each engine."""
+    return {"MJ_DATABASE_URL": where.address} if where.engine == "postgres" else {}
+
+
+@pytest.fixture
+def connect(connect: Connect, kept: dict[str, str]) -> Connect:
+    """The server on the journal that is looked at."""
+    return partial(connect, **kept)
+
+
+@pytest.fixture
+def browse(settings_for: Callable[..., Settings], kept: dict[str, str]) -> Browse:
     """`async with browse(sim, every_account=True) as page`, without a key."""
 
     @asynccontextmanager
     async def start(sim: Simulator, *, every_account: bool = True) -> AsyncIterator[Page]:
-        settings = settings_for(sim.url)
+        settings = settings_for(sim.url, **kept)
         async with open_library(settings, every_account=every_account) as library:
             app = browse_app(library, settings, TOKEN, answer_from_library(library))
             transport = httpx.ASGITransport(app=app)
@@ -69,6 +87,7 @@ def browse(settings_for: Callable[..., Settings]) -> Browse:
     return start
 
 
+@SQLITE
 async def test_the_link_is_good_once(sim: Simulator, browse: Browse) -> None:
     async with browse(sim) as page:
         assert (await page.enter("a-guess")).status_code == 403
@@ -77,6 +96,7 @@ async def test_the_link_is_good_once(sim: Simulator, browse: Browse) -> None:
         assert await page.found() == []
 
 
+@SQLITE
 async def test_nothing_is_told_without_the_session(sim: Simulator, browse: Browse) -> None:
     async with browse(sim) as page:
         for path in ("/search", "/days", "/call", "/original"):
@@ -90,6 +110,7 @@ async def test_nothing_is_told_without_the_session(sim: Simulator, browse: Brows
             assert TOKEN not in answer.text
 
 
+@SQLITE
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

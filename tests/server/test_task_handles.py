@@ -49,8 +49,9 @@ async def refused(caller: Caller, method: str, task_id: str) -> int:
 async def test_a_client_that_declares_it_gets_a_handle_at_once_and_later_what_the_call_would_have_answered(
     sim: Simulator, connect: Connect
 ) -> None:
-    async with connect(sim, extensions=[Handles()]) as caller:
-        handle = await handle_of(caller)
+    async with connect(sim, extensions=[Handles()], MJ_WAIT_SECONDS="300") as caller:
+        with anyio.fail_after(60):
+            handle = await handle_of(caller)
         (charge,) = sim.ledger
         working = await ask(caller, "tasks/get", handle.task_id)
         assert (working["status"], working["taskId"]) == ("working", handle.task_id)

@@ -35,7 +35,9 @@ async def test_every_tool_that_yields_tasks_names_the_view_under_both_keys(sim: 
     assert found.keys() > WITHOUT
 
 
-async def test_the_view_is_served_whole_with_its_type_and_empty_csp_lists(sim: Simulator, connect: Connect) -> None:
+async def test_the_view_is_served_whole_with_its_type_and_a_csp_without_an_address(
+    sim: Simulator, connect: Connect
+) -> None:
     async with connect(sim) as caller:
         (contents,) = (await caller.client.read_resource(VIEW_URI)).contents
     assert isinstance(contents, TextResourceContents)
@@ -43,7 +45,7 @@ async def test_the_view_is_served_whole_with_its_type_and_empty_csp_lists(sim: S
     assert contents.text == VIEW_FILE.read_text(encoding="utf-8")
     assert contents.meta is not None
     lists = ("connectDomains", "resourceDomains", "frameDomains", "baseUriDomains")
-    assert contents.meta["ui"]["csp"] == {name: [] for name in lists}
+    assert contents.meta["ui"]["csp"] == {name: [] for name in lists} | {"resourceDomains": ["data:"]}
     assert "domain" not in contents.meta["ui"]
 
 

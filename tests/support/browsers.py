@@ -32,7 +32,9 @@ SWITCHES = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
 ]
+"""The last one: no other address is looked up, not even for a page that asks to be connected in advance."""
 
 EVERYTHING: dict[str, Any] = {
     "serverTools": {},
@@ -112,6 +114,20 @@ class View:
             arg=count,
             timeout=PATIENCE,
         )
+
+    async def choose(self, index: int, of: int = 4) -> None:
+        """Choose a picture."""
+        await self.button(f"Picture {index} of {of}").click()
+
+    async def now(self) -> float:
+        """Milliseconds by the clock of the view."""
+        return float(await self.frame.evaluate("performance.now()"))
+
+    async def confirm(self, by: str = "Yes, pay for one job") -> None:
+        """Pay. A press within half a second of the first would count as a double click, and do nothing."""
+        await self.button(by).wait_for()
+        await self.frame.wait_for_function("since => performance.now() - since > 500", arg=await self.now())
+        await self.button(by).click()
 
     async def sent(self, kind: str) -> list[Any]:
         """What the view sent to the host: contexts, messages, links, downloads, sizes, calls, modes."""

@@ -20,6 +20,8 @@ Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 
 SHORT = {"containerDimensions": {"maxHeight": 400}}
 
+USED = "document.documentElement.style.getPropertyValue('--color-text-{}')"
+
 HOSTILE = '<img src=x onerror="parent.postMessage(1)"> </script><b>bold</b> \u202egnp.exe {n} ${id}'
 
 
@@ -61,6 +63,11 @@ async def test_the_colours_of_the_host_are_used_and_its_language_is_not_guessed(
             await view.shows("In the queue")
             assert await view.frame.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(1, 2, 3)"
             assert await view.frame.evaluate("document.documentElement.lang") == "en"
+            given = {"--color-text-info": "rgb(9, 9, 9)", "--color-text-danger": "rgb(8, 8, 8)"}
+            given["--color-background-danger"] = "rgb(7, 7, 7)"
+            await view.tell("variables => bridge.sendHostContextChange({ styles: { variables } })", given)
+            await view.frame.wait_for_function(f"() => {USED.format('danger')} === 'rgb(8, 8, 8)'")
+            assert await view.frame.evaluate(USED.format("info")) == ""  # it might not be readable on a colour of ours
             await view.tell("bridge.sendHostContextChange({ theme: 'light' })")
             await view.frame.wait_for_function("() => document.documentElement.dataset.theme === 'light'")
 
@@ -182,7 +189,7 @@ async def test_several_tasks_are_followed_together(sim: Simulator, connect: Conn
 
 async def test_hostile_text_is_text(sim: Simulator, connect: Connect, mount: Mount) -> None:
     task = {
-        "message": HOSTILE,
+        "message": f"{HOSTILE} More with press_button: {HOSTILE}",
         "task_id": "1",
         "submission_id": "sub_1",
         "status": "succeeded",

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from browsers import EVERYTHING, PATIENCE, Mount, View
+from browsers import EVERYTHING, PATIENCE, Mount
 from calls import imagine
 from conftest import IMAGE_EDGE, KEY, Caller
 from views import grid
@@ -27,21 +27,6 @@ TWICE = """async () => {
     await new Promise(done => requestAnimationFrame(done));
     document.querySelector("[data-act=confirm]").click();
 }"""
-
-
-async def confirm(view: View) -> None:
-    """Pay. A press within half a second of the first would count as a double click, and do nothing."""
-    await view.button(PAY).wait_for()
-    await view.frame.wait_for_function("since => performance.now() - since > 500", arg=await now(view))
-    await view.button(PAY).click()
-
-
-async def now(view: View) -> float:
-    return float(await view.frame.evaluate("performance.now()"))
-
-
-async def choose(view: View, index: int, of: int = 4) -> None:
-    await view.button(f"Picture {index} of {of}").click()
 
 
 async def test_a_job_is_followed_from_the_queue_to_its_pictures(sim: Simulator, spawn: Spawn, mount: Mount) -> None:
@@ -66,14 +51,14 @@ async def test_an_upscale_is_paid_once_and_its_lineage_is_walked(sim: Simulator,
         task_id = await grid(sim, caller)
         async with mount(caller, arguments={"task_id": task_id}) as view:
             await view.pictures(4)
-            await choose(view, 2)
+            await view.choose(2)
             await view.button("Upscale 2").dblclick()  # its second press is not a confirmation
             await view.shows("Upscale 2: one paid job.")
             await view.frame.evaluate(TWICE)  # as fast as a shaking hand, and where the confirmation is
             assert await view.calls("upscale_image") == []
             assert len(sim.ledger) == 1
             assert await view.violations() == []
-            await confirm(view)
+            await view.confirm()
             await view.shows("Upscale of 2")
             assert [charge.body.get("index") for charge in sim.ledger] == [None, 2]
             upscale = sim.ledger[-1].task_id
@@ -101,7 +86,7 @@ async def test_a_double_press_of_the_confirmation_pays_once(sim: Simulator, conn
             await view.pictures(4)
             await view.button("Reroll").click()
             await view.button(PAY).wait_for()
-            await view.frame.wait_for_function("since => performance.now() - since > 500", arg=await now(view))
+            await view.frame.wait_for_function("since => performance.now() - since > 500", arg=await view.now())
             await view.frame.evaluate(
                 "const yes = document.querySelector('[data-act=confirm]'); for (let i = 0; i < 5; i++) yes.click()"
             )
@@ -119,7 +104,7 @@ async def test_a_repeated_reroll_buys_nothing_and_offers_another_one(
         async with mount(caller, arguments={"task_id": task_id}) as view:
             await view.pictures(4)
             await view.frame.locator("[data-value=reroll]").click()
-            await confirm(view)
+            await view.confirm()
             await view.shows("Nothing new was started")
             assert len(sim.ledger) == 2
             sim.finish(first)
@@ -142,7 +127,7 @@ async def test_a_press_waits_visibly_while_the_host_asks_the_person(
         async with mount(caller, arguments={"task_id": task_id}, instead=ask_first) as view:
             await view.pictures(4)
             await view.button("Reroll").click()
-            await confirm(view)
+            await view.confirm()
             await view.shows("Your app may ask you to allow this. Nothing is sent twice.")
             assert await view.button("Reroll").get_attribute("aria-disabled") == "true"
             assert len(sim.ledger) == 1
@@ -162,7 +147,7 @@ async def test_a_host_that_declines_is_said_and_the_button_works_again(
         async with mount(caller, arguments={"task_id": task_id}, instead=decline) as view:
             await view.pictures(4)
             await view.button("Reroll").click()
-            await confirm(view)
+            await view.confirm()
             alert = view.frame.get_by_role("alert")
             await alert.wait_for()
             assert "the person declined" in await alert.inner_text()
@@ -176,10 +161,10 @@ async def test_a_refused_press_says_that_nothing_was_charged(sim: Simulator, con
         task_id = await grid(sim, caller)
         async with mount(caller, arguments={"task_id": task_id}) as view:
             await view.pictures(4)
-            await choose(view, 3)
+            await view.choose(3)
             sim.inject("submit", faults.banned_word("crime"))
             await view.button("Vary 3").click()
-            await confirm(view)
+            await view.confirm()
             await view.shows("The prompt was refused. Nothing was charged.")
             assert sim.faults_left() == 0
     assert len(sim.ledger) == 1
@@ -246,7 +231,7 @@ async def test_links_and_downloads_go_through_the_host_and_files_through_the_ser
         task_id = await grid(sim, caller)
         async with mount(caller, arguments={"task_id": task_id}) as view:
             await view.pictures(4)
-            await choose(view, 4)
+            await view.choose(4)
             await view.button("Open original").click()
             await view.button("Download").click()
             await view.button("Save").click()
@@ -275,7 +260,7 @@ async def test_the_other_buttons_of_the_proxy_are_pressed_by_their_labels_up_to_
             await view.button("Animate (Low motion)").click()
             await view.shows("Animate (Low motion): one paid job.")
             assert await view.violations() == []
-            await confirm(view)
+            await view.confirm()
             await view.frame.get_by_role("heading", name="Animate (Low motion)").wait_for()
             sim.finish(sim.ledger[-1].task_id)
             await view.shows("Video 1")
@@ -304,7 +289,7 @@ async def test_the_whole_way_works_by_keyboard(sim: Simulator, connect: Connect,
             await keys.press("Enter")
             await reach("Upscale 2")
             await keys.press("Enter")
-            await view.frame.wait_for_function("since => performance.now() - since > 500", arg=await now(view))
+            await view.frame.wait_for_function("since => performance.now() - since > 500", arg=await view.now())
             await reach(PAY)
             await keys.press("Space")
             await view.shows("In the queue")

@@ -12,28 +12,26 @@ from typing import Any
 import anyio
 import pytest
 from conftest import KEY, environment, log_lines
+from inspectors import INSPECTOR, MODULES
 
 from mj_mcp.simulator import Simulator
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
-NPM = Path(sys.prefix) / "hosts" / "npm" / "node_modules"
-INSPECTOR = NPM / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js"
 IN_CI = bool(os.environ.get("CI"))
 JOB_SECONDS = 5.0
 
 
 async def inspect(home: Path, sim_url: str, *words: str) -> Any:
     """What the Inspector prints, from a server of its own on pipes. The server's log is `server.log`."""
-    if not INSPECTOR.exists():
-        assert not IN_CI, "the Inspector is missing: run `make hosts-install`"
-        pytest.skip("the Inspector is missing: `make hosts-install` brings it from npm")
+    if not MODULES.exists():
+        assert not IN_CI, "the Inspector is missing: run `make views-install`"
+        pytest.skip("the Inspector is missing: `make views-install` brings it from npm")
     log = home / "server.log"
     server = ["/bin/sh", "-c", 'exec "$0" -m mj_mcp 2>>"$1"', sys.executable, str(log)]
     given = [word for name, value in environment(sim_url, home).items() for word in ("-e", f"{name}={value}")]
-    command = [str(NPM / "node" / "bin" / "node"), str(INSPECTOR), "--cli", "--quiet", "--protocol-era", "modern"]
     done = await anyio.run_process(
-        [*command, *given, *words, "--", *server],
+        [*INSPECTOR, "--cli", "--quiet", "--protocol-era", "modern", *given, *words, "--", *server],
         env={"PATH": os.defpath, "HOME": str(home)},
         check=False,
         stdin=subprocess.DEVNULL,

@@ -19,11 +19,12 @@ VIEW_FILE = Path(__file__).resolve().with_name("view.html")
 TOOL_META: dict[str, Any] = {"ui": {"resourceUri": VIEW_URI}, "ui/resourceUri": VIEW_URI}
 """The `_meta` of a tool whose answers the view shows. Hosts built before 2026 read the flat key."""
 
-# One host ignores declared domains and another warns if they are missing, so each list is declared, and empty. No
-# `domain`: each host has a format of its own, and one that it does not accept mounts nothing.
+# One host ignores declared domains and another warns if they are missing, so each list is declared. No address is in
+# any: the Inspector shows no picture unless `data:` is declared, which the specification allows by itself. No `domain`:
+# each host has a format of its own, and one that it does not accept mounts nothing.
 _RESOURCE_META: dict[str, Any] = {
     "ui": {
-        "csp": {"connectDomains": [], "resourceDomains": [], "frameDomains": [], "baseUriDomains": []},
+        "csp": {"connectDomains": [], "resourceDomains": ["data:"], "frameDomains": [], "baseUriDomains": []},
         "permissions": {"clipboardWrite": {}},
         "prefersBorder": True,
     }
