@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 from journals import NOON, Open, Where, abandoned, bought, claim, made, new, no
 
+from mj_mcp.errors import TaskNotFound
 from mj_mcp.journal import Journal
-from mj_mcp.journal.reader import ROWS_AT_ONCE, Reader, Search
+from mj_mcp.journal.reader import ROWS_AT_ONCE, Reader, Row, Search
 from mj_mcp.tasks import Kind, Status, Task
 
 pytestmark = pytest.mark.anyio
@@ -34,8 +35,8 @@ def read(where: Where) -> Read:
 
 
 async def found(reader: Reader, limit: int = 10, **search: object) -> list[Task]:
-    tasks, _ = await reader.search(Search(**search), limit)  # type: ignore[arg-type]  # as the tests write it
-    return tasks
+    rows, _ = await reader.search(Search(**search), limit)  # type: ignore[arg-type]  # as the tests write it
+    return [row.task for row in rows]
 
 
 async def test_a_task_is_found_by_either_id_in_its_account_only(open_journal: Open, read: Read) -> None:
@@ -43,10 +44,12 @@ async def test_a_task_is_found_by_either_id_in_its_account_only(open_journal: Op
     assert task.task_id is not None
     async with read("mine") as mine, read("other") as other, read() as every:
         for handle in (task.submission_id, task.task_id):
-            assert await mine.find(handle) == task
-            assert await every.find(handle) == task
-            assert await other.find(handle) is None
-        assert await every.find("nobody") is None
+            assert await mine.find(handle) == Row("mine", task)
+            assert await every.find(handle) == Row("mine", task)
+            with pytest.raises(TaskNotFound):
+                await other.find(handle)
+        with pytest.raises(TaskNotFound):
+            await every.find("nobody")
 
 
 async def test_a_search_is_narrowed_by_kind_status_time_and_account(open_journal: Open, read: Read) -> None:
@@ -76,8 +79,8 @@ async def test_words_are_found_beyond_the_rows_that_are_read_at_once(journal: Jo
         await claim(journal, new())
     async with read() as reader:
         first, below = await reader.search(Search(words="mädchen"), 2)
-        assert first == [wanted[2], wanted[1]]
-        assert await reader.search(Search(words="mädchen"), 2, below) == ([wanted[0]], None)
+        assert first == [Row("account", wanted[2]), Row("account", wanted[1])]
+        assert await reader.search(Search(words="mädchen"), 2, below) == ([Row("account", wanted[0])], None)
 
 
 async def test_what_was_paid_is_counted_by_the_day_of_its_submit(open_journal: Open, read: Read) -> None:
