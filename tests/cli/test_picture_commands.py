@@ -17,7 +17,7 @@ from lives import PATIENCE, rows
 
 from mj_mcp.simulator import Simulator, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 FLAT = ["classic", "plus", "newapi"]
 

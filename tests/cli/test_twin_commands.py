@@ -16,7 +16,7 @@ from terminals import Terminal
 
 from mj_mcp.simulator import Simulator, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 KINDS = ["imagine", "upscale", "variation", "reroll"]
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from conftest import KEY
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -31,6 +32,8 @@ from mj_mcp.settings import read_settings
 from mj_mcp.simulator import Simulator, faults
 from mj_mcp.studio import Call, Studio
 from mj_mcp.tasks import Kind
+
+pytestmark = pytest.mark.slow
 
 T = TypeVar("T")
 
