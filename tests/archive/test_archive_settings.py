@@ -74,6 +74,7 @@ async def test_a_bucket_that_refuses_is_logged_with_what_to_do_and_without_the_k
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_a_bucket_without_the_extra_is_refused_with_how_to_get_it(tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()

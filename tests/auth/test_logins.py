@@ -28,6 +28,7 @@ from mj_mcp.server.tools import SPENDING_TOOLS
 from mj_mcp.simulator import Simulator
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX"),
 ]

@@ -44,6 +44,7 @@ async def test_a_picture_that_could_not_be_fetched_is_archived_later_though_nobo
         assert len(host.asked) == 6, "nothing is owed any more"
 
 
+@pytest.mark.slow
 async def test_all_that_a_dead_process_left_is_archived_at_the_start_however_much_it_is(tmp_path: Path) -> None:
     host, clock = Host(), Clock()
     async with opened(tmp_path, host, clock) as at:

@@ -345,6 +345,7 @@ async def test_an_expired_link_that_has_no_successor_is_said_to_be_expired(conne
         assert "expired" in error["message"]
 
 
+@pytest.mark.slow
 async def test_a_server_killed_before_it_archived_catches_up_at_the_next_start(
     spawn: Connect, tmp_path: Path, sim: Simulator
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Literal, Self
 
@@ -30,6 +30,7 @@ class Tunnel:
         self._way = way
         self._answer = answer
         self._open: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self.asked: list[bytes] = []
         """The head of each CONNECT."""
         self.passed = bytearray()
@@ -44,6 +45,7 @@ class Tunnel:
         for work in self._open:
             work.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
+        await _cut(self._writers)
 
     @property
     def url(self) -> str:
@@ -53,6 +55,7 @@ class Tunnel:
         work = asyncio.current_task()
         assert work is not None
         self._open.add(work)
+        self._writers.append(writer)
         work.add_done_callback(self._open.discard)
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -111,11 +114,13 @@ async def secured(port: int, authority: trustme.CA, *names: str) -> AsyncIterato
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(*names).configure_cert(context)
     open_ones: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         work = asyncio.current_task()
         assert work is not None
         open_ones.add(work)
+        writers.append(writer)
         with suppress(OSError, asyncio.CancelledError):
             await relay((reader, writer), await asyncio.open_connection("127.0.0.1", port), bytearray())
 
@@ -127,3 +132,11 @@ async def secured(port: int, authority: trustme.CA, *names: str) -> AsyncIterato
         for work in open_ones:
             work.cancel()
         await asyncio.gather(*open_ones, return_exceptions=True)
+        await _cut(writers)
+
+
+async def _cut(writers: Sequence[asyncio.StreamWriter]) -> None:
+    """End connections now: TLS would wait for the other side's goodbye, and the event loop may end before."""
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)

@@ -313,6 +313,7 @@ async def test_a_stop_during_a_post_waits_for_its_answer_and_records_it(
     assert row["submission_id"] == answer.structured_content["submission_id"]
 
 
+@pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 async def test_a_stop_ends_waits_with_an_answer(

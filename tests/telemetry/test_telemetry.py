@@ -153,6 +153,7 @@ async def test_without_the_extra_the_server_says_so_and_serves(sim: Simulator, s
     assert collector.bodies == []
 
 
+@pytest.mark.slow
 async def test_a_collector_that_hangs_holds_no_stop_up_for_long(sim: Simulator, spawn: Spawn) -> None:
     with collecting() as collector:
         collector.hang = threading.Event()

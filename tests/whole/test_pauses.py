@@ -104,6 +104,7 @@ async def test_however_often_one_caller_is_refused_the_others_go_on(
         await caller.task("generate_image", prompt="a mug", wait_seconds=0)
 
 
+@pytest.mark.slow
 async def test_a_proxy_that_cannot_be_reached_pauses_nothing(connect: Connect, sim: Simulator) -> None:
     async with connect(sim) as caller:
         await sim.stop_listening()

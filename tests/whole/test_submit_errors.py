@@ -198,6 +198,7 @@ async def test_doubt_is_called_doubt_and_is_never_repeated_by_itself(
     assert (len(sim.submits()), len(sim.ledger)) == (1, charged)
 
 
+@pytest.mark.slow
 async def test_a_call_that_does_not_wait_gives_the_proxy_a_bounded_time(sim: Simulator, connect: Connect) -> None:
     assert DEFAULT_TIMINGS.answer == 3
     sim.inject("submit", faults.hang())
