@@ -15,12 +15,13 @@ from commands import bare
 
 SECONDS = 60.0
 _LEAD = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 os.setsid()
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-"""Makes the terminal the one whose Ctrl-C reaches the command."""
+"""Makes the terminal the one whose Ctrl-C reaches the command, even if the tests themselves ignore it."""
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -70,6 +71,7 @@ class Terminal:
         while not select.select([self._ours], [], [], 0.1)[0]:
             if time.monotonic() > deadline:
                 self.process.kill()
+                self.process.wait()
                 raise AssertionError(f"nothing more within {SECONDS:g} s:\n{self.plain}")
         try:
             read = os.read(self._ours, 65536)
