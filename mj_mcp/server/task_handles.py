@@ -89,9 +89,9 @@ class TaskHandles(Extension):
         at_once = (params.arguments or {}).get("wait_seconds") == 0
         if not declares_tasks(ctx) or params.name not in SPENDING_TOOLS or at_once:
             return result
-        content = (isinstance(result, CallToolResult) and result.structured_content) or {}
+        bought = isinstance(result, CallToolResult) and (result.structured_content or {}).get("submission_id")
         with suppress(MjError):  # the result has the id, too
-            task = await self._find(content.get("submission_id", ""))
+            task = await self._find(bought) if bought else None
             if task is not None and task.is_moving:
                 return {"resultType": "task"} | self.fields(task)
         return result

@@ -41,6 +41,7 @@ from mj_mcp.tasks import Image, Task
 log = structlog.get_logger("mj_mcp.tools")
 
 TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
+"""Its methods are in `task_handles.py`. A call needs to know only whether its client declares it."""
 
 
 @dataclass(frozen=True, slots=True)
