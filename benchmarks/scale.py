@@ -1,4 +1,4 @@
-"""1,000 open tasks with 1,000 waiters in one server process: memory, the event loop, start-up, and finished tasks.
+"""1,000 open tasks with 1,000 waiters in one process: memory, the event loop, a long day, start-up, finished tasks.
 
 The simulator has a process of its own, so that its work does not count as the server's. The event loop is measured
 from outside, by pings, and from inside, by a heartbeat. Never fails on a figure. Over HTTP each waiter has
@@ -160,6 +160,24 @@ def waiting(proxy: Proxy, transport: str, count: int, seconds: float) -> None:
     print(f"  all jobs end at once: all heard after {heard:.1f} s; 50 polls a second at most")
 
 
+def long_day(proxy: Proxy, rounds: int, waiters: int, calls: int) -> None:
+    """Memory after many calls, while others wait: what is not collected would add up."""
+    with home(proxy) as place, place.server() as server:
+        done, after = finished_task(server, proxy), []
+        for _ in range(rounds):
+            numbers = [begin_to_wait(server, task_id) for task_id in buy(server, waiters)]
+            for number in range(calls // 3):
+                server.call("get_task", {"task_id": done, "include_image": False})
+                server.ask("tools/call", {"name": "get_task", "arguments": {"task_id": f"unknown-{number}"}})
+                server.ask("tools/call", {"name": "generate_image", "arguments": {"prompt": "", "wait_seconds": -1}})
+            proxy.finish_all()
+            for number in numbers:
+                server.answer(number)
+            after.append(server.resident_kib)
+    print(f"memory after each {waiters} waits and {calls} calls, two thirds of them refused, KiB: ", end="")
+    print(", ".join(map(str, after)))
+
+
 def begin_to_wait(server: AnyServer, task_id: str) -> int:
     """Ask for the end of a task; the number of the request."""
     arguments = {"task_id": task_id, "wait_seconds": WAIT_SECONDS, "include_image": False}
@@ -214,6 +232,7 @@ def main() -> None:
     with Proxy() as proxy:
         for transport in TRANSPORTS:
             waiting(proxy, transport, count, seconds)
+        long_day(proxy, *((2, 25, 150) if quick else (10, 200, 1800)))
         compared(proxy, count, rounds)
 
 
