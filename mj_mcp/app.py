@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from mj_mcp.archive.bucket import READ_SECONDS, WRITE_SECONDS, open_bucket
-from mj_mcp.archive.store import RETRY_SECONDS, Store
+from mj_mcp.archive.bucket import BUCKET_READ_SECONDS, BUCKET_WRITE_SECONDS, open_bucket
+from mj_mcp.archive.store import UPLOAD_RETRY_SECONDS, Store
 from mj_mcp.background import Background
 from mj_mcp.events import Ended, Listener, Listeners, Observer, Opened, ignore
 from mj_mcp.gallery import Gallery
@@ -49,9 +49,9 @@ class Timings:
     pictures: float = PICTURES_SECONDS
     stalled_picture: float = STALL_SECONDS
     sheet_again: float = TRY_AGAIN_SECONDS
-    upload_again: float = RETRY_SECONDS
-    bucket_read: float = READ_SECONDS
-    bucket_write: float = WRITE_SECONDS
+    upload_again: float = UPLOAD_RETRY_SECONDS
+    bucket_read: float = BUCKET_READ_SECONDS
+    bucket_write: float = BUCKET_WRITE_SECONDS
     grace: float = 20.0
     """How long shutdown waits for the answers to POSTs in flight, so that they are recorded."""
 

@@ -261,6 +261,16 @@ def _wrong_names(module: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, f"uses {node.id}"
 
 
+def public_names(source: str) -> Iterator[str]:
+    """The classes and constants of a module that others may name. Type variables have one letter."""
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        yield from (name for name in names if name.isupper() and name[1:] and name[0] != "_")
+
+
 def functions(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, int]]:
     """Every function with its number of lines, from its `def` to its end."""
     for node in ast.iter_child_nodes(tree):
@@ -321,6 +331,24 @@ def test_the_edges_never_import_each_other() -> None:
 def test_the_simulator_is_a_stranger_that_only_commands_invite() -> None:
     assert IMPORTS["simulator"] == set()
     assert {room for room, targets in IMPORTS.items() if "simulator" in targets} == {"cli"}
+
+
+def test_a_class_or_a_constant_has_one_meaning() -> None:
+    """Each folder of tools has its `TOOLS`. The simulator's constants are its own: it shares none with the client."""
+    uses = [
+        (name, module)
+        for module, source in modules()
+        for name in public_names(source)
+        if name != "TOOLS" and not (name.isupper() and room_of(module) == "simulator")
+    ]
+    counts = Counter(name for name, _ in uses)
+    assert [use for use in uses if counts[use[0]] > 1] == []
+
+
+def test_no_two_modules_have_one_name() -> None:
+    """Both ends of HTTP are called http, and the simulator's modules are named after those that they stand in for."""
+    names = Counter(module.rpartition(".")[2] for module, _ in modules() if room_of(module) != "simulator")
+    assert {name for name, count in names.items() if count > 1} <= {"http", "__init__"}
 
 
 def test_every_existing_room_is_in_the_table() -> None:

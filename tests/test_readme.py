@@ -16,7 +16,7 @@ import readme
 
 import mj_mcp
 from mj_mcp.cli.commands import main
-from mj_mcp.cli.hosts.table import BY_ID, HOSTS
+from mj_mcp.cli.hosts.catalog import BY_ID, HOSTS
 from mj_mcp.cli.install import FIRST_SENTENCE
 from mj_mcp.errors import ERRORS
 from mj_mcp.server.render import NEXT_STEPS

@@ -22,11 +22,11 @@ from mj_mcp.errors import ImageUnavailable, StorageUnavailable
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-READ_SECONDS: Final = 5.0
+BUCKET_READ_SECONDS: Final = 5.0
 """Timeout of a read, including retries. A call waits for it and must have time left to fetch the link."""
-WRITE_SECONDS: Final = 60.0
+BUCKET_WRITE_SECONDS: Final = 60.0
 """Timeout of a write. No call waits for it."""
-CONNECT_SECONDS: Final = 2.0
+BUCKET_CONNECT_SECONDS: Final = 2.0
 RETRIES: Final = 2
 
 RIGHTS: Final = "s3:GetObject, s3:PutObject and s3:DeleteObject on the objects, and s3:ListBucket on the bucket"
@@ -117,7 +117,7 @@ def _translated(said: str) -> BucketUnavailable:
 
 
 def open_bucket(
-    url: str, *, over_http: bool, read_seconds: float = READ_SECONDS, write_seconds: float = WRITE_SECONDS
+    url: str, *, over_http: bool, read_seconds: float = BUCKET_READ_SECONDS, write_seconds: float = BUCKET_WRITE_SECONDS
 ) -> Bucket:
     """The bucket at `s3://bucket/prefix`. No request is made before the first use.
 
@@ -141,7 +141,7 @@ def open_bucket(
             prefix=unquote(parts.path).strip("/") or None,
             client_options={
                 "allow_http": over_http,
-                "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+                "connect_timeout": timedelta(seconds=BUCKET_CONNECT_SECONDS),
                 "timeout": timedelta(seconds=write_seconds),
                 "user_agent": "mj-mcp",
             },

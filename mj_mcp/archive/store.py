@@ -24,11 +24,11 @@ import structlog
 from mj_mcp.archive.bucket import Bucket, BucketUnavailable
 from mj_mcp.archive.folder import SHEET, Archive, What, name_of
 from mj_mcp.errors import ImageUnavailable
-from mj_mcp.pictures import MAX_BYTES, SHEET_BYTES, PictureInfo, PictureWorkers, media_type_of
+from mj_mcp.pictures import MAX_PICTURE_BYTES, SHEET_BYTES, PictureInfo, PictureWorkers, media_type_of
 
 log = structlog.get_logger("mj_mcp.archive.store")
 
-RETRY_SECONDS = 30.0
+UPLOAD_RETRY_SECONDS = 30.0
 """Between two attempts to send. A bucket that does not answer is not read for this long."""
 READS_AT_ONCE = 4
 STOP_SECONDS = 3.0
@@ -64,7 +64,7 @@ class Store:
         *,
         workers: PictureWorkers,
         bucket: Bucket | None = None,
-        retry_seconds: float = RETRY_SECONDS,
+        retry_seconds: float = UPLOAD_RETRY_SECONDS,
     ) -> None:
         """Touches nothing yet. `max_bytes` limits `folder`, originals and sheets together."""
         self._retry_seconds = retry_seconds
@@ -145,7 +145,7 @@ class Store:
             async with self._reads:
                 if time.monotonic() < self._silent_until:
                     return None
-                data = await bucket.get(name, SHEET_BYTES if what == SHEET else MAX_BYTES)
+                data = await bucket.get(name, SHEET_BYTES if what == SHEET else MAX_PICTURE_BYTES)
             if data is None:
                 return None
             picture = await self._checked(data, known)

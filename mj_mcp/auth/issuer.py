@@ -26,8 +26,8 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 SKEW_SECONDS = 60
 """How far the issuer's clock may differ from ours."""
 
-FETCH_SECONDS = 5.0
-MAX_BYTES = 256 * 1024
+KEYS_SECONDS = 5.0
+MAX_ANSWER_BYTES = 256 * 1024
 MAX_SUBJECT = 255
 """In characters, by OpenID Connect Core 1.0 section 2."""
 
@@ -38,7 +38,7 @@ unreachable for this long without an effect."""
 COOLDOWN_SECONDS = 5.0
 """The shortest time between two fetches, whatever key ids the tokens name, and whether the issuer answers or not."""
 
-REASONS: dict[type[Exception], str] = {
+REFUSAL_REASONS: dict[type[Exception], str] = {
     jwt.ExpiredSignatureError: "it has expired",
     jwt.ImmatureSignatureError: "it is not valid yet",
     jwt.InvalidAudienceError: "it is for another audience",
@@ -88,7 +88,7 @@ class Issuer:
         *,
         fresh_seconds: float = FRESH_SECONDS,
         cooldown_seconds: float = COOLDOWN_SECONDS,
-        fetch_seconds: float = FETCH_SECONDS,
+        fetch_seconds: float = KEYS_SECONDS,
     ) -> None:
         """Nothing is fetched yet."""
         self.url = url
@@ -117,7 +117,7 @@ class Issuer:
                 options={"require": ["exp", "iat", "iss", "aud", "sub"], "enforce_minimum_key_length": True},
             )
         except (jwt.PyJWTError, ValueError, RecursionError) as failure:
-            raise NotAccepted(REASONS.get(type(failure), "it is malformed")) from None
+            raise NotAccepted(REFUSAL_REASONS.get(type(failure), "it is malformed")) from None
         return _grant(claims)
 
     async def _key(self, kid: str) -> jwt.PyJWK:
@@ -169,7 +169,7 @@ class _Keys(jwt.PyJWKClient):
         return found
 
 
-def published_keys(issuer: str, seconds: float = FETCH_SECONDS) -> jwt.PyJWKSet:
+def published_keys(issuer: str, seconds: float = KEYS_SECONDS) -> jwt.PyJWKSet:
     """The issuer's current keys that can check a signature that we accept. Blocks.
 
     Raises:
@@ -212,7 +212,7 @@ def _key_set_of(issuer: str, until: float) -> str:
 
 
 def _get(url: str, until: float) -> bytes:
-    """The body at this address. No redirects, at most `MAX_BYTES`, and nothing after `until`."""
+    """The body at this address. No redirects, at most `MAX_ANSWER_BYTES`, and nothing after `until`."""
     if not is_safe(url):
         raise IssuerUnavailable("one of its addresses is neither https nor on this machine")
     body = b""
@@ -227,8 +227,8 @@ def _get(url: str, until: float) -> bytes:
             raise IssuerUnavailable(f"it answered HTTP {answer.status_code}")
         for chunk in answer.iter_raw():
             body += chunk
-            if len(body) > MAX_BYTES:
-                raise IssuerUnavailable(f"it answered more than {MAX_BYTES} bytes")
+            if len(body) > MAX_ANSWER_BYTES:
+                raise IssuerUnavailable(f"it answered more than {MAX_ANSWER_BYTES} bytes")
             if time.monotonic() > until:
                 raise IssuerUnavailable("it answers too slowly")
     return body

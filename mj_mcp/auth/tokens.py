@@ -28,7 +28,7 @@ READ, SPEND = "mj:read", "mj:spend"
 SCOPES = (READ, SPEND)
 """What a login allows: reading its own tasks, and submitting new ones."""
 
-PREFIX = "mjt_"
+TOKEN_PREFIX = "mjt_"  # noqa: S105 - not a secret
 """The prefix by which a secret scanner, or a person, recognises a token."""
 
 SECRET_BYTES = 32
@@ -145,7 +145,7 @@ def add_token(path: Path, name: str, scopes: tuple[str, ...], *, now: float) -> 
     """
     if not _NAME.fullmatch(name):
         raise TokensError(f"{name!r} is not a name for a token: up to 64 letters, digits and . _ @ -, no space")
-    token = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    token = TOKEN_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     with _changing(path) as tokens:
         if any(entry.name == name for entry in tokens):
             raise TokensError(f"there is a token named {name}: revoke it first to make a new one")

@@ -34,7 +34,7 @@ async def _browsing(settings: Settings, port: int, *, opens: bool, every: bool) 
     from mj_mcp.app import open_library, open_studio  # noqa: PLC0415 - only this command pays for it
     from mj_mcp.server import build_server  # noqa: PLC0415 - as above
     from mj_mcp.server.http import listen, serve_http  # noqa: PLC0415 - as above
-    from mj_mcp.server.views import browse as page  # noqa: PLC0415 - as above
+    from mj_mcp.server.views import page  # noqa: PLC0415 - as above
 
     # What `serve --http` may allow beside this machine is not for this page.
     local = settings.model_copy(

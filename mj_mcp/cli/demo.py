@@ -23,7 +23,7 @@ from mj_mcp.files import make_folder
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
 
-KEY = "demo-key"
+DEMO_KEY = "demo-key"
 SPEED = 8.0
 """Jobs of 30 s take 4 s."""
 
@@ -36,8 +36,8 @@ HOST_SPEED = 2.0
 async def demo_settings(settings: Settings) -> AsyncIterator[Settings]:
     """The settings of a server with its own simulator and a temporary journal."""
     with tempfile.TemporaryDirectory(prefix="mj-mcp-demo-") as data:
-        async with Simulator(key=KEY, speed=HOST_SPEED, report_progress=True) as simulator:
-            proxy = {"api_key": SecretStr(KEY), "base_url": simulator.url}
+        async with Simulator(key=DEMO_KEY, speed=HOST_SPEED, report_progress=True) as simulator:
+            proxy = {"api_key": SecretStr(DEMO_KEY), "base_url": simulator.url}
             journal = {"data_dir": Path(data), "database_url": SecretStr("")}
             yield settings.model_copy(update=proxy | journal)
 
@@ -50,13 +50,13 @@ Bars = Callable[[str], AbstractContextManager[Callable[[float, str], None]]]
 async def run_demo(prompt: str, out: Path, say: Say, bars: Bars) -> None:
     """Imagine, upscale, vary, reroll and a simple-change. The pictures are saved in `out`."""
     with tempfile.TemporaryDirectory(prefix="mj-mcp-demo-") as data, _log(out).open("w") as log:
-        async with Simulator(key=KEY, speed=SPEED, report_progress=True) as simulator:
+        async with Simulator(key=DEMO_KEY, speed=SPEED, report_progress=True) as simulator:
             say(f"A simulated Midjourney Proxy runs at {simulator.url}; nothing is spent.")
             server = StdioServerParameters(
                 command=sys.executable,
                 args=["-m", "mj_mcp", "serve"],
                 env={
-                    "MJ_API_KEY": KEY,
+                    "MJ_API_KEY": DEMO_KEY,
                     "MJ_BASE_URL": simulator.url,
                     "MJ_DATA_DIR": data,
                     "MJ_OUTPUT_DIR": str(_log(out).parent),

@@ -1,7 +1,7 @@
 """`mj-mcp install`, `status` and `uninstall`: connect the server to a host, see where it is connected, disconnect it.
 
 Owns their words and exit codes, and the order: the key is checked before anything is written. The hosts are data in
-`hosts/table.py`. The key is never printed.
+`hosts/catalog.py`. The key is never printed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import click
 
 from mj_mcp import logs
 from mj_mcp.cli.hosts import NAME, Host, Launch, Machine
+from mj_mcp.cli.hosts.catalog import BY_ID, HOSTS
 from mj_mcp.cli.hosts.edits import CannotEdit, read_entry, snippet, write_entry
 from mj_mcp.cli.hosts.programs import can_run, is_temporary, own_command, run_program
-from mj_mcp.cli.hosts.table import BY_ID, HOSTS
 from mj_mcp.cli.terminal import EXIT_SETTINGS, fail, print_checks, print_table, program
 from mj_mcp.settings import Settings, SettingsError, read_settings
 from mj_mcp.settings.environment import folders, variables
 
-KEY = "MJ_API_KEY"
+KEY_VARIABLE = "MJ_API_KEY"
 YOUR_KEY = "YOUR_KEY"
 """Where the key would be, in what is printed."""
 
@@ -39,7 +39,7 @@ HOST = click.argument("host_id", metavar="HOST", type=click.Choice(list(BY_ID)))
 @click.option("--list", "as_list", is_flag=True, help="List the hosts and what would be changed for each.")
 @click.option("--demo", "is_demo", is_flag=True, help="Connect the built-in simulator: no key, no cost.")
 @click.option("--print", "only_print", is_flag=True, help="Show what would be done, and do nothing.")
-@click.option("--key-from-env", is_flag=True, help=f"Take the key from {KEY} instead of asking for it.")
+@click.option("--key-from-env", is_flag=True, help=f"Take the key from {KEY_VARIABLE} instead of asking for it.")
 @click.option("--no-check", is_flag=True, help="Do not check the key and the proxy first.")
 def install(  # noqa: PLR0917 - click passes them by name
     host_id: str | None, as_list: bool, is_demo: bool, only_print: bool, key_from_env: bool, no_check: bool
@@ -115,14 +115,14 @@ def this_machine() -> Machine:
 def _launch(command: str, arguments: list[str], key: str, *, is_demo: bool) -> Launch:
     if is_demo:
         return Launch(command, (*arguments, "serve", "--demo"))
-    return Launch(command, tuple(arguments), {**variables(), KEY: key})
+    return Launch(command, tuple(arguments), {**variables(), KEY_VARIABLE: key})
 
 
 def _key(*, from_env: bool) -> str:
     if from_env:
-        return variables().get(KEY) or fail(f"{KEY} is not set", EXIT_SETTINGS)
+        return variables().get(KEY_VARIABLE) or fail(f"{KEY_VARIABLE} is not set", EXIT_SETTINGS)
     if not sys.stdin.isatty():
-        fail(f"there is no terminal to ask for the key: set {KEY} and add --key-from-env", EXIT_SETTINGS)
+        fail(f"there is no terminal to ask for the key: set {KEY_VARIABLE} and add --key-from-env", EXIT_SETTINGS)
     return str(click.prompt("The key of your Midjourney Proxy (it is not shown)", hide_input=True))
 
 
@@ -170,7 +170,7 @@ def _connect_by_program(host: Host, machine: Machine, launch: Launch) -> bool:
         run_program(path, list(host.program.remove))
     said = run_program(path, arguments)
     if said is not None:
-        redact = logs.redactor(launch.env.get(KEY, ""))
+        redact = logs.redactor(launch.env.get(KEY_VARIABLE, ""))
         print(f"`{host.program.name}` did not work: {redact(said)}", file=sys.stderr)
     return said is None
 
@@ -190,7 +190,7 @@ def _print_plan(host: Host, machine: Machine, launch: Launch) -> None:
 
 def _hidden(launch: Launch) -> dict[str, str]:
     """The variables without what is secret."""
-    secret = {KEY: YOUR_KEY, "MJ_SECRET_KEY": "...", "MJ_DATABASE_URL": "..."}
+    secret = {KEY_VARIABLE: YOUR_KEY, "MJ_SECRET_KEY": "...", "MJ_DATABASE_URL": "..."}
     return {name: secret.get(name, value) for name, value in launch.env.items()}
 
 

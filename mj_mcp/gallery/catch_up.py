@@ -22,13 +22,13 @@ log = structlog.get_logger("mj_mcp.gallery.catch_up")
 
 LINK_SECONDS = 86_400.0
 """How long a link may work after the end of its task."""
-SETTLE_SECONDS = 5.0
+LEFT_TO_POLLER_SECONDS = 5.0
 """How long a task that has just ended is left to the process that polled it."""
 FIRST_SECONDS, LONGEST_SECONDS = 30.0, 3600.0
 """The delay between two attempts: the time since the end, within these bounds."""
 SCAN_SECONDS = 900.0
-PAGE = 100
-MOST = 10_000
+SCAN_PAGE = 100
+MAX_WAITING = 10_000
 """The most tasks remembered. A later scan finds the rest."""
 
 
@@ -77,17 +77,17 @@ class CatchUp:
         """Find the recent successes with originals that are not archived, of any process."""
         now, cursor = self._now(), None
         while True:
-            page = await self._journal.page(None, Status.SUCCEEDED, PAGE, cursor)
+            page = await self._journal.page(None, Status.SUCCEEDED, SCAN_PAGE, cursor)
             for task in page.tasks:
                 if _has_missing(task, now) and task.submission_id not in self._due:
-                    self._plan(task, _end(task) + SETTLE_SECONDS)
+                    self._plan(task, _end(task) + LEFT_TO_POLLER_SECONDS)
             cursor = page.next_cursor
             if cursor is None or not any(_is_recent(task, now) for task in page.tasks):
                 break
         self._scan_at = now + SCAN_SECONDS
 
     def _plan(self, task: Task, at: float) -> None:
-        if len(self._due) < MOST:
+        if len(self._due) < MAX_WAITING:
             self._due[task.submission_id] = at
             self._more.set()
 

@@ -40,7 +40,7 @@ FETCHES_AT_ONCE = 6
 """Originals fetched for sheets. `PictureClient` has eight slots: two are left for viewing and saving."""
 GRIDS_AT_ONCE = 3
 """2x2 grids fetched and cut for sheets. One grid is four pictures: at 2048 pixels, about 20 MB until they are drawn."""
-READS_AT_ONCE = 4
+SHEET_READS_AT_ONCE = 4
 """Originals read from the archive for sheets. They do not wait for the fetched ones."""
 
 
@@ -92,7 +92,7 @@ class Sheets:
         self._tiles: SingleFlight[tuple[str, int, tuple[int, ...]], dict[int, Made]] = SingleFlight()
         self._grids = asyncio.Semaphore(GRIDS_AT_ONCE)
         self._fetches = asyncio.Semaphore(FETCHES_AT_ONCE)
-        self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._reads = asyncio.Semaphore(SHEET_READS_AT_ONCE)
 
     async def show(self, task: Task, seconds: float | None) -> Shown:
         """The task's contact sheet, after waiting up to `seconds` for it. Never raises because of a picture."""

@@ -20,8 +20,8 @@ from mj_mcp.journal.schema import any_of
 from mj_mcp.journal.sqlite_files import translated
 from mj_mcp.tasks import OPEN, POLLED, Status
 
-BUSY_SECONDS = 5.0
-PAGE = 1000
+LOCKED_SECONDS = 5.0
+CHECK_PAGE = 1000
 
 FAULTS_SHOWN = 100
 """More faults than this are not listed."""
@@ -68,7 +68,7 @@ def back_up(data_dir: Path, target: Path) -> int:
 
 
 def _reading(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCKED_SECONDS)
 
 
 # ------------------------------------------------------------------------------------------------- check
@@ -106,7 +106,8 @@ def check_rows(db: Db) -> tuple[int, list[str]]:
     ]
     rows, last = 0, 0
     while page := db.execute(
-        f"SELECT {', '.join(COLUMNS)}, holder, body FROM tasks WHERE number > ? ORDER BY number LIMIT {PAGE}", (last,)
+        f"SELECT {', '.join(COLUMNS)}, holder, body FROM tasks WHERE number > ? ORDER BY number LIMIT {CHECK_PAGE}",
+        (last,),
     ).fetchall():
         for row in page:
             faults += _contradictions(dict(zip((*COLUMNS, "holder", "body"), row, strict=True)))

@@ -5,7 +5,7 @@ Owns what counts as the same purchase. Runs inside the transaction of a claim, o
 
 from __future__ import annotations
 
-from mj_mcp.journal.engine import Db, Dialect
+from mj_mcp.journal.engine import Db, SqlDialect
 from mj_mcp.journal.protocol import REPEAT_SECONDS
 from mj_mcp.journal.rows import load
 from mj_mcp.journal.schema import any_of
@@ -23,7 +23,7 @@ ANSWERING = (
 """Each half reads one range of an index, however many rows a request has: `tasks_open` and `tasks_settled`."""
 
 
-def answering(db: Db, dialect: Dialect, account: str, kind: Kind | None, request_key: str) -> Task | None:
+def answering(db: Db, dialect: SqlDialect, account: str, kind: Kind | None, request_key: str) -> Task | None:
     """The newest row that answers an identical request: an open one, or one that succeeded recently.
 
     Its age is measured by the storage's clock, since the clocks of two processes may be hours apart.

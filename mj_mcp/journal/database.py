@@ -27,9 +27,9 @@ T = TypeVar("T")
 MIGRATING = 0x6D6A5F6D6370
 """The advisory lock that lets one replica at a time create the tables."""
 
-FIND_TABLE = "SELECT to_regclass('migrations')"
+FIND_IN_POSTGRES = "SELECT to_regclass('migrations')"
 
-REASONS: dict[type[psycopg.Error], str] = {
+POSTGRES_REASONS: dict[type[psycopg.Error], str] = {
     PoolTimeout: "the database does not answer",
     errors.ConnectionTimeout: "the database does not answer",
     errors.CannotConnectNow: "the database is starting or stopping",
@@ -112,7 +112,7 @@ def migrate(db: psycopg.Connection) -> None:
         raise StorageUnavailable(
             f"MJ_DATABASE_URL is PostgreSQL {db.info.server_version // 10000}; it must be 13 or newer"
         )
-    migrations.migrate(Session(db), MIGRATIONS, find_table=FIND_TABLE, alone=_alone(db), in_words=in_postgres)
+    migrations.migrate(Session(db), MIGRATIONS, find_table=FIND_IN_POSTGRES, alone=_alone(db), in_words=in_postgres)
 
 
 @contextmanager
@@ -128,6 +128,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as failure:
-        reason = next((said for kind, said in REASONS.items() if isinstance(failure, kind)), None)
+        reason = next((said for kind, said in POSTGRES_REASONS.items() if isinstance(failure, kind)), None)
         said = reason or next(iter(str(failure).strip().splitlines()), type(failure).__name__)
         raise StorageUnavailable(f"the journal cannot be used: {said}") from failure

@@ -43,7 +43,7 @@ class Db(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class SqlDialect:
     """The parts in which the engines' SQL differs."""
 
     next_seq: str
@@ -64,7 +64,7 @@ class Dialect:
 class Engine(Protocol):
     """One kind of storage: its connections, its threads, and which of its processes are alive."""
 
-    dialect: Dialect
+    dialect: SqlDialect
     holder: str
     """This process's name in the journal."""
 

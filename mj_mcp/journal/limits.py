@@ -10,7 +10,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from mj_mcp.errors import Busy, LimitReached
-from mj_mcp.journal.engine import Db, Dialect
+from mj_mcp.journal.engine import Db, SqlDialect
 from mj_mcp.journal.protocol import KEPT_SECONDS, QUEUE_SECONDS, UNCONFIRMED_COUNTS_SECONDS, Limits, Usage
 from mj_mcp.journal.schema import any_of
 from mj_mcp.tasks import OPEN, RUNNING, Status, Task
@@ -62,7 +62,7 @@ def check_limits(db: Db, account: str, task: Task, limits: Limits) -> None:
             )
 
 
-def take_slot(db: Db, dialect: Dialect, account: str, task: Task, slot: str, *, limits: Limits, now: float) -> int:
+def take_slot(db: Db, dialect: SqlDialect, account: str, task: Task, slot: str, *, limits: Limits, now: float) -> int:
     """0 if a slot is free for `task` now; else its position in the queue, where it waits under the id `slot`.
 
     A queue entry that is not asked for again is kept for a while by the storage's clock, and still blocks those behind
@@ -89,7 +89,7 @@ def take_slot(db: Db, dialect: Dialect, account: str, task: Task, slot: str, *, 
     return ahead + 1
 
 
-def count_usage(db: Db, dialect: Dialect, account: str, owner: str | None, *, limits: Limits, now: float) -> Usage:
+def count_usage(db: Db, dialect: SqlDialect, account: str, owner: str | None, *, limits: Limits, now: float) -> Usage:
     """See `Journal.usage`."""
     midnight = _midnight(now)
     today = _spent(db, account, owner, midnight)
@@ -124,7 +124,7 @@ def leave_queue(db: Db, slot: str) -> None:
     db.execute("DELETE FROM waiting WHERE submission_id = ?", (slot,))
 
 
-def _queue_order(db: Db, dialect: Dialect, account: str) -> list[tuple[str, str, float]]:
+def _queue_order(db: Db, dialect: SqlDialect, account: str) -> list[tuple[str, str, float]]:
     """Id, owner and seconds since the last request of each entry, in the order of service: owners alternate.
 
     Every owner's first request goes before anyone's second. Among those, the owner served longest ago goes first.

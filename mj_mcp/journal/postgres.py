@@ -27,7 +27,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from mj_mcp.journal.database import Bounded, Session, migrate, translated
-from mj_mcp.journal.engine import READ_SECONDS, WRITE_SECONDS, Db, Dialect
+from mj_mcp.journal.engine import READ_SECONDS, WRITE_SECONDS, Db, SqlDialect
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ OPEN_SECONDS = 60.0
 """How long creating the tables may take."""
 
 READERS = 3
-CONNECT_SECONDS = 3
+DATABASE_CONNECT_SECONDS = 3
 TRY_SECONDS = 0.25
 """How often the pool is asked for a connection. Each time it tries to make one."""
 
@@ -65,7 +65,7 @@ LISTENS = sys.platform != "win32"
 
 DEFAULTS = {
     "application_name": "mj-mcp",
-    "connect_timeout": str(CONNECT_SECONDS),
+    "connect_timeout": str(DATABASE_CONNECT_SECONDS),
     # A peer that disappears is noticed within seconds, not hours.
     "keepalives_idle": "4",
     "keepalives_interval": "2",
@@ -80,7 +80,7 @@ GONE = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
 class Postgres:
     """See `mj_mcp.journal.engine.Engine`. It connects on first use: a start does not wait for the database."""
 
-    dialect = Dialect(
+    dialect = SqlDialect(
         next_seq="pg_current_xact_id()::text::bigint",
         # The statement's time, not the transaction's: a claim may have waited for the lock since its transaction began.
         now="extract(epoch FROM statement_timestamp())::float8",
@@ -150,7 +150,7 @@ class Postgres:
         while True:
             with suppress(psycopg.Error, TimeoutError):  # it is made again; changes are found without it
                 async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as db:
-                    async with asyncio.timeout(CONNECT_SECONDS):
+                    async with asyncio.timeout(DATABASE_CONNECT_SECONDS):
                         await db.execute(f"LISTEN {CHANNEL}")
                         # This lock is held as long as the session lives, so it shows that this process lives. It is
                         # shared, because the server may not have noticed yet that the previous session is over.
@@ -289,7 +289,7 @@ class Postgres:
 
 
 def _configure(db: Bounded) -> None:
-    db.deadline = time.monotonic() + CONNECT_SECONDS
+    db.deadline = time.monotonic() + DATABASE_CONNECT_SECONDS
     db.execute(f"SET statement_timeout = {WRITE_SECONDS * 1000:.0f}")
 
 

@@ -9,7 +9,7 @@ from cachetools import LRUCache
 
 from mj_mcp.tasks import Status, Task
 
-REMEMBERED = 256
+RECENT_TASKS = 256
 LAST_KNOWN = 4096
 """Two ids per task: twice as many open tasks as the largest benchmark of one process."""
 
@@ -18,7 +18,7 @@ class Finished:
     """The finished tasks that were read last, by the id that was asked for."""
 
     def __init__(self) -> None:
-        self._tasks: LRUCache[str, Task] = LRUCache(REMEMBERED)
+        self._tasks: LRUCache[str, Task] = LRUCache(RECENT_TASKS)
         self.changes = 0
         """Rises with every change. What was read before a change must not be remembered after it."""
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from mj_mcp.journal.engine import READ_SECONDS, WRITE_SECONDS, Db, Dialect
+from mj_mcp.journal.engine import READ_SECONDS, WRITE_SECONDS, Db, SqlDialect
 from mj_mcp.journal.migrations import Migrations
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sqlite_files import ProcessLock, immediate, open_file, translated, wait_until
@@ -27,7 +27,7 @@ class Sqlite:
     """See `mj_mcp.journal.engine.Engine`. The file is opened on first use: a start does not wait for the disk."""
 
     # BEGIN IMMEDIATE lets in one writer at a time, so no other lock is needed.
-    dialect = Dialect(
+    dialect = SqlDialect(
         next_seq="(SELECT coalesce(max(seq), 0) + 1 FROM tasks)",
         now="((julianday('now') - 2440587.5) * 86400.0)",  # SQLite 3.42 has a function for it
         begin_read="BEGIN",

@@ -20,7 +20,7 @@ from mj_mcp.errors import StorageUnavailable
 from mj_mcp.files import make_folder
 from mj_mcp.journal.migrations import Migrations, migrate
 
-REASONS = {
+SQLITE_REASONS = {
     sqlite3.SQLITE_BUSY: "another program has kept it locked for too long",
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_READONLY: "it is read-only",
@@ -28,7 +28,7 @@ REASONS = {
 }
 """Failures that a person can act on, in plain words."""
 
-FIND_TABLE = "SELECT max(name) FROM sqlite_master WHERE name = 'migrations'"
+FIND_IN_SQLITE = "SELECT max(name) FROM sqlite_master WHERE name = 'migrations'"
 
 BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
@@ -73,7 +73,7 @@ def _open(path: Path, deadline: float, migrations: Migrations) -> sqlite3.Connec
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
         wait_until(db, deadline)
-        migrate(db, migrations, find_table=FIND_TABLE, alone=immediate(db))
+        migrate(db, migrations, find_table=FIND_IN_SQLITE, alone=immediate(db))
     except BaseException:
         db.close()
         raise
@@ -128,7 +128,7 @@ def translated() -> Iterator[None]:
         yield
     except sqlite3.Error as failure:
         code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
-        raise StorageUnavailable(f"the journal cannot be used: {REASONS.get(code, str(failure))}") from failure
+        raise StorageUnavailable(f"the journal cannot be used: {SQLITE_REASONS.get(code, str(failure))}") from failure
     except OSError as failure:
         raise StorageUnavailable(f"the journal cannot be opened: {failure.strerror or failure}") from failure
 

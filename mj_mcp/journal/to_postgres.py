@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 
 from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal.admin import BUSY_SECONDS, sqlite_file
+from mj_mcp.journal.admin import LOCKED_SECONDS, sqlite_file
 from mj_mcp.journal.database import connected
 from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sqlite_files import ProcessLock, open_file, translated
@@ -43,7 +43,7 @@ def move_to_postgres(data_dir: Path, url: str) -> dict[str, int]:
 @contextmanager
 def _standing_still(data_dir: Path, path: Path) -> Iterator[sqlite3.Connection]:
     """The file, migrated, and locked against writers until the block ends."""
-    with translated(), closing(open_file(path, time.monotonic() + BUSY_SECONDS, MIGRATIONS)) as db:
+    with translated(), closing(open_file(path, time.monotonic() + LOCKED_SECONDS, MIGRATIONS)) as db:
         db.execute("BEGIN IMMEDIATE")
         lock = ProcessLock(data_dir / "processes")
         running = [file.name for file in (data_dir / "processes").glob("*") if not lock.is_dead(file.name)]

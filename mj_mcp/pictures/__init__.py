@@ -13,7 +13,7 @@ beyond their ids, MCP, or the environment: what it may do is passed in.
 """
 
 from mj_mcp.pictures.decode import EXTENSION_OF, PictureInfo, inspect, media_type_of
-from mj_mcp.pictures.fetch import MAX_BYTES, LinkExpired, PictureClient
+from mj_mcp.pictures.fetch import MAX_PICTURE_BYTES, LinkExpired, PictureClient
 from mj_mcp.pictures.saving import Original, SavedFile, check_name, save_originals
 from mj_mcp.pictures.sheet import SHEET_BYTES, Format, Rendered, Tile, contact_sheet, labelled_sheet, single_view, tile
 from mj_mcp.pictures.workers import PictureWorkers
@@ -21,7 +21,7 @@ from mj_mcp.urls import part_of
 
 __all__ = [
     "EXTENSION_OF",
-    "MAX_BYTES",
+    "MAX_PICTURE_BYTES",
     "SHEET_BYTES",
     "Format",
     "LinkExpired",

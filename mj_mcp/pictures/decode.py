@@ -43,7 +43,7 @@ class PictureInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedPicture:
     """A picture opened by Pillow. `orientation` is EXIF's value, 1 to 8, not applied yet."""
 
     info: PictureInfo
@@ -91,7 +91,7 @@ def inspect(data: bytes) -> PictureInfo:
     return opened.info
 
 
-def decode(opened: Opened, size: tuple[int, int]) -> None:
+def decode(opened: OpenedPicture, size: tuple[int, int]) -> None:
     """Decode the whole picture. Call it inside `damage_is_unavailable`.
 
     A JPEG is read to its end too, but may be decoded smaller, down to `size`: decoding is the slow part.
@@ -109,7 +109,7 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if turns is None else image.transpose(Image.Transpose(turns))
 
 
-def open_picture(data: bytes) -> Opened:
+def open_picture(data: bytes) -> OpenedPicture:
     """Read the header of a picture; nothing is decoded yet. Call it inside `damage_is_unavailable`.
 
     Raises ImageUnavailable if the bytes are not a PNG, JPEG, WebP or GIF, have no end, or hold too many pixels.
@@ -127,7 +127,7 @@ def open_picture(data: bytes) -> Opened:
         orientation = int(image.getexif().get(_ORIENTATION) or 1)
         if orientation in _TURNED:
             width, height = height, width
-        return Opened(PictureInfo(media_type, extension, width, height), image, orientation)
+        return OpenedPicture(PictureInfo(media_type, extension, width, height), image, orientation)
     raise ImageUnavailable("the file behind the link is not a PNG, JPEG, WebP or GIF")
 
 

@@ -26,7 +26,7 @@ from mj_mcp.pictures.guard import Connect, GuardedBackend, Resolve, dial, is_pub
 from mj_mcp.pictures.link import Link, follow, host_matches, origin, parse_link
 from mj_mcp.urls import PORTS, UNUSABLE_TUNNEL, authorities, tunnel_parts
 
-MAX_BYTES: Final = 64 * 2**20
+MAX_PICTURE_BYTES: Final = 64 * 2**20
 MAX_REDIRECTS: Final = 3
 MAX_AT_ONCE: Final = 8
 
@@ -56,7 +56,7 @@ class PictureClient:
         connect: Connect = dial,
         *,
         stall_seconds: float = STALL_SECONDS,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int = MAX_PICTURE_BYTES,
         user_agent: str = "mj-mcp",
         tls: ssl.SSLContext | None = None,
         tunnel_for: Callable[[str], str | None] = lambda _url: None,

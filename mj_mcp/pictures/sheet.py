@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from mj_mcp.errors import ImageUnavailable, InvalidRequest
-from mj_mcp.pictures.decode import Opened, PictureInfo, damage_is_unavailable, decode, open_picture, upright
+from mj_mcp.pictures.decode import OpenedPicture, PictureInfo, damage_is_unavailable, decode, open_picture, upright
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -152,7 +152,7 @@ def converted(data: bytes, form: Format) -> Rendered:
     return _encode(image, form, SHEET_BYTES)
 
 
-def _shrunk(opened: Opened, box: tuple[int, int]) -> Image.Image:
+def _shrunk(opened: OpenedPicture, box: tuple[int, int]) -> Image.Image:
     """The picture upright, in RGB on white, inside the box, without metadata. Never enlarged."""
     from PIL import Image  # noqa: PLC0415 - start-up does not pay for Pillow
 

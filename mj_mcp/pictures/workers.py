@@ -22,7 +22,7 @@ from mj_mcp.pictures.sheet import (
     tile,
 )
 
-AT_ONCE: Final = 2
+DECODES_AT_ONCE: Final = 2
 
 T = TypeVar("T")
 
@@ -37,9 +37,9 @@ class PictureWorkers:
     def __init__(self, form: Format = "webp") -> None:
         """`form` is the format of every sheet and view."""
         self._form = form
-        self._grids = asyncio.Semaphore(AT_ONCE)
+        self._grids = asyncio.Semaphore(DECODES_AT_ONCE)
         """A grid stays decoded between the work of two threads, so their number does not limit it."""
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mj-pictures")
+        self._threads = ThreadPoolExecutor(DECODES_AT_ONCE, thread_name_prefix="mj-pictures")
 
     async def __aenter__(self) -> Self:
         return self

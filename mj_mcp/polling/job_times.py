@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 
-from mj_mcp.polling.schedule import SLACK, Job, Polls, Schedule, plan
+from mj_mcp.polling.schedule import SLACK, EndedJob, Polls, Schedule, plan
 
-REMEMBERED = 40
+JOBS_REMEMBERED = 40
 """Jobs to learn from: the newest, in the order of their claims."""
 
 ENOUGH = 15
@@ -36,8 +36,8 @@ class JobTimes:
         """`usual`: seconds that such a job takes, until jobs of this account have ended."""
         self._poll_seconds, self._usual = poll_seconds, usual
         self._schedule = Schedule(poll_seconds)
-        self._history: list[tuple[float, Job]] = []
-        self._unsettled: list[tuple[float, Job]] = []
+        self._history: list[tuple[float, EndedJob]] = []
+        self._unsettled: list[tuple[float, EndedJob]] = []
         self._open: dict[str, float] = {}
         self._scouts: set[str] = set()
 
@@ -52,7 +52,7 @@ class JobTimes:
         self._open.pop(name, None)
         self._scouts.discard(name)
 
-    def learn(self, claimed_at: float, job: Job) -> None:
+    def learn(self, claimed_at: float, job: EndedJob) -> None:
         """A job has ended. It is ignored if the time between its last two polls was too long to tell when."""
         if job.open_at and job.ended_by - job.open_at > max(2 * self._poll_seconds, job.ended_by / 2):
             return
@@ -62,7 +62,7 @@ class JobTimes:
         oldest = min((at for at in self._open.values() if at > recent), default=math.inf)
         if settled := [known for known in self._unsettled if known[0] < oldest]:
             self._unsettled = [known for known in self._unsettled if known[0] >= oldest]
-            self._history = sorted(self._history + settled, key=lambda known: known[0])[-REMEMBERED:]
+            self._history = sorted(self._history + settled, key=lambda known: known[0])[-JOBS_REMEMBERED:]
             if len(self._history) >= ENOUGH:
                 self._schedule = plan([known for _, known in self._history], self._poll_seconds)
 
@@ -99,5 +99,5 @@ class JobTimes:
         longer = sorted(seconds for seconds in times if seconds > age)
         return longer[len(longer) // 2] - age if longer else None
 
-    def _is_early(self, job: Job) -> bool:
+    def _is_early(self, job: EndedJob) -> bool:
         return job.ended_by <= self._poll_seconds * (1 + SLACK)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from mj_mcp.polling.job_times import JobTimes
-from mj_mcp.polling.schedule import Budget, Job, Polls
+from mj_mcp.polling.schedule import Budget, EndedJob, Polls
 from mj_mcp.proxy import FetchResult, Trouble, Unknown
 from mj_mcp.tasks import Kind, Observation, Status, Task, WarningCode, stall_if_running, stall_when_idle
 from mj_mcp.tasks.merging import merge
@@ -79,7 +79,7 @@ class OpenJobs:
         for task in tasks:
             if task.claimed_at is not None and task.finished_at is not None and task.unseen_seconds is not None:
                 seconds = max(0.0, task.finished_at - task.claimed_at)
-                self._of(task).learn(task.claimed_at, Job(max(0.0, seconds - task.unseen_seconds), seconds))
+                self._of(task).learn(task.claimed_at, EndedJob(max(0.0, seconds - task.unseen_seconds), seconds))
 
     def remaining(self, task: Task, age: float) -> float | None:
         """Seconds until such a job is usually done; None when it takes longer than any known job."""
@@ -171,7 +171,7 @@ class OpenJobs:
             self._budget.end(job.polls)
             job.followed = False
         if task.claimed_at is not None and unseen_seconds is not None:
-            job.times.learn(task.claimed_at, Job(age - unseen_seconds, age))
+            job.times.learn(task.claimed_at, EndedJob(age - unseen_seconds, age))
 
     def _of(self, task: Task) -> JobTimes:
         return self._times[task.kind or Kind.IMAGINE]

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 from mj_mcp.errors import StorageUnavailable, Unauthorized
 from mj_mcp.events import Listener, Load, OnProgress
 from mj_mcp.journal import Journal
-from mj_mcp.polling.job_times import REMEMBERED
+from mj_mcp.polling.job_times import JOBS_REMEMBERED
 from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, PollTimings
 from mj_mcp.polling.rate_limit import RateLimit
 from mj_mcp.proxy import FetchResult, Proxy, Trouble
@@ -219,7 +219,7 @@ class Poller:
     async def _recall(self) -> None:
         """Learn from the tasks that earlier processes finished."""
         for kind in Kind:
-            self._jobs.learn_from(await self._journal.finished(kind, REMEMBERED))
+            self._jobs.learn_from(await self._journal.finished(kind, JOBS_REMEMBERED))
 
     async def _sweep(self) -> None:
         polled = self._polled()  # tasks that are gone from this set below have ended: `held` may be older than that

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 from itertools import count
 
-AT_ONCE = 24
+POLLS_AT_ONCE = 24
 """Polls in flight at any time, so that a slow proxy does not get ever more requests."""
 
 WINDOW_SECONDS = 1.05
@@ -48,7 +48,7 @@ class RateLimit:
     def _give(self) -> None:
         """Hand out the free slots, and schedule the next call for when another one is free."""
         loop = asyncio.get_running_loop()
-        while self._waiting and self._under_way < AT_ONCE:
+        while self._waiting and self._under_way < POLLS_AT_ONCE:
             full = len(self._given) == self._given.maxlen
             if full and (free_at := self._given[0] + WINDOW_SECONDS) > loop.time():
                 if self._timer is None:

@@ -41,7 +41,7 @@ SLACK = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class EndedJob:
     """A job that was last observed open at age `open_at` and first observed ended at age `ended_by`."""
 
     open_at: float
@@ -74,7 +74,7 @@ class Schedule:
         return self.ages[position] if position < len(self.ages) else p * (math.floor(age / p + SLACK) + 1)
 
 
-def plan(jobs: Sequence[Job], poll_seconds: float) -> Schedule:
+def plan(jobs: Sequence[EndedJob], poll_seconds: float) -> Schedule:
     """The schedule that would have noticed the ends of these jobs soonest, with no more polls than the fixed loop."""
     slow = [job for job in jobs if job.ended_by > poll_seconds * (1 + SLACK)]
     early = len(slow) < len(jobs)
@@ -131,7 +131,7 @@ class _Cells:
     opened: list[float]
 
     @classmethod
-    def of(cls, jobs: Sequence[Job], poll_seconds: float) -> _Cells:
+    def of(cls, jobs: Sequence[EndedJob], poll_seconds: float) -> _Cells:
         """Count them. Each job is spread evenly over the ages at which such a job may end."""
         longest = sorted(job.ended_by for job in jobs)[-1 - len(jobs) // 20] * (1 + SPREAD)
         fixed = math.ceil(longest / poll_seconds / CELLS)

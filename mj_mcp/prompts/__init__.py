@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mj_mcp.errors import InvalidRequest
-from mj_mcp.prompts.checks import Given, Job, must_be, problems, read_job, warnings
+from mj_mcp.prompts.checks import Given, PromptJob, must_be, problems, read_job, warnings
 from mj_mcp.prompts.flags import MAX_JOBS, cleaned, jobs_of, multiplier, unwrapped
 from mj_mcp.prompts.options import (
     CHOICES,
@@ -120,7 +120,7 @@ def _first(sentences: Iterable[str]) -> tuple[str, ...]:
     return tuple(islice(new, MAX_PROBLEMS))
 
 
-def _empty_text(words: str, jobs: Iterable[Job]) -> tuple[str, ...]:
+def _empty_text(words: str, jobs: Iterable[PromptJob]) -> tuple[str, ...]:
     """The problem of a prompt whose text would be empty, because its pictures are uploaded beside it."""
     problem = must_be("`prompt`", "words before any options, since its pictures are uploaded", words)
     return () if all(job.head.split() for job in jobs) else (problem,)

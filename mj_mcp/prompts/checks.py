@@ -60,7 +60,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PromptJob:
     """A prompt for one job, with every option given for it.
 
     `sound` has the options with usable values, `wrong` the unusable parts of each value, `unknown` the unknown flags by
@@ -75,7 +75,7 @@ class Job:
     odd: tuple[str, ...]
 
 
-def read_job(words: str, arguments: Sequence[Given], extra: Collection[str]) -> Job:
+def read_job(words: str, arguments: Sequence[Given], extra: Collection[str]) -> PromptJob:
     """The flags in `words` together with the arguments. Names in `extra` are not checked."""
     reading = read_flags(words, extra)
     given, odd = list(arguments), []
@@ -94,7 +94,7 @@ def read_job(words: str, arguments: Sequence[Given], extra: Collection[str]) -> 
         given.append(Given(WEIGHTS, "::", value=True, typed=True))
     wrong = [(one, _wrong(one)) for one in given]
     sound = tuple(one for one, parts in wrong if not parts)
-    return Job(reading.head, tuple(given), sound, tuple(wrong), tuple(unknown), tuple(odd))
+    return PromptJob(reading.head, tuple(given), sound, tuple(wrong), tuple(unknown), tuple(odd))
 
 
 def _wrong(given: Given) -> tuple[object, ...]:
@@ -110,7 +110,7 @@ def must_be(shown: str, allowed: str, given: object) -> str:
     return f"{shown} must be {allowed} (got {'nothing' if given in {'', ()} else as_given(given)})."
 
 
-def problems(job: Job) -> Iterator[str]:
+def problems(job: PromptJob) -> Iterator[str]:
     """Why this job cannot work, one sentence per problem."""
     for name, shown in job.unknown:
         near = get_close_matches(name.replace("-", "_"), _MEANT, n=1, cutoff=0.6)
@@ -134,7 +134,7 @@ def _others(given: Given, part: object) -> str:
     return f", or a picture of a task (`TASK_ID#1`){file}" if given.takes_pictures else ""
 
 
-def _head_problems(job: Job) -> Iterator[str]:
+def _head_problems(job: PromptJob) -> Iterator[str]:
     own = re.search(r"\bmj://\S*", job.head, re.IGNORECASE)
     if own:
         yield must_be("`prompt`", "words and http(s) URLs; pictures of tasks go into `image_urls`", own[0])
@@ -142,7 +142,7 @@ def _head_problems(job: Job) -> Iterator[str]:
         yield must_be("`prompt`", "words before any options, or at least two image URLs", job.head)
 
 
-def _pair_problems(job: Job) -> Iterator[str]:
+def _pair_problems(job: PromptJob) -> Iterator[str]:
     """Options given twice, without one that they need, or with one that they cannot be combined with."""
     first: dict[str, Given] = {}
     for given in job.given:
@@ -162,7 +162,7 @@ def _pair_problems(job: Job) -> Iterator[str]:
             yield f"{pair[0].shown} and {pair[1].shown} cannot be used together: {clash.because}."
 
 
-def warnings(job: Job) -> Iterator[str]:
+def warnings(job: PromptJob) -> Iterator[str]:
     """The warnings for a job that can work."""
     yield from job.odd
     for given, limit, model in _limits(job):
@@ -176,7 +176,7 @@ def warnings(job: Job) -> Iterator[str]:
             yield f"{DEFAULT_MODEL}, the default since {DEFAULT_SINCE}, {verb}: {limit.because}."
 
 
-def _limits(job: Job) -> Iterator[tuple[Given, Limit, str]]:
+def _limits(job: PromptJob) -> Iterator[tuple[Given, Limit, str]]:
     """What the job's model cannot do, and the model's name; "" for the default model."""
     model = ""
     for given in job.sound:
@@ -190,12 +190,12 @@ def _limits(job: Job) -> Iterator[tuple[Given, Limit, str]]:
                 yield given, limit, model
 
 
-def _leading_urls(job: Job) -> int:
+def _leading_urls(job: PromptJob) -> int:
     words = job.head.split()
     return next((n for n, word in enumerate(words) if not re.match(r"https?://", word, re.IGNORECASE)), len(words))
 
 
-def _pictures(job: Job) -> int:
+def _pictures(job: PromptJob) -> int:
     """The number of image prompts in the text. Files are sent beside it."""
     items = (item for given in job.given if given.option.key == "image_urls" for item in given.value)
     return _leading_urls(job) + sum(not is_file(item) for item in items)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mj_mcp.prompts.values import DASH, Choice, CommaList, Items, Kind, Range, Ratio, Switch, has_hidden, stretch
+from mj_mcp.prompts.values import DASH, Choice, CommaList, Items, Range, Ratio, Switch, ValueType, has_hidden, stretch
 
 VERSIONS = ("8.2", "8.1", "8", "7", "6.1", "6", "5.2", "5.1", "5", "4")
 NIJI_VERSIONS = ("7", "6", "5", "4")
@@ -121,7 +121,7 @@ class Option:
 
     key: str
     flags: tuple[str, ...]
-    value: Kind
+    value: ValueType
     limits: tuple[Limit, ...] = ()
     needs: str | None = None
     unsupported: str = ""

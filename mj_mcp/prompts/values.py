@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"-?(?:[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})")
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u3164\uffa0")  # not format characters by category, yet invisible
 
 
-class Kind(Protocol):
+class ValueType(Protocol):
     """A kind of value, the same for arguments and flags."""
 
     @property
@@ -55,17 +55,17 @@ class Range:
 
     @property
     def must_be(self) -> str:
-        """As `Kind`."""
+        """As `ValueType`."""
         return f"a {'whole ' * self.whole}number between {self.low} and {self.high}"
 
-    def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - as Kind
-        """As `Kind`."""
+    def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - as ValueType
+        """As `ValueType`."""
         numbers = {int} if self.whole else {int, float}
         if type(value) not in numbers or not self.low <= value <= self.high:  # NaN fails every comparison
             yield value
 
     def read(self, _name: str, text: str) -> tuple[Any, str]:
-        """As `Kind`."""
+        """As `ValueType`."""
         first, _, rest = text.partition(" ")
         return _number(first), rest
 
@@ -79,16 +79,16 @@ class Choice:
 
     @property
     def must_be(self) -> str:
-        """As `Kind`."""
+        """As `ValueType`."""
         return "one of " + ", ".join(map(plain, self.values))
 
-    def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - as Kind
-        """As `Kind`."""
+    def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - as ValueType
+        """As `ValueType`."""
         if value not in self.values and not (self.optional and value is True):
             yield value
 
     def read(self, _name: str, text: str) -> tuple[Any, str]:
-        """As `Kind`."""
+        """As `ValueType`."""
         if self.optional and not text[:1].isdigit():
             return True, text
         first, _, rest = text.partition(" ")
@@ -101,13 +101,13 @@ class Ratio:
 
     must_be: str = f'"W:H" in positive whole numbers such as "16:9", at most {WIDEST_RATIO}:1'
 
-    def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - as Kind
-        """As `Kind`."""
+    def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - as ValueType
+        """As `ValueType`."""
         if not 0 < stretch(value) <= WIDEST_RATIO:
             yield value
 
     def read(self, _name: str, text: str) -> tuple[Any, str]:
-        """As `Kind`."""
+        """As `ValueType`."""
         first, _, rest = text.partition(" ")
         return first, rest
 
@@ -121,8 +121,8 @@ class Items:
     least: int = 1
     most: int = MAX_PROMPT_CHARACTERS
 
-    def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - as Kind
-        """As `Kind`."""
+    def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - as ValueType
+        """As `ValueType`."""
         items = (value,) if isinstance(value, str) else value
         bad = [item for item in items if not self._fits(item)]
         yield from bad
@@ -130,7 +130,7 @@ class Items:
             yield value
 
     def read(self, _name: str, text: str) -> tuple[Any, str]:
-        """As `Kind`."""
+        """As `ValueType`."""
         words = text.split()
         count = sum(1 for _ in takewhile(self._fits, words)) or self.least
         return tuple(words[:count]), " ".join(words[count:])
@@ -148,7 +148,7 @@ class CommaList(Items):
     """Texts of several words, separated by commas."""
 
     def read(self, _name: str, text: str) -> tuple[Any, str]:
-        """As `Kind`."""
+        """As `ValueType`."""
         return tuple(item.strip() for item in text.split(",") if item.strip()), ""
 
 
@@ -160,16 +160,16 @@ class Switch:
 
     @property
     def must_be(self) -> str:
-        """As `Kind`."""
+        """As `ValueType`."""
         return "one of " + ", ".join(self.names) if self.names else "true or left out"
 
-    def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - as Kind
-        """As `Kind`."""
+    def wrong(self, value: Any) -> Iterator[object]:  # noqa: ANN401 - as ValueType
+        """As `ValueType`."""
         if value not in (self.names or (True,)):
             yield value
 
     def read(self, name: str, text: str) -> tuple[Any, str]:
-        """As `Kind`."""
+        """As `ValueType`."""
         return (name if self.names else True), text
 
 

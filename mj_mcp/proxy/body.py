@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from mj_mcp.proxy.http import Answer, Fields
 from mj_mcp.proxy.text import Redact, clean, clean_url
 
-WORDS = ("description", "message", "msg", "detail", "err_detail", "error", "reason")
+MESSAGE_FIELDS = ("description", "message", "msg", "detail", "err_detail", "error", "reason")
 """Fields with the error text, the plainest first. In some answers `reason` is a code beside the text."""
 
 _NUMBER = re.compile(r"\s*-?[0-9]{1,9}\s*")
@@ -41,7 +41,7 @@ def status_of(answer: Answer, fields: Fields) -> int:
     return code if says_little and code is not None and 400 <= code < 600 else answer.status
 
 
-def words_in(fields: Fields, redact: Redact, names: tuple[str, ...] = WORDS) -> str:
+def words_in(fields: Fields, redact: Redact, names: tuple[str, ...] = MESSAGE_FIELDS) -> str:
     """The error text of the answer, safe to show; "" where there is none."""
     return next(filter(None, (_text(fields.get(name), redact) for name in names)), "")
 
@@ -50,7 +50,7 @@ def _text(value: object, redact: Redact) -> str:
     if isinstance(value, list):  # some proxies list every problem
         value = value[0] if value else None
     if isinstance(value, dict):  # {"error": {"message": ...}}
-        return next(filter(None, (clean(value.get(name), redact) for name in WORDS)), "")
+        return next(filter(None, (clean(value.get(name), redact) for name in MESSAGE_FIELDS)), "")
     return clean(value, redact)
 
 

@@ -17,7 +17,7 @@ from mj_mcp.errors import (
 from mj_mcp.proxy import FetchResult, Trouble, Unknown
 from mj_mcp.tasks import Observation, Status, Task
 
-BUSY_SECONDS = 15.0
+PROXY_BUSY_SECONDS = 15.0
 """The `Retry-After` for a caller when the proxy is busy and gives none."""
 
 FAILED_POLLS_TOLERATED = 3
@@ -48,7 +48,7 @@ def raise_unless_accepted(task: Task) -> None:
         kind = ERRORS.get(failure.code, Rejected)
         stay_away = failure.retry_after_seconds
         if stay_away is None and kind is Busy:
-            stay_away = BUSY_SECONDS
+            stay_away = PROXY_BUSY_SECONDS
         raise kind(failure.message, retry_after_seconds=stay_away, submission_id=task.submission_id)
     if task.status is Status.UNCONFIRMED:
         reason = failure.message if failure else "the answer was lost"

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from mj_mcp.auth.tokens import PREFIX, READ, SCOPES, TokenFile, TokensError
+from mj_mcp.auth.tokens import READ, SCOPES, TOKEN_PREFIX, TokenFile, TokensError
 from mj_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ _BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 MAX_ADDRESS_CHARACTERS = 45
 """The longest way to write an IPv6 address. A forwarded address can be any text."""
 
-RETRY_SECONDS = 5
+LOGIN_RETRY_SECONDS = 5
 """`Retry-After` when logins cannot be checked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LoginRefusal:
     """Why a request is refused. `error`: the code of RFC 6750 section 3.1; None if there was no token."""
 
     status: int
@@ -56,11 +56,11 @@ class Refusal:
     why: str
 
 
-NO_TOKEN = Refusal(401, None, "this server needs a login: Authorization: Bearer ...")
-MALFORMED = Refusal(401, "invalid_token", "the Authorization header is not one bearer token")
-UNKNOWN = Refusal(401, "invalid_token", "the token is unknown or was revoked")
-MAY_NOT_READ = Refusal(403, "insufficient_scope", f"the login lacks the scope {READ}")
-CANNOT_TELL = Refusal(503, None, "logins cannot be checked now; the server's log says why")
+NO_TOKEN = LoginRefusal(401, None, "this server needs a login: Authorization: Bearer ...")
+MALFORMED = LoginRefusal(401, "invalid_token", "the Authorization header is not one bearer token")
+UNKNOWN = LoginRefusal(401, "invalid_token", "the token is unknown or was revoked")
+MAY_NOT_READ = LoginRefusal(403, "insufficient_scope", f"the login lacks the scope {READ}")
+CANNOT_TELL = LoginRefusal(503, None, "logins cannot be checked now; the server's log says why")
 
 
 NOT_FOUND = JSONResponse({"error": "not_found"}, status_code=404)
@@ -128,7 +128,7 @@ class BearerAuth:
                 await NOT_FOUND(scope, receive, send)
             elif not self.wants_login():
                 await app(scope, receive, send)
-            elif isinstance(found := await self._identify(scope), Refusal):
+            elif isinstance(found := await self._identify(scope), LoginRefusal):
                 await self._refuse(scope, found)(scope, receive, send)
             else:
                 bare = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
@@ -136,14 +136,14 @@ class BearerAuth:
 
         return protected
 
-    async def _identify(self, scope: Scope) -> AuthenticatedUser | Refusal:
+    async def _identify(self, scope: Scope) -> AuthenticatedUser | LoginRefusal:
         headers = Headers(scope=scope).getlist("authorization")
         if not headers:
             return NO_TOKEN
         shown = _BEARER.fullmatch(headers[0])
         if len(headers) > 1 or shown is None or len(shown[1]) > MAX_TOKEN_CHARACTERS:
             return MALFORMED
-        if self._issuer is not None and not shown[1].startswith(PREFIX):
+        if self._issuer is not None and not shown[1].startswith(TOKEN_PREFIX):
             found = await self._of_issuer(self._issuer, shown[1])
         else:
             found = self._of_file(shown[1])
@@ -151,7 +151,7 @@ class BearerAuth:
             return AuthenticatedUser(found) if READ in found.scopes else MAY_NOT_READ
         return found
 
-    def _of_file(self, token: str) -> AccessToken | Refusal:
+    def _of_file(self, token: str) -> AccessToken | LoginRefusal:
         try:
             entry = self._tokens.find(token)
         except TokensError:  # logged when the file was read
@@ -160,13 +160,13 @@ class BearerAuth:
             return UNKNOWN
         return AccessToken(token="", client_id=f"token:{entry.name}", subject=entry.name, scopes=[*entry.scopes])
 
-    async def _of_issuer(self, issuer: Issuer, token: str) -> AccessToken | Refusal:
+    async def _of_issuer(self, issuer: Issuer, token: str) -> AccessToken | LoginRefusal:
         from mj_mcp.auth.issuer import IssuerUnavailable, NotAccepted  # noqa: PLC0415 - as above
 
         try:
             grant = await issuer.check(token)
         except NotAccepted as failure:
-            return Refusal(401, "invalid_token", f"the token is not accepted: {failure}")
+            return LoginRefusal(401, "invalid_token", f"the token is not accepted: {failure}")
         except IssuerUnavailable:  # logged when the fetch failed
             return CANNOT_TELL
         return AccessToken(
@@ -178,10 +178,10 @@ class BearerAuth:
             claims={"iss": issuer.url},
         )
 
-    def _refuse(self, scope: Scope, refusal: Refusal) -> Response:
+    def _refuse(self, scope: Scope, refusal: LoginRefusal) -> Response:
         address = (scope.get("client") or ("unknown",))[0][:MAX_ADDRESS_CHARACTERS]
         log.warning("login_refused", status=refusal.status, reason=refusal.why, address=address)
-        headers = {"Retry-After": str(RETRY_SECONDS)}
+        headers = {"Retry-After": str(LOGIN_RETRY_SECONDS)}
         if refusal is not CANNOT_TELL:
             parts = [f'error="{refusal.error}"', f'error_description="{refusal.why}"'] if refusal.error else []
             if refusal is MAY_NOT_READ:

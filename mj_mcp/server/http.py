@@ -37,7 +37,7 @@ log = structlog.get_logger("mj_mcp.http")
 
 ENDPOINTS = frozenset({ENDPOINT, ENDPOINT + "/"})
 
-ANSWER_SECONDS = 2.0
+DRAIN_SECONDS = 2.0
 """How long shutdown waits for calls in flight. POSTs to the proxy take longer; the studio waits for those."""
 
 BACKLOG = 128
@@ -226,8 +226,6 @@ async def serve_http(app: ASGIApp, listener: socket.socket, *, on_stop: Callable
         on_stop()
         # The event streams of older clients never end by themselves. What ends them also ends calls with an answer to
         # write, so the answers must be sent by then.
-        closing = asyncio.get_running_loop().call_later(
-            ANSWER_SECONDS, uvicorn_server.handle_exit, signal.SIGTERM, None
-        )
+        closing = asyncio.get_running_loop().call_later(DRAIN_SECONDS, uvicorn_server.handle_exit, signal.SIGTERM, None)
         await serving
         closing.cancel()

@@ -27,7 +27,7 @@ from mj_mcp.tasks import Image, Task
 LIFETIME_SECONDS = 3600
 """How long a link is valid. Every `get_task` gives a new one."""
 
-AWAY_SECONDS = 10
+FILE_RETRY_SECONDS = 10
 """`Retry-After` while the journal is unavailable: about the time of a database restart."""
 
 _ALGORITHM, _PURPOSE = "HS256", "mj-mcp/files"
@@ -83,7 +83,7 @@ class Links:
             return await self._picture(request, good_for)
         except StorageUnavailable:
             away = _plain(503, "The journal cannot be read now.")
-            away.headers["Retry-After"] = str(AWAY_SECONDS)
+            away.headers["Retry-After"] = str(FILE_RETRY_SECONDS)
             return away
         except MjError as failure:
             return _plain(404, failure.message)

@@ -15,7 +15,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-RETRY_SECONDS = 10
+SESSION_RETRY_SECONDS = 10
 """`Retry-After` when there is no room."""
 
 
@@ -55,7 +55,7 @@ class Sessions(StreamableHTTPSessionManager):
     async def _handle_stateful_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_retry(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 503:
-                message["headers"].append((b"retry-after", str(RETRY_SECONDS).encode()))
+                message["headers"].append((b"retry-after", str(SESSION_RETRY_SECONDS).encode()))
             await send(message)
 
         opens = MCP_SESSION_ID_HEADER not in Headers(scope=scope)

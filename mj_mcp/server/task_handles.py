@@ -39,10 +39,10 @@ from mj_mcp.tasks import Task
 POLL_MILLISECONDS = 3000
 """How often a client is asked to look. A look reads the journal; the proxy is polled by the server's own schedule."""
 
-SHEET_SECONDS = 3.0
+RESULT_SECONDS = 3.0
 """How long one look may take to make the sheet of a task that has just succeeded."""
 
-PICTURES_SECONDS = 60.0
+LATE_PICTURES_SECONDS = 60.0
 """How long a task that has succeeded counts as worked on while pictures of it are still being fetched."""
 
 Request = ServerRequestContext[Any, Any]
@@ -114,7 +114,7 @@ class TaskHandles(Extension):
             return self.fields(task)
         result, lacks = await self._result(task)
         # A client asks no more once a task is completed, so the pictures come first.
-        if lacks and self._context.studio.now() - (task.finished_at or task.updated_at) < PICTURES_SECONDS:
+        if lacks and self._context.studio.now() - (task.finished_at or task.updated_at) < LATE_PICTURES_SECONDS:
             return self.fields(task) | {"statusMessage": "fetching the pictures"}
         dumped = result.model_dump(by_alias=True, mode="json", exclude_none=True)
         return self.fields(task) | {"status": "completed", "statusMessage": str(task.status), "result": dumped}
@@ -144,7 +144,7 @@ class TaskHandles(Extension):
 
     async def _result(self, task: Task) -> tuple[CallToolResult, bool]:
         """What the call would have answered, had it waited; and whether it lacks a picture."""
-        call = Call(owner=caller().owner, wait_seconds=SHEET_SECONDS)
+        call = Call(owner=caller().owner, wait_seconds=RESULT_SECONDS)
         try:
             found = await self._context.studio.recall(call, task.submission_id, picture=True)
         except MjError as failure:

@@ -9,14 +9,14 @@ import os
 
 from mj_mcp.settings import Settings
 
-PREFIX = "MJ_"
+VARIABLE_PREFIX = "MJ_"
 
 _FOLDERS = ("APPDATA", "XDG_CONFIG_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME")
 
 
 def variables() -> dict[str, str]:
     """Every setting that is set, by the name of its variable, in the order of the settings."""
-    names = [f"{PREFIX}{field.upper()}" for field in Settings.model_fields]
+    names = [f"{VARIABLE_PREFIX}{field.upper()}" for field in Settings.model_fields]
     found = {name.upper(): value for name, value in os.environ.items() if value}
     return {name: found[name] for name in names if name in found}
 
@@ -25,8 +25,8 @@ def unknown_variables() -> dict[str, str]:
     """Every `MJ_...` variable that is no setting, with the name of the nearest setting or ""."""
     import difflib  # noqa: PLC0415 - only who misspelt something pays for it
 
-    known = [f"{PREFIX}{field.upper()}" for field in Settings.model_fields]
-    odd = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    known = [f"{VARIABLE_PREFIX}{field.upper()}" for field in Settings.model_fields]
+    odd = sorted(name for name in os.environ if name.upper().startswith(VARIABLE_PREFIX) and name.upper() not in known)
     return {name: next(iter(difflib.get_close_matches(name.upper(), known, 1)), "") for name in odd}
 
 

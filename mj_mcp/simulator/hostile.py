@@ -66,10 +66,10 @@ _MADE: Final = {
 _SIZELESS: Final = frozenset({"pixel-bomb", "gzip-bomb", "html"})
 
 KINDS: Final = frozenset({*FOREIGN_LINKS, *_REDIRECTS, *_MADE, "missing", "endless"})
-"""Every name that `Gallery.serve` knows."""
+"""Every name that `PictureServer.serve` knows."""
 
 
-class Gallery:
+class PictureServer:
     """Serves pictures by kind. Drawn pictures are cached, up to a limit, and drawn off the event loop."""
 
     def __init__(self) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, Unpack
 from urllib.parse import unquote
 
-from mj_mcp.simulator.api import FAILED, PROCESSING, QUEUED, SUCCEED, Job, Proxy, Rules, Standing
-from mj_mcp.simulator.dialects.desk import Desk, Habits, Settings, Unknown
+from mj_mcp.simulator.api import FAILED, PROCESSING, QUEUED, SUCCEED, Job, JobTable, Rules, Standing
+from mj_mcp.simulator.dialects.desk import Desk, Habits, SiteSettings, Unknown
 from mj_mcp.simulator.fault import Fault, Script
 from mj_mcp.simulator.hostile import KINDS
 from mj_mcp.simulator.jobs import Charge, Ledger, ReceivedRequest, repeated
@@ -88,9 +88,9 @@ class Simulator:
         self._prefix = prefix.rstrip("/")
         self._on_charge = on_charge
         self._now = now
-        self._proxy = Proxy(rules, now)
+        self._proxy = JobTable(rules, now)
         self._ledger = Ledger(ledger_path)
-        settings = Settings(key, self._prefix, image_edge, link_seconds, habits)
+        settings = SiteSettings(key, self._prefix, image_edge, link_seconds, habits)
         self._desk = Desk(settings, self._proxy, self._write_down, self._fire, now, unknown_answer)
         self._site = Site(self._desk, dialect)
         self._script = Script()

@@ -13,18 +13,18 @@ from urllib.parse import unquote
 
 from mj_mcp.simulator.api import PROCESSING
 from mj_mcp.simulator.dialects.classic import Classic
-from mj_mcp.simulator.dialects.desk import MP4, Desk, Dialect, Route, answer, error
+from mj_mcp.simulator.dialects.desk import MP4, Desk, Route, Wording, answer, error
 from mj_mcp.simulator.dialects.gateway import Gateway
 from mj_mcp.simulator.dialects.job import Jobs
 from mj_mcp.simulator.dialects.newapi import NewApi
 from mj_mcp.simulator.dialects.plus import Plus
 from mj_mcp.simulator.drawing import Drawing
-from mj_mcp.simulator.hostile import KINDS, Gallery
+from mj_mcp.simulator.hostile import KINDS, PictureServer
 from mj_mcp.simulator.listener import Reply, Request
 
 DialectName = Literal["gateway", "classic", "plus", "newapi", "job"]
 
-_DIALECTS: Final[dict[DialectName, Callable[[Desk], Dialect]]] = {
+_DIALECTS: Final[dict[DialectName, Callable[[Desk], Wording]]] = {
     "gateway": Gateway,
     "classic": Classic,
     "plus": Plus,
@@ -49,7 +49,7 @@ class Site:
     """Answers requests correctly."""
 
     def __init__(self, desk: Desk, dialect: DialectName) -> None:
-        self.gallery = Gallery()
+        self.gallery = PictureServer()
         self._desk = desk
         self._dialect = _DIALECTS[dialect](desk)
         self._pictures: tuple[Route, ...] = (

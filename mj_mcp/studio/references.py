@@ -24,9 +24,9 @@ from mj_mcp.prompts import Compiled, Options, Reference, files, references
 from mj_mcp.prompts.options import reference
 from mj_mcp.tasks import LOCAL_OWNER, Task
 
-MOST = 5
+MAX_UPLOADS = 5
 """The most uploads of one request."""
-MAX_BYTES = 10 * 1024**2
+MAX_UPLOAD_BYTES = 10 * 1024**2
 """The size limit of one upload."""
 MAX_TOTAL_BYTES = 20 * 1024**2
 """The size limit of all uploads of a request: relays take bodies of about 30 MB, and base64 adds a third."""
@@ -37,9 +37,9 @@ KEY_CHARACTERS = 16
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """A FIFO must not block, and a link that appears after the check must not be followed."""
 
-_USABLE = f"a PNG, JPEG, WebP or GIF file that is whole, can be read, and has at most {MAX_BYTES // 1024**2} MiB"
+_USABLE = f"a PNG, JPEG, WebP or GIF file that is whole, can be read, and has at most {MAX_UPLOAD_BYTES // 1024**2} MiB"
 _ANY_FILE = "a file that exists, or a picture of a task (`TASK_ID#1`)"
-_TOGETHER = f"at most {MOST} pictures to upload, with at most {MAX_TOTAL_BYTES // 1024**2} MiB together"
+_TOGETHER = f"at most {MAX_UPLOADS} pictures to upload, with at most {MAX_TOTAL_BYTES // 1024**2} MiB together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,12 @@ class References:
             problems += failure.problems
         uploads: dict[str, Upload] = {}
         names, folders, allowed = files(options), self._folders.of(owner), self._folders.words(owner)
-        for name in names if len(names) <= MOST else ():
+        for name in names if len(names) <= MAX_UPLOADS else ():
             try:
                 uploads[name] = await self._file("image_urls", name, folders, allowed)
             except InvalidRequest as failure:
                 problems += failure.problems
-        if len(names) > MOST:
+        if len(names) > MAX_UPLOADS:
             problems += InvalidRequest("image_urls", len(names), _TOGETHER).problems
         if problems:
             raise InvalidRequest.because(*problems)
@@ -134,7 +134,7 @@ class References:
             InvalidRequest, NotReady, TaskNotFound, ImageUnavailable.
         """
         found = []
-        for name in pictures[: MOST + 1]:
+        for name in pictures[: MAX_UPLOADS + 1]:
             ours = reference(name)
             if ours is None:
                 found.append(await self._file("picture", name, None, _ANY_FILE))
@@ -158,8 +158,10 @@ class References:
 
     async def _upload(self, task: Task, ours: Reference) -> Upload:
         picture = await self._gallery.original(task, ours.index)
-        if len(picture.data) > MAX_BYTES:
-            raise ImageUnavailable(f"picture {ours.key} is larger than {MAX_BYTES // 1024**2} MiB: too large to upload")
+        if len(picture.data) > MAX_UPLOAD_BYTES:
+            raise ImageUnavailable(
+                f"picture {ours.key} is larger than {MAX_UPLOAD_BYTES // 1024**2} MiB: too large to upload"
+            )
         return await asyncio.to_thread(_as_upload, ours.key, picture.data, picture.info.media_type)
 
     async def _file(self, argument: str, name: str, folders: Sequence[Path] | None, allowed: str) -> Upload:
@@ -178,7 +180,7 @@ class References:
 
 def _check_together(argument: str, uploads: Sequence[Upload]) -> None:
     size = sum(upload.size for upload in uploads)
-    if len(uploads) > MOST or size > MAX_TOTAL_BYTES:
+    if len(uploads) > MAX_UPLOADS or size > MAX_TOTAL_BYTES:
         raise InvalidRequest(argument, f"{len(uploads)} with {size / 1024**2:.1f} MiB", _TOGETHER)
 
 
@@ -207,12 +209,12 @@ def _read(path: Path) -> bytes:
     _check_regular(path.stat())  # opening a device may have effects of its own
     with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
         _check_regular(os.fstat(file.fileno()))
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
+        data = file.read(MAX_UPLOAD_BYTES + 1)
+    if len(data) > MAX_UPLOAD_BYTES:
         raise OSError("the file grew")
     return data
 
 
 def _check_regular(found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_UPLOAD_BYTES:
         raise OSError("not a regular file, or too large")

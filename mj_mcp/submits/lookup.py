@@ -21,7 +21,7 @@ log = structlog.get_logger("mj_mcp.submits")
 AFTER_SECONDS = (0.0, 5.0, 30.0, 300.0)
 """When an unconfirmed submit is looked up again: the proxy may still be working on it, or be unreachable."""
 
-REMEMBERED = 100
+LOOKED_UP_AT_START = 100
 """Unconfirmed submits of earlier processes that are looked up at the start, the newest first."""
 
 
@@ -52,7 +52,7 @@ class Lookup:
         """Look up what is unconfirmed, until cancelled."""
         self._looked_up.clear()
         async with asyncio.TaskGroup() as group:
-            for task in (await self._journal.page(None, Status.UNCONFIRMED, REMEMBERED, None)).tasks:
+            for task in (await self._journal.page(None, Status.UNCONFIRMED, LOOKED_UP_AT_START, None)).tasks:
                 self.note(task)
             while True:
                 task = await self._unconfirmed.get()

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from mj_mcp.archive.bucket import BucketUnavailable, open_bucket
 from mj_mcp.archive.folder import SHEET
 from mj_mcp.errors import ImageUnavailable
-from mj_mcp.pictures import MAX_BYTES, SHEET_BYTES
+from mj_mcp.pictures import MAX_PICTURE_BYTES, SHEET_BYTES
 
 pytestmark = pytest.mark.anyio
 
@@ -89,7 +89,7 @@ async def test_one_object_that_is_refused_for_ever_does_not_hold_up_the_others(
 
 
 @pytest.mark.parametrize(
-    ("what", "size"), [(1, MAX_BYTES + 1), (SHEET, SHEET_BYTES + 1)], ids=["an original", "a sheet"]
+    ("what", "size"), [(1, MAX_PICTURE_BYTES + 1), (SHEET, SHEET_BYTES + 1)], ids=["an original", "a sheet"]
 )
 async def test_an_object_that_is_too_large_is_none_of_ours(
     what: Any, size: int, bucket_name: str, bucket_server: BucketServer, tmp_path: Path

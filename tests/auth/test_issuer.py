@@ -16,7 +16,7 @@ from authority import AUDIENCE, METADATA, Answer, Authority, forged
 from conftest import LOAD_SECONDS
 from tunnels import HOST, Tunnel
 
-from mj_mcp.auth.issuer import MAX_BYTES, Issuer, IssuerUnavailable, NotAccepted
+from mj_mcp.auth.issuer import MAX_ANSWER_BYTES, Issuer, IssuerUnavailable, NotAccepted
 from mj_mcp.urls import authorities, is_safe
 
 pytestmark = pytest.mark.anyio
@@ -153,7 +153,7 @@ BAD_METADATA: dict[str, Callable[[Authority], Callable[[], Answer]]] = {
     "no JSON": lambda _: lambda: (200, {}, b"<html>"),
     "deep": lambda _: lambda: (200, {}, b"[" * 100_000),
     "a redirect": redirect,
-    "too large": lambda _: lambda: (200, {}, b" " * (MAX_BYTES + 1)),
+    "too large": lambda _: lambda: (200, {}, b" " * (MAX_ANSWER_BYTES + 1)),
 }
 
 

@@ -21,9 +21,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
 
-from mj_mcp.auth.tokens import PREFIX, READ, SCOPES, SPEND, add_token, revoke_token
-from mj_mcp.server.bearer import RETRY_SECONDS
-from mj_mcp.server.sessions import RETRY_SECONDS as SESSION_RETRY_SECONDS
+from mj_mcp.auth.tokens import READ, SCOPES, SPEND, TOKEN_PREFIX, add_token, revoke_token
+from mj_mcp.server.bearer import LOGIN_RETRY_SECONDS
+from mj_mcp.server.sessions import SESSION_RETRY_SECONDS
 from mj_mcp.server.tools import SPENDING_TOOLS
 from mj_mcp.simulator import Simulator
 
@@ -105,9 +105,9 @@ BAD: dict[str, Callable[[Authority], str | None]] = {
     "another scheme": lambda _: "Basic YW5uYTpzZWNyZXQ=",
     "no token": lambda _: "Bearer",
     "two words": lambda _: "Bearer one two",
-    "a token of nobody": lambda _: f"Bearer {PREFIX}{'A' * 43}",
-    "an empty token": lambda _: f"Bearer {PREFIX}",
-    "a hash instead": lambda _: f"Bearer {PREFIX}{'0' * 64}",
+    "a token of nobody": lambda _: f"Bearer {TOKEN_PREFIX}{'A' * 43}",
+    "an empty token": lambda _: f"Bearer {TOKEN_PREFIX}",
+    "a hash instead": lambda _: f"Bearer {TOKEN_PREFIX}{'0' * 64}",
     "very long": lambda _: "Bearer " + "A" * 9000,
     "no JWT": lambda _: "Bearer abc.def.ghi",
     "a deep header": lambda _: f"Bearer {deep()}",
@@ -292,7 +292,7 @@ async def test_a_broken_token_file_lets_nobody_in_and_says_so(
         for damage in DAMAGE:
             assert await Visit(served, f"Bearer {token}", "2026-07-28").tools()
             file.write_text(damage)
-            for authorization, status in ((f"Bearer {token}", 503), (f"Bearer {PREFIX}x", 503), (None, 401)):
+            for authorization, status in ((f"Bearer {token}", 503), (f"Bearer {TOKEN_PREFIX}x", 503), (None, 401)):
                 visit = Visit(served, authorization, "2026-07-28")
                 assert (await visit.tools(), set(visit.statuses)) == (None, {status})
             file.write_bytes(whole)
@@ -361,7 +361,7 @@ async def test_an_issuer_that_is_away_is_no_fault_of_the_caller(
         visit = Visit(served, f"Bearer {authority.token()}", "2026-07-28")
         assert (await visit.tools(), set(visit.statuses)) == (None, {503})
         assert await Visit(served, f"Bearer {token}", "2026-07-28").tools(), "tokens of the file need no issuer"
-        assert (await client.post("/mcp")).headers["Retry-After"] == str(RETRY_SECONDS)
+        assert (await client.post("/mcp")).headers["Retry-After"] == str(LOGIN_RETRY_SECONDS)
         assert served.logged("issuer_keys_unavailable")
 
 
@@ -475,7 +475,7 @@ async def ask(client: httpx.AsyncClient, session: str) -> httpx.Response:
 async def test_no_token_and_no_key_shows_up_where_it_does_not_belong(
     protocol: str, sim: Simulator, serve_http: Serve, authority: Authority, tmp_path: Path
 ) -> None:
-    static, wrong = make(tmp_path, "anna"), f"{PREFIX}wrong-canary-7d21f0"
+    static, wrong = make(tmp_path, "anna"), f"{TOKEN_PREFIX}wrong-canary-7d21f0"
     jwt, expired = authority.token(), authority.token(exp=1_000_000_000)
     shown: list[str] = []
     async with serve_http(sim, **oauth(authority, MJ_LOG_LEVEL="debug")) as served:
@@ -506,7 +506,7 @@ async def test_no_token_and_no_key_shows_up_where_it_does_not_belong(
     assert len(files) >= 3
     for canary in (
         static,
-        static.removeprefix(PREFIX),
+        static.removeprefix(TOKEN_PREFIX),
         wrong,
         *(part for t in (jwt, expired) for part in t.split(".")),
     ):

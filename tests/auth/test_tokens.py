@@ -13,7 +13,7 @@ import pytest
 from commands import run
 
 from mj_mcp.auth import tokens
-from mj_mcp.auth.tokens import PREFIX, READ, SCOPES, TokenFile, TokensError, add_token, read_tokens, revoke_token
+from mj_mcp.auth.tokens import READ, SCOPES, TOKEN_PREFIX, TokenFile, TokensError, add_token, read_tokens, revoke_token
 
 pytestmark = pytest.mark.anyio
 
@@ -25,15 +25,15 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_token_is_found_by_itself_alone_and_kept_nowhere(file: Path) -> None:
     token = add_token(file, "anna", (READ,), now=5.0)
-    assert token.startswith(PREFIX)
-    assert len(token) >= len(PREFIX) + 43
+    assert token.startswith(TOKEN_PREFIX)
+    assert len(token) >= len(TOKEN_PREFIX) + 43
     assert token != add_token(file, "ben", SCOPES, now=6.0)
     found = TokenFile(file).find(token)
     assert found is not None
     assert (found.name, found.scopes, found.created_at) == ("anna", (READ,), 5.0)
     text = file.read_text()
-    assert token.removeprefix(PREFIX) not in text
-    for wrong in (token[:-1], token + "A", token.removeprefix(PREFIX), found.sha256, "", "anna"):
+    assert token.removeprefix(TOKEN_PREFIX) not in text
+    for wrong in (token[:-1], token + "A", token.removeprefix(TOKEN_PREFIX), found.sha256, "", "anna"):
         assert TokenFile(file).find(wrong) is None
 
 
@@ -116,7 +116,7 @@ async def test_a_token_is_made_listed_and_revoked_by_commands(tmp_path: Path) ->
     made = await run(tmp_path, "tokens", "add", "anna", "--scope", "mj:read", env=env)
     assert made.returncode == 0
     token = made.stdout.strip()
-    assert re.fullmatch(rf"{PREFIX}[A-Za-z0-9_-]{{43}}", token)
+    assert re.fullmatch(rf"{TOKEN_PREFIX}[A-Za-z0-9_-]{{43}}", token)
     assert token not in made.stderr
     assert str(file) in made.stderr
     found = TokenFile(file).find(token)

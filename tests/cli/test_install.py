@@ -19,9 +19,9 @@ from conftest import KEY, environment
 from terminals import Terminal
 
 from mj_mcp.cli.hosts import NAME, Format, Launch, Machine
+from mj_mcp.cli.hosts.catalog import BY_ID, HOSTS
 from mj_mcp.cli.hosts.edits import BACKUP, CannotEdit, edited, read_entry, write_entry
 from mj_mcp.cli.hosts.programs import can_run, is_temporary
-from mj_mcp.cli.hosts.table import BY_ID, HOSTS
 from mj_mcp.simulator import Simulator
 
 LAUNCH = Launch("/opt/mj-mcp", ("serve", "--demo"), {"MJ_API_KEY": "a key"})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from galleries import Alive, Clock, Host, Opened, Weighed, opened, png, task
 
-from mj_mcp.gallery.sheets import FETCHES_AT_ONCE, READS_AT_ONCE
+from mj_mcp.gallery.sheets import FETCHES_AT_ONCE, SHEET_READS_AT_ONCE
 from mj_mcp.tasks import Task
 
 pytestmark = pytest.mark.anyio
@@ -91,7 +91,7 @@ async def test_of_sixty_tasks_that_end_together_a_few_originals_are_held_at_once
             at.gallery.keep(one)
         await asyncio.wait([at.gallery._sheets.make(one) for one in tasks])
         assert len(await at.archived()) == 60
-        assert FETCHES_AT_ONCE <= Alive.most <= FETCHES_AT_ONCE + READS_AT_ONCE
+        assert FETCHES_AT_ONCE <= Alive.most <= FETCHES_AT_ONCE + SHEET_READS_AT_ONCE
         assert Alive.now <= 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mj_mcp.journal.recent import LAST_KNOWN, REMEMBERED, Finished, LastKnown
+from mj_mcp.journal.recent import LAST_KNOWN, RECENT_TASKS, Finished, LastKnown
 from mj_mcp.tasks import Status, Task
 
 
@@ -12,7 +12,7 @@ def task(number: int) -> Task:
 
 def test_a_finished_task_that_is_asked_for_again_and_again_is_kept_at_hand() -> None:
     finished = Finished()
-    for number in range(REMEMBERED + 1):
+    for number in range(RECENT_TASKS + 1):
         finished.remember(str(number), task(number), finished.changes)
         assert finished.recall("0", "local") == task(0)
     assert finished.recall("1", "local") is None

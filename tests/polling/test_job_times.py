@@ -7,18 +7,18 @@ import random
 
 import pytest
 
-from mj_mcp.polling.job_times import ENOUGH, REMEMBERED, JobTimes
-from mj_mcp.polling.schedule import Job, Polls
+from mj_mcp.polling.job_times import ENOUGH, JOBS_REMEMBERED, JobTimes
+from mj_mcp.polling.schedule import EndedJob, Polls
 
 P = 5.0
 
 
-def taught(usual: float, count: int = REMEMBERED, sigma: float = 0.3) -> JobTimes:
+def taught(usual: float, count: int = JOBS_REMEMBERED, sigma: float = 0.3) -> JobTimes:
     times, rng = JobTimes(P, 40.0), random.Random(1)
     for number in range(count):
         seconds = usual * math.exp(sigma * rng.gauss(0, 1))
         seen = 2.5 * math.floor(seconds / 2.5)
-        times.learn(100.0 * number, Job(seen, seen + 2.5))
+        times.learn(100.0 * number, EndedJob(seen, seen + 2.5))
     return times
 
 
@@ -55,7 +55,7 @@ def test_before_anything_is_known_a_job_takes_what_such_jobs_usually_take() -> N
 
 def test_only_the_last_claims_are_remembered_in_whatever_order_they_end() -> None:
     forwards, backwards = JobTimes(P, 40.0), JobTimes(P, 40.0)
-    claims = [(100.0 * number, Job(number, number + 2.0)) for number in range(10, 10 + 2 * REMEMBERED)]
+    claims = [(100.0 * number, EndedJob(number, number + 2.0)) for number in range(10, 10 + 2 * JOBS_REMEMBERED)]
     for claimed_at, job in claims:
         forwards.learn(claimed_at, job)
     for claimed_at, job in reversed(claims):
@@ -67,8 +67,8 @@ def test_only_the_last_claims_are_remembered_in_whatever_order_they_end() -> Non
 def test_a_job_whose_end_was_not_watched_closely_teaches_nothing() -> None:
     times = taught(60)
     before = times.remaining(0.0)
-    for number in range(REMEMBERED):
-        times.learn(10_000.0 + number, Job(100.0, 600.0))
+    for number in range(JOBS_REMEMBERED):
+        times.learn(10_000.0 + number, EndedJob(100.0, 600.0))
     assert times.remaining(0.0) == before
 
 
@@ -79,10 +79,10 @@ def test_the_quick_jobs_of_a_cohort_teach_nothing_before_the_slow_ones_have_ende
         times.begin(f"job {number}", 10_000.0 + number)
     for number in range(1, 30):
         times.drop(f"job {number}")
-        times.learn(10_000.0 + number, Job(40.0, 42.0))
+        times.learn(10_000.0 + number, EndedJob(40.0, 42.0))
     assert times.remaining(0.0) == before
     times.drop("job 0")
-    times.learn(10_000.0, Job(98.0, 100.0))
+    times.learn(10_000.0, EndedJob(98.0, 100.0))
     after = times.remaining(0.0)
     assert after is not None
     assert before is not None
@@ -92,8 +92,8 @@ def test_the_quick_jobs_of_a_cohort_teach_nothing_before_the_slow_ones_have_ende
 def test_a_job_that_is_stuck_holds_the_others_up_for_some_time_only() -> None:
     times = taught(60)
     times.begin("stuck", 10_000.0)
-    for number in range(REMEMBERED):
-        times.learn(10_001.0 + 20 * number, Job(20.0, 22.0))
+    for number in range(JOBS_REMEMBERED):
+        times.learn(10_001.0 + 20 * number, EndedJob(20.0, 22.0))
     assert times.remaining(0.0) == pytest.approx(21.0)
 
 
@@ -103,7 +103,7 @@ def test_an_end_that_does_not_count_yet_brings_first_polls_forward_at_once() -> 
         times.begin(f"job {number}", 10_000.0)
     before = times.first_poll
     times.drop("job 5")
-    times.learn(10_000.0, Job(12.5, 15.0))
+    times.learn(10_000.0, EndedJob(12.5, 15.0))
     assert times.first_poll == 15.0 < before
     assert next_polls(times, "job 0", 30)[:2] == [15.0, 20.0]
 
@@ -114,15 +114,15 @@ def test_jobs_that_end_by_p_bring_one_early_poll_for_all_and_leave_the_others_wh
     for number in range(12):
         times.begin(f"job {number}", 10_000.0)
     times.drop("job 5")
-    times.learn(10_000.0, Job(0.0, P))
+    times.learn(10_000.0, EndedJob(0.0, P))
     assert times.early_poll
     assert next_polls(times, "new", 70) == [P, *usual]
     for number in range(12):
         times.drop(f"job {number}")
-    times.learn(10_000.0, Job(0.0, P))  # counts now, and is remembered for as long as the others
+    times.learn(10_000.0, EndedJob(0.0, P))  # counts now, and is remembered for as long as the others
     assert next_polls(times, "new", 70)[0] == P
-    for number in range(REMEMBERED):
-        times.learn(20_000.0 + number, Job(60.0, 62.0))
+    for number in range(JOBS_REMEMBERED):
+        times.learn(20_000.0 + number, EndedJob(60.0, 62.0))
     assert not times.early_poll
 
 
@@ -147,7 +147,7 @@ def test_up_to_seven_at_once_none_is_polled_before_its_time() -> None:
 
 def test_an_early_poll_that_a_caller_has_brought_is_not_made_again() -> None:
     times = taught(60)
-    times.learn(10_000.0, Job(0.0, P))
+    times.learn(10_000.0, EndedJob(0.0, P))
     assert times.next_poll("new", Polls(last=6.0)) == times.first_poll > 15
 
 

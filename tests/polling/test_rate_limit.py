@@ -7,7 +7,7 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any
 
-from mj_mcp.polling.rate_limit import AT_ONCE, RateLimit
+from mj_mcp.polling.rate_limit import POLLS_AT_ONCE, RateLimit
 
 
 class Jumping(asyncio.SelectorEventLoop):
@@ -87,11 +87,11 @@ def test_a_proxy_that_does_not_answer_is_not_asked_ever_more() -> None:
     async def main() -> None:
         limit = RateLimit(50)
         async with asyncio.TaskGroup() as group:
-            for _ in range(3 * AT_ONCE):
+            for _ in range(3 * POLLS_AT_ONCE):
                 group.create_task(poll(limit))
 
     run(main())
-    assert most == AT_ONCE
+    assert most == POLLS_AT_ONCE
 
 
 def test_who_is_cancelled_takes_no_slot_along() -> None:
@@ -105,15 +105,15 @@ def test_who_is_cancelled_takes_no_slot_along() -> None:
 
     async def main() -> None:
         limit = RateLimit(1000)
-        holding = [asyncio.create_task(poll(limit)) for _ in range(AT_ONCE)]
+        holding = [asyncio.create_task(poll(limit)) for _ in range(POLLS_AT_ONCE)]
         await asyncio.sleep(0)
-        waiting = [asyncio.create_task(poll(limit)) for _ in range(AT_ONCE)]
+        waiting = [asyncio.create_task(poll(limit)) for _ in range(POLLS_AT_ONCE)]
         await asyncio.sleep(0.5)
         for task in waiting + holding[:3]:
             task.cancel()
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
+            for _ in range(POLLS_AT_ONCE):
                 group.create_task(poll(limit))
 
     run(main())
-    assert got == 2 * AT_ONCE
+    assert got == 2 * POLLS_AT_ONCE

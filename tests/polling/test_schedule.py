@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mj_mcp.polling.open_jobs import OpenJob, OpenJobs, PollTimings
-from mj_mcp.polling.schedule import LATEST_FIRST, SLACK, Budget, Job, Polls, Schedule, plan
+from mj_mcp.polling.schedule import LATEST_FIRST, SLACK, Budget, EndedJob, Polls, Schedule, plan
 from mj_mcp.tasks import Image, Kind, Observation, Status, Task
 
 P = 5.0
 thorough = settings(max_examples=60)
 
-ends = st.tuples(st.floats(0.0, 900.0), st.floats(0.1, 60.0)).map(lambda t: Job(t[0], t[0] + t[1]))
+ends = st.tuples(st.floats(0.0, 900.0), st.floats(0.1, 60.0)).map(lambda t: EndedJob(t[0], t[0] + t[1]))
 histories = st.lists(ends, min_size=1, max_size=60)
 paces = st.sampled_from([0.5, 2.0, 5.0, 30.0])
 
@@ -28,9 +28,9 @@ def lognormal(median: float, sigma: float, count: int, seed: int = 1) -> list[fl
     return [median * math.exp(sigma * rng.gauss(0, 1)) for _ in range(count)]
 
 
-def watched(seconds: list[float], gap: float = 2.5) -> list[Job]:
+def watched(seconds: list[float], gap: float = 2.5) -> list[EndedJob]:
     """Jobs of these times, as polls every `gap` seconds saw them."""
-    return [Job(gap * math.floor(s / gap), gap * (math.floor(s / gap) + 1)) for s in seconds]
+    return [EndedJob(gap * math.floor(s / gap), gap * (math.floor(s / gap) + 1)) for s in seconds]
 
 
 # --- for any history
@@ -38,7 +38,7 @@ def watched(seconds: list[float], gap: float = 2.5) -> list[Job]:
 
 @thorough
 @given(histories, paces)
-def test_the_first_poll_comes_by_p_or_by_the_quickest_tenth(history: list[Job], p: float) -> None:
+def test_the_first_poll_comes_by_p_or_by_the_quickest_tenth(history: list[EndedJob], p: float) -> None:
     slow = sorted(job.middle for job in history if job.ended_by > p * (1 + SLACK))
     latest = max(p, slow[len(slow) // 10]) if slow else p
     assert p - 1e-6 <= plan(history, p).first <= latest * (1 + SLACK)
@@ -46,7 +46,7 @@ def test_the_first_poll_comes_by_p_or_by_the_quickest_tenth(history: list[Job], 
 
 @thorough
 @given(histories, paces)
-def test_after_the_first_poll_no_gap_is_longer_than_p(history: list[Job], p: float) -> None:
+def test_after_the_first_poll_no_gap_is_longer_than_p(history: list[EndedJob], p: float) -> None:
     schedule = plan(history, p)
     ages = [schedule.first]
     while ages[-1] < 1.5 * max(job.ended_by for job in history) + 3 * p and len(ages) < 5000:
@@ -57,13 +57,13 @@ def test_after_the_first_poll_no_gap_is_longer_than_p(history: list[Job], p: flo
 
 def test_jobs_that_ended_by_p_are_reported_and_move_the_first_poll_of_the_others_no_sooner() -> None:
     steady = watched(lognormal(45, 0.25, 36))
-    failing = steady + [Job(0.0, P)] * 4
+    failing = steady + [EndedJob(0.0, P)] * 4
     assert (plan(steady, P).early, plan(failing, P).early) == (False, True)
     assert plan(failing, P).first > 3 * P
 
 
 def test_where_all_end_by_p_it_is_the_fixed_loop() -> None:
-    schedule = plan([Job(0.0, P)] * 30, P)
+    schedule = plan([EndedJob(0.0, P)] * 30, P)
     assert (schedule.first, schedule.after(P), schedule.after(12.0)) == (P, 2 * P, 15.0)
 
 
@@ -108,7 +108,7 @@ def test_two_speeds_have_their_polls_at_both_and_few_between() -> None:
 
 def test_a_straggler_moves_nothing() -> None:
     usual = watched(lognormal(30, 0.3, 39))
-    assert plan([*usual, Job(895.0, 900.0)], P).ages[:6] == plan([*usual, Job(65.0, 67.5)], P).ages[:6]
+    assert plan([*usual, EndedJob(895.0, 900.0)], P).ages[:6] == plan([*usual, EndedJob(65.0, 67.5)], P).ages[:6]
 
 
 # --- the budget

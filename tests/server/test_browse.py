@@ -15,7 +15,7 @@ from journals import Where
 from views import grid
 
 from mj_mcp.app import open_library
-from mj_mcp.server.views.browse import answer_from_library, browse_app
+from mj_mcp.server.views.page import answer_from_library, browse_app
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator
 

@@ -18,7 +18,7 @@ from conftest import PROTOCOLS, Served
 from folders import small_files
 from lives import journal_file
 
-from mj_mcp.server.links import AWAY_SECONDS, LIFETIME_SECONDS, signing_secret
+from mj_mcp.server.links import FILE_RETRY_SECONDS, LIFETIME_SECONDS, signing_secret
 from mj_mcp.settings import Settings, SettingsError
 from mj_mcp.simulator import Simulator
 
@@ -160,7 +160,7 @@ async def test_while_the_journal_is_away_what_is_known_opens_and_the_rest_says_w
             db.execute("ALTER TABLE tasks RENAME TO away")
         assert (await browser.get(link)).status_code == 200
         away = await browser.get(unknown)
-        assert (away.status_code, away.headers.get("Retry-After")) == (503, str(AWAY_SECONDS))
+        assert (away.status_code, away.headers.get("Retry-After")) == (503, str(FILE_RETRY_SECONDS))
         assert away.headers["Cache-Control"] == "no-store"
 
 

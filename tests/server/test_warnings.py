@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from mj_mcp.proxy import Trouble
-from mj_mcp.server.render.warnings import GIVEN_UP, WORDS, warnings_of, worded
+from mj_mcp.server.render.warnings import GIVEN_UP, WARNING_WORDS, warnings_of, worded
 from mj_mcp.studio import Result
 from mj_mcp.tasks import Status, Task, WarningCode
 
 
 def test_every_code_has_words() -> None:
-    assert {*WORDS} == {*WarningCode}
+    assert {*WARNING_WORDS} == {*WarningCode}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from mj_mcp.prompts import Options
 from mj_mcp.settings import Settings
 from mj_mcp.simulator import Simulator, faults
 from mj_mcp.studio import Call
-from mj_mcp.studio.references import KEY_CHARACTERS, MAX_BYTES, MOST
+from mj_mcp.studio.references import KEY_CHARACTERS, MAX_UPLOAD_BYTES, MAX_UPLOADS
 from mj_mcp.tasks import LOCAL_OWNER
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 
 AUTO = {"MJ_PROXY_DIALECT": "auto"}
-HUGE = MAX_BYTES + 1
+HUGE = MAX_UPLOAD_BYTES + 1
 
 
 def proxy(dialect: Any = "plus", **habits: Any) -> Simulator:
@@ -243,7 +243,7 @@ async def test_all_problems_of_the_prompt_and_its_files_are_said_at_once(connect
 
 
 async def test_a_submit_takes_five_pictures_and_twenty_mebibytes(connect: Connect, inputs: Path) -> None:
-    names = [f"{number}.png" for number in range(MOST + 1)]
+    names = [f"{number}.png" for number in range(MAX_UPLOADS + 1)]
     for number, name in enumerate(names):
         (inputs / name).write_bytes(png(number).ljust(4_700_000, b"\0") if number else png())
     async with proxy() as sim, connect(sim, MJ_INPUT_DIR=str(inputs), **AUTO) as caller:
@@ -251,8 +251,8 @@ async def test_a_submit_takes_five_pictures_and_twenty_mebibytes(connect: Connec
             error = await caller.error("generate_image", prompt="x", image_urls=images)
             assert error["message"].startswith("`image_urls` must be at most 5 pictures to upload, with at most 20 MiB")
         assert sim.submits() == []
-        await caller.task("generate_image", prompt="x", image_urls=names[:MOST], wait_seconds=0)
-        assert len(sent(sim)[-1]["base64Array"]) == MOST
+        await caller.task("generate_image", prompt="x", image_urls=names[:MAX_UPLOADS], wait_seconds=0)
+        assert len(sent(sim)[-1]["base64Array"]) == MAX_UPLOADS
 
 
 async def test_a_picture_that_is_not_finished_is_not_ready(connect: Connect) -> None:

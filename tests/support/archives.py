@@ -18,7 +18,7 @@ from conftest import Caller
 from PIL import Image
 
 from mj_mcp.archive.bucket import Bucket, open_bucket
-from mj_mcp.archive.store import RETRY_SECONDS, Store
+from mj_mcp.archive.store import UPLOAD_RETRY_SECONDS, Store
 from mj_mcp.background import Background
 from mj_mcp.pictures import PictureWorkers
 from mj_mcp.simulator import Simulator
@@ -50,7 +50,7 @@ def bucket_name(bucket_server: BucketServer, monkeypatch: pytest.MonkeyPatch) ->
 
 @asynccontextmanager
 async def store(
-    folder: Path, bucket: Bucket | None = None, room: int = ROOM, retry_seconds: float = RETRY_SECONDS
+    folder: Path, bucket: Bucket | None = None, room: int = ROOM, retry_seconds: float = UPLOAD_RETRY_SECONDS
 ) -> AsyncIterator[Store]:
     async with (
         PictureWorkers() as workers,

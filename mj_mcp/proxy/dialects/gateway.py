@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from mj_mcp.proxy.body import WORDS, words_in
+from mj_mcp.proxy.body import MESSAGE_FIELDS, words_in
 from mj_mcp.proxy.dialects import Dialect
 from mj_mcp.proxy.http import Fields
 from mj_mcp.proxy.orders import Change, Imagine, Order, Post
@@ -28,7 +28,7 @@ ENDS: dict[str, Status] = {
 }
 """The end states, with or without `TASK_STATUS_` before them. The specification's are SUCCEED and FAILED."""
 
-REASONS = ("reason", "err_detail", "fail_reason", "failReason", *WORDS)
+REASON_FIELDS = ("reason", "err_detail", "fail_reason", "failReason", *MESSAGE_FIELDS)
 """Fields in which a failed task gives its reason."""
 
 
@@ -72,7 +72,7 @@ def read_task(fields: Fields, redact: Redact, _origin: str) -> Observation | Non
     failure = None
     if status is Status.FAILED:
         canceled = end.startswith("CANCEL")
-        said = words_in(fields["task"], redact, REASONS) or words_in(fields, redact, REASONS)
+        said = words_in(fields["task"], redact, REASON_FIELDS) or words_in(fields, redact, REASON_FIELDS)
         reason = said or ("canceled" if canceled else "the proxy gave no reason")
         failure = Failure("canceled" if canceled else "generation_failed", reason)
     progress = body.task.progress_percent

@@ -21,7 +21,7 @@ from mj_mcp.proxy.text import Redact, clean
 from mj_mcp.tasks import Failure, Image, Kind, Observation, Status, WarningCode
 from mj_mcp.urls import with_part
 
-STATUSES = {
+JOB_STATUSES = {
     "": Status.QUEUED,
     "PENDING": Status.QUEUED,
     "STAGED": Status.QUEUED,
@@ -30,7 +30,7 @@ STATUSES = {
 }
 """Any other, like PROCESSING, is open."""
 
-KINDS = {
+JOB_KINDS = {
     "DIFFUSION": Kind.IMAGINE,
     "BLEND": Kind.IMAGINE,
     "UPSCALE": Kind.UPSCALE,
@@ -55,9 +55,9 @@ def read_task(fields: Fields, redact: Redact, origin: str) -> Observation | None
     if "job_id" not in fields or "status" not in fields:
         return None
     word = clean(fields["status"], redact)[:64]
-    status = STATUSES.get(word.upper(), Status.PROCESSING)
+    status = JOB_STATUSES.get(word.upper(), Status.PROCESSING)
     task_type = clean(fields.get("task_type"), redact).upper()
-    kind = KINDS.get(task_type, Kind.BUTTON) if task_type else None
+    kind = JOB_KINDS.get(task_type, Kind.BUTTON) if task_type else None
     output = fields.get("output")
     done = status is Status.SUCCEEDED
     images, warnings = _images(output if isinstance(output, dict) else {}, kind, redact, origin) if done else ((), ())

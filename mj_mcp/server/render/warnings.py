@@ -5,7 +5,7 @@ from __future__ import annotations
 from mj_mcp.studio import Result
 from mj_mcp.tasks import WarningCode
 
-WORDS: dict[str, str] = {
+WARNING_WORDS: dict[str, str] = {
     WarningCode.QUEUED_BEHIND: "queued behind {} other jobs",
     WarningCode.EXISTED: "the proxy says that this task existed already",
     WarningCode.IDLE: "nothing has moved for {} minutes",
@@ -32,5 +32,5 @@ def warnings_of(result: Result) -> list[str]:
 def worded(warning: str) -> str:
     """A stored warning in words. A sentence, as in rows of older versions, is returned unchanged."""
     code, *numbers = warning.split(":")
-    words = WORDS.get(code, "")
+    words = WARNING_WORDS.get(code, "")
     return words.format(*numbers) if words and words.count("{}") == len(numbers) else warning

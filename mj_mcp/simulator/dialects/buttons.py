@@ -17,7 +17,7 @@ _LETTERS: Final = range(1, 5)
 
 
 @dataclass(frozen=True, slots=True)
-class Button:
+class MessageButton:
     """One button. `name` is its id up to the hash, `tail` what follows it; a `window` asks before the job starts."""
 
     name: str
@@ -43,27 +43,29 @@ class Button:
         }
 
 
-_REROLL: Final = Button("MJ::JOB::reroll::0", "", "🔄", "REROLL")
-_SELECT: Final = tuple(Button(f"MJ::JOB::upsample::{n}", f"U{n}", "", "UPSCALE", n, "") for n in _LETTERS)
-_VARY: Final = tuple(Button(f"MJ::JOB::variation::{n}", f"V{n}", "", "VARIATION", n, "") for n in _LETTERS)
+_REROLL: Final = MessageButton("MJ::JOB::reroll::0", "", "🔄", "REROLL")
+_SELECT: Final = tuple(MessageButton(f"MJ::JOB::upsample::{n}", f"U{n}", "", "UPSCALE", n, "") for n in _LETTERS)
+_VARY: Final = tuple(MessageButton(f"MJ::JOB::variation::{n}", f"V{n}", "", "VARIATION", n, "") for n in _LETTERS)
 _VARY_ONE: Final = (
-    Button("MJ::JOB::low_variation::1", "Vary (Subtle)", "🪄", "VARIATION"),
-    Button("MJ::JOB::high_variation::1", "Vary (Strong)", "🪄", "VARIATION"),
-    Button("MJ::Inpaint::1", "Vary (Region)", "🖌️", "VARIATION", window=True),
+    MessageButton("MJ::JOB::low_variation::1", "Vary (Subtle)", "🪄", "VARIATION"),
+    MessageButton("MJ::JOB::high_variation::1", "Vary (Strong)", "🪄", "VARIATION"),
+    MessageButton("MJ::Inpaint::1", "Vary (Region)", "🖌️", "VARIATION", window=True),
 )
 _ZOOM: Final = (
-    Button("MJ::Outpaint::50::1", "Zoom Out 2x", "🔍", "ZOOM"),
-    Button("MJ::Outpaint::75::1", "Zoom Out 1.5x", "🔍", "ZOOM"),
-    Button("MJ::CustomZoom", "Custom Zoom", "🔍", "ZOOM", tail="", window=True),
+    MessageButton("MJ::Outpaint::50::1", "Zoom Out 2x", "🔍", "ZOOM"),
+    MessageButton("MJ::Outpaint::75::1", "Zoom Out 1.5x", "🔍", "ZOOM"),
+    MessageButton("MJ::CustomZoom", "Custom Zoom", "🔍", "ZOOM", tail="", window=True),
 )
 _ARROWS: Final = {"left": "⬅️", "right": "➡️", "up": "⬆️", "down": "⬇️"}
-_PAN: Final = tuple(Button(f"MJ::JOB::pan_{way}::1", "", arrow, "PAN") for way, arrow in _ARROWS.items())
+_PAN: Final = tuple(MessageButton(f"MJ::JOB::pan_{way}::1", "", arrow, "PAN") for way, arrow in _ARROWS.items())
 _ANIMATE: Final = (
-    Button("MJ::JOB::animate_high::1", "Animate (High motion)", "🎞️", "VIDEO"),
-    Button("MJ::JOB::animate_low::1", "Animate (Low motion)", "🎞️", "VIDEO"),
+    MessageButton("MJ::JOB::animate_high::1", "Animate (High motion)", "🎞️", "VIDEO"),
+    MessageButton("MJ::JOB::animate_low::1", "Animate (Low motion)", "🎞️", "VIDEO"),
 )
 _TWICE: Final = {"6": "v6", "6.1": "v6r1", "7": "v7"}
-_VIDEO: Final = tuple(Button(f"MJ::JOB::video_virtual_upscale::{n}", f"U{n}", "", "VIDEO", n, "") for n in _LETTERS)
+_VIDEO: Final = tuple(
+    MessageButton(f"MJ::JOB::video_virtual_upscale::{n}", f"U{n}", "", "VIDEO", n, "") for n in _LETTERS
+)
 
 
 def version_of(prompt: str, default: str) -> str:
@@ -72,7 +74,7 @@ def version_of(prompt: str, default: str) -> str:
     return found[1] if found else default
 
 
-def buttons_of(job: Job, default_version: str) -> tuple[Button, ...]:
+def buttons_of(job: Job, default_version: str) -> tuple[MessageButton, ...]:
     """Return the buttons of a task that has succeeded."""
     version = version_of(job.prompt, default_version)
     new = float(version) >= _NO_TWICE_FROM
@@ -89,9 +91,9 @@ def buttons_of(job: Job, default_version: str) -> tuple[Button, ...]:
     return (*(() if new else _SELECT), _REROLL, *_VARY)
 
 
-def _twice(version: str) -> tuple[Button, ...]:
+def _twice(version: str) -> tuple[MessageButton, ...]:
     kind = _TWICE.get(version, "v7")
     return tuple(
-        Button(f"MJ::JOB::upsample_{kind}_2x_{way}::1", f"Upscale ({way.title()})", "upscale_1", "UPSCALE_HD")
+        MessageButton(f"MJ::JOB::upsample_{kind}_2x_{way}::1", f"Upscale ({way.title()})", "upscale_1", "UPSCALE_HD")
         for way in ("subtle", "creative")
     )

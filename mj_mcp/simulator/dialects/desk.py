@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, TypedDict
 from urllib.parse import parse_qs, quote
 
-from mj_mcp.simulator.api import Job, Proxy
+from mj_mcp.simulator.api import Job, JobTable
 from mj_mcp.simulator.hostile import FOREIGN_LINKS
 from mj_mcp.simulator.listener import JSON, Reply, Request
 
@@ -48,7 +48,7 @@ class Habits(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SiteSettings:
     """The settings of the site. `link_seconds` is None for links that do not expire."""
 
     key: str
@@ -68,7 +68,7 @@ class Route:
     kind: str = "submit"
 
 
-class Dialect(Protocol):
+class Wording(Protocol):
     """One way to word the API."""
 
     routes: tuple[Route, ...]
@@ -82,8 +82,8 @@ class Dialect(Protocol):
 class Desk:
     """The tools of a dialect. `guests` counts the requests that came in without the right key."""
 
-    settings: Settings
-    proxy: Proxy
+    settings: SiteSettings
+    proxy: JobTable
     charge: Callable[[Job, str, dict[str, Any]], None]
     fire: Callable[[str], None]
     now: Callable[[], float]

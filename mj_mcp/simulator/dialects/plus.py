@@ -8,7 +8,7 @@ import re
 from typing import Any, Final
 
 from mj_mcp.simulator.api import FAILED, Job, Standing
-from mj_mcp.simulator.dialects.buttons import Button, buttons_of, version_of
+from mj_mcp.simulator.dialects.buttons import MessageButton, buttons_of, version_of
 from mj_mcp.simulator.dialects.desk import Desk, Route, answer, same, text
 from mj_mcp.simulator.dialects.flat import (
     ACCEPTED,
@@ -158,7 +158,7 @@ class Plus:
             return _refused(STALE if custom_id.startswith("MJ::") else "未知的 Action 类型")
         return self._pressed(pressed[0], parent, body)
 
-    def _pressed(self, button: Button, parent: Job, body: dict[str, Any]) -> Order:
+    def _pressed(self, button: MessageButton, parent: Job, body: dict[str, Any]) -> Order:
         starts = button.starts
         asks = self._desk.habits.get("remix", False) and starts in _REMIXED
         if starts == "REROLL":
@@ -223,7 +223,7 @@ class Plus:
             self._desk.proxy.pin(task_id, Standing(FAILED, reason=CANCELLED))
         return Reply()
 
-    def _buttons(self, job: Job) -> tuple[Button, ...]:
+    def _buttons(self, job: Job) -> tuple[MessageButton, ...]:
         return buttons_of(job, self._desk.habits.get("model", "7"))
 
     def task(self, job: Job, base: str) -> dict[str, Any]:
