@@ -59,10 +59,10 @@ $(TYPES:%=types-%): types-%: $(VENV)/.installed-dev
 	$(BIN)/mypy --python-version $(firstword $(subst -, ,$*)) --platform $(lastword $(subst -, ,$*)) \
 	  --cache-dir .mypy_cache/$* mj_mcp examples
 
-tests: $(VENV)/.installed-dev $(if $(CI),$(PROXIES)/.done) ## all that are not slow; skips are named
+tests: $(VENV)/.installed-dev ## all that are not slow; skips are named
 	$(BIN)/python -m pytest -rs -n $(JOBS) --dist worksteal -m "not slow" $(if $(CI),--cov --cov-fail-under=85)
 
-tests-slow: $(VENV)/.installed-dev $(if $(CI),$(CLIS)/.done $(PACKAGING)/.done $(VIEWS)/.done) ## kills, replicas, queues and long waits
+tests-slow: $(VENV)/.installed-dev $(if $(CI),$(CLIS)/.done $(PACKAGING)/.done $(PROXIES)/.done $(VIEWS)/.done) ## kills, replicas, queues and long waits
 	$(BIN)/python -m pytest -rs -n $(JOBS) --dist worksteal -m slow
 
 examples: $(VENV)/.installed-dev $(if $(CI),$(HOSTS)/mcp2/.done) ## that of a framework runs where `make hosts-install` has been

@@ -25,6 +25,7 @@ from mj_mcp.simulator import Simulator
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="signals are of POSIX"),
 ]
 

@@ -21,7 +21,7 @@ from conftest import KEY, environment
 from mj_mcp import __version__
 from mj_mcp.simulator import Simulator, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -310,6 +310,7 @@ async def test_without_a_terminal_the_key_is_not_asked_for(tmp_path: Path) -> No
     assert (done.returncode, "lm-studio" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 async def test_print_changes_nothing_and_shows_no_key(tmp_path: Path) -> None:
     for host in BY_ID:
         done = await run(tmp_path, "install", host, "--print", env={"MJ_API_KEY": KEY, "MJ_SECRET_KEY": KEY * 2})

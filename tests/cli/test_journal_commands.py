@@ -21,7 +21,7 @@ from lives import PATIENCE, live, rows
 
 from mj_mcp.simulator import Simulator, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 

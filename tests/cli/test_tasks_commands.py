@@ -17,7 +17,7 @@ from lives import PATIENCE, rows
 
 from mj_mcp.simulator import Simulator, faults
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 Connect = Callable[..., AbstractAsyncContextManager[Caller]]
 

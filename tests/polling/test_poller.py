@@ -110,6 +110,7 @@ async def test_a_sweep_that_breaks_is_followed_by_the_next(sim: Simulator, spawn
             assert done["status"] == "succeeded"
 
 
+@pytest.mark.slow
 async def test_however_many_ask_at_once_polls_keep_to_their_ceiling(sim: Simulator, connect: Connect) -> None:
     async with connect(sim, MJ_MAX_OPEN_TASKS="100", MJ_MAX_POLLS_PER_SECOND="20") as caller:
         ids = [await imagine(caller, f"mug {number}") for number in range(60)]

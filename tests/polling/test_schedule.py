@@ -229,7 +229,7 @@ def delays(play: Play, numbers: range) -> list[float]:
     return [play.polls[number][-1] - play.jobs[number][1] for number in numbers]
 
 
-@pytest.mark.parametrize("size", [10, 30, 60, 200])
+@pytest.mark.parametrize("size", [10, 30, 60, pytest.param(200, marks=pytest.mark.slow)])
 def test_cohorts_are_seen_soon_cold_warm_and_after_a_jump(size: int) -> None:
     """The targets: 2.7 s cold and after a jump, 2.3 s warm, and there 5.5 s for nineteen of twenty."""
     learned, following = math.ceil(20 / size), math.ceil(40 / size)

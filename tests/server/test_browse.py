@@ -151,6 +151,7 @@ async def test_tasks_are_found_by_words_kind_status_and_day(sim: Simulator, conn
     assert sum(day["jobs"] for day in days) == 4
 
 
+@pytest.mark.slow
 async def test_a_search_has_pages(sim: Simulator, connect: Connect, browse: Browse) -> None:
     async with connect(sim, MJ_MAX_OPEN_TASKS="100") as caller:
         for number in range(33):

@@ -22,7 +22,7 @@ from reverse_proxies import FRONTS, PATIENCE, Front, free_port, program, running
 from mj_mcp.auth.tokens import SCOPES, add_token
 from mj_mcp.simulator import Simulator
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
