@@ -104,11 +104,12 @@ def measured(simulator: Simulator) -> tuple[list[Seen], list[str]]:
     seen, wrong = [], []
     for charge in simulator.ledger:
         job, polls = simulator.jobs[charge.task_id], [look.at for look in simulator.polls(charge.task_id)]
-        after = [at for at in polls if job.ends_at is not None and at >= job.ends_at]
+        # A poll that came just before the end may have been answered just after it.
+        after = [at for at in polls if job.ends_at is not None and at >= job.ends_at] or polls[-1:]
         if len(after) != 1 or job.ends_at is None or job.seconds is None:
             wrong.append(f"job {charge.seq}: {len(polls)} polls, {len(after)} of them after its end, which asks for 1")
             continue
-        seen.append((job.seconds, after[0] - job.ends_at, len(polls)))
+        seen.append((job.seconds, max(0.0, after[0] - job.ends_at), len(polls)))
     return seen, wrong + [f"charged twice: {charge.body}" for charge in simulator.duplicates()]
 
 
