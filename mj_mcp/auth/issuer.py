@@ -28,6 +28,7 @@ SKEW_SECONDS = 60
 
 KEYS_SECONDS = 5.0
 MAX_ANSWER_BYTES = 256 * 1024
+TOO_SLOW = "it answers too slowly"
 MAX_SUBJECT = 255
 """In characters, by OpenID Connect Core 1.0 section 2."""
 
@@ -215,10 +216,12 @@ def _get(url: str, until: float) -> bytes:
     """The body at this address. No redirects, at most `MAX_ANSWER_BYTES`, and nothing after `until`."""
     if not is_safe(url):
         raise IssuerUnavailable("one of its addresses is neither https nor on this machine")
+    left = until - time.monotonic()
+    if left <= 0:
+        raise IssuerUnavailable(TOO_SLOW)
     body = b""
     # A compressed answer could expand beyond the limit at once, so compression is off.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-    left = max(until - time.monotonic(), 0.001)
     with (
         httpx.Client(verify=authorities(), trust_env=False, proxy=read_tunnel(url), timeout=left) as client,
         client.stream("GET", url, headers=headers, follow_redirects=False) as answer,
@@ -230,5 +233,5 @@ def _get(url: str, until: float) -> bytes:
             if len(body) > MAX_ANSWER_BYTES:
                 raise IssuerUnavailable(f"it answered more than {MAX_ANSWER_BYTES} bytes")
             if time.monotonic() > until:
-                raise IssuerUnavailable("it answers too slowly")
+                raise IssuerUnavailable(TOO_SLOW)
     return body

@@ -184,16 +184,16 @@ async def test_an_answer_that_never_ends_is_given_up(authority: Authority) -> No
 
 
 async def test_an_answer_that_comes_byte_by_byte_is_given_up() -> None:
-    """Each byte comes in time, and all of them never do."""
-
-    ended = asyncio.Event()
+    """Each byte comes in time, and all of them never do. When the time is up, no other address is asked."""
+    ended, asked = asyncio.Event(), []
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
         while not writer.is_closing():
             writer.write(b" ")
             await asyncio.sleep(0.01)
+        writer.close()
         ended.set()
 
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
@@ -202,6 +202,7 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up() -> None:
         with anyio.fail_after(10):
             await refused(checker, forged({"alg": "RS256", "kid": "rsa"}, {}, b"x"))
             await ended.wait()
+    assert len(asked) == 1
 
 
 async def test_keys_come_the_way_that_everything_else_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
