@@ -14,6 +14,7 @@ import pytest
 import trustme
 from authority import AUDIENCE, METADATA, Answer, Authority, forged
 from conftest import LOAD_SECONDS
+from connections import listening
 from tunnels import HOST, Tunnel
 
 from mj_mcp.auth.issuer import MAX_ANSWER_BYTES, Issuer, IssuerUnavailable, NotAccepted
@@ -193,13 +194,11 @@ async def test_an_answer_that_comes_byte_by_byte_is_given_up() -> None:
         while not writer.is_closing():
             writer.write(b" ")
             await asyncio.sleep(0.01)
-        writer.close()
         ended.set()
 
-    server = await asyncio.start_server(drip, "127.0.0.1", 0)
-    checker = Issuer(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", AUDIENCE, fetch_seconds=0.2)
-    async with server:
-        with anyio.fail_after(10):
+    async with listening(drip) as port:
+        checker = Issuer(f"http://127.0.0.1:{port}", AUDIENCE, fetch_seconds=0.2)
+        with anyio.fail_after(30):
             await refused(checker, forged({"alg": "RS256", "kid": "rsa"}, {}, b"x"))
             await ended.wait()
     assert len(asked) == 1

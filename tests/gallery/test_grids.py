@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from connections import listening
 from galleries import Alive, Clock, Host, Opened, Weighed, opened, task
 from picture_hosts import ok, status
 from pictures import encoded, flat, near
@@ -65,23 +66,19 @@ class Site:
         return self.lines.count(f"GET {path} HTTP/1.1")
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            line = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode()
-            self.lines.append(line)
-            self.reached.set()
-            await self.open.wait()
-            writer.write(self.answers.get(line.split(" ")[1], status(404)))
-            await writer.drain()
-        finally:
-            writer.close()
+        line = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode()
+        self.lines.append(line)
+        self.reached.set()
+        await self.open.wait()
+        writer.write(self.answers.get(line.split(" ")[1], status(404)))
+        await writer.drain()
 
 
 @asynccontextmanager
 async def site() -> AsyncIterator[Site]:
     there = Site()
-    server = await asyncio.start_server(there.answer, "127.0.0.1", 0)
-    async with server:
-        there.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(there.answer) as port:
+        there.url = f"http://127.0.0.1:{port}"
         yield there
 
 

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from connections import listening
+
 
 class Balancer:
     """Where it listens, its replicas' `ports`, and what it did: connections `dealt`, and how often one was `dead`."""
@@ -17,29 +19,18 @@ class Balancer:
         self.url = ""
         self.dealt: Counter[int] = Counter()
         self.dead: Counter[int] = Counter()
-        self._open: set[asyncio.Task[None]] = set()
 
-    def accept(self, reader: StreamReader, writer: StreamWriter) -> None:
+    async def join(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Join a caller with the next replica, until either hangs up."""
-        task = asyncio.create_task(self._join(reader, writer))
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
-
-    async def _join(self, reader: StreamReader, writer: StreamWriter) -> None:
         self.ports.append(self.ports.pop(0))
-        back: StreamWriter | None = None
+        there, back = await self._reached(list(self.ports))
+        pouring = [asyncio.create_task(_pour(reader, back)), asyncio.create_task(_pour(there, writer))]
         try:
-            there, back = await self._reached(list(self.ports))
-            pouring = [asyncio.create_task(_pour(reader, back)), asyncio.create_task(_pour(there, writer))]
-            try:
-                await asyncio.wait(pouring, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for one in pouring:
-                    one.cancel()
+            await asyncio.wait(pouring, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            writer.close()
-            if back is not None:
-                back.close()
+            for one in pouring:
+                one.cancel()
+            back.close()
 
     async def _reached(self, ports: list[int]) -> tuple[StreamReader, StreamWriter]:
         for port in ports:
@@ -51,12 +42,6 @@ class Balancer:
                 self.dealt[port] += 1
                 return joined
         raise ConnectionRefusedError("no replica answers")
-
-    async def aclose(self) -> None:
-        """End what is open."""
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
 
 
 async def _pour(source: StreamReader, sink: StreamWriter) -> None:
@@ -70,10 +55,6 @@ async def _pour(source: StreamReader, sink: StreamWriter) -> None:
 async def balanced(*ports: int) -> AsyncIterator[Balancer]:
     """A balancer before these ports of this machine."""
     balancer = Balancer(list(ports))
-    server = await asyncio.start_server(balancer.accept, "127.0.0.1", 0)
-    balancer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
-    try:
+    async with listening(balancer.join) as port:
+        balancer.url = f"http://127.0.0.1:{port}/mcp"
         yield balancer
-    finally:
-        server.close()
-        await balancer.aclose()

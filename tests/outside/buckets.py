@@ -6,10 +6,11 @@ import asyncio
 import re
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from itertools import count
 
+from connections import listening
 from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
@@ -121,31 +122,22 @@ class Scripted:
 @asynccontextmanager
 async def scripted_server(answer: Callable[[str], bytes | None]) -> AsyncIterator[Scripted]:
     """Listens until the block ends; `answer` is given a request's first line, and gives None to be silent."""
-    open_ones: set[asyncio.StreamWriter] = set()
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        open_ones.add(writer)
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            length = re.search(r"(?i)^content-length: (\d+)", head, re.MULTILINE)
-            await reader.readexactly(int(length[1]) if length else 0)
-            server.asked.append(line := head.partition("\r\n")[0])
-            server.heard.set()
-            if (said := answer(line)) is not None:
-                writer.write(said)
-                await writer.drain()
-                writer.close()
-            await reader.read()
-
-    listener = await asyncio.start_server(take, "127.0.0.1", 0)
-    server = Scripted(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
-    try:
-        yield server
-    finally:
-        listener.close()
-        for writer in open_ones:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = re.search(r"(?i)^content-length: (\d+)", head, re.MULTILINE)
+        await reader.readexactly(int(length[1]) if length else 0)
+        server.asked.append(line := head.partition("\r\n")[0])
+        server.heard.set()
+        if (said := answer(line)) is not None:
+            writer.write(said)
+            await writer.drain()
             writer.close()
-        await listener.wait_closed()
+        await reader.read()
+
+    async with listening(take) as port:
+        server = Scripted(f"http://127.0.0.1:{port}")
+        yield server
 
 
 def silent(_line: str) -> None:

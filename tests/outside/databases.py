@@ -10,13 +10,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
 import psycopg
+from connections import listening
 from psycopg.conninfo import conninfo_to_dict
 
 with warnings.catch_warnings():
@@ -128,6 +129,7 @@ class Relay:
 
     def __init__(self, url: str) -> None:
         self._to = conninfo_to_dict(url)
+        self._stack = AsyncExitStack()
         self._open: set[asyncio.Task[None]] = set()
         self._is_cut = self._is_frozen = self._is_torn = False
         self.taken = 0
@@ -138,20 +140,17 @@ class Relay:
         """Bytes."""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._port = await self._stack.enter_async_context(listening(self._serve))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        self._drop()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await self._stack.aclose()
 
     @property
     def url(self) -> str:
         """The database's URL by this way."""
-        port = self._server.sockets[0].getsockname()[1]
         options = quote(str(self._to["options"]), safe="")
-        return f"postgresql://{self._to['user']}@127.0.0.1:{port}/{self._to['dbname']}?options={options}"
+        return f"postgresql://{self._to['user']}@127.0.0.1:{self._port}/{self._to['dbname']}?options={options}"
 
     @contextmanager
     def cut(self) -> Iterator[None]:

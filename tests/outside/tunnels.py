@@ -6,11 +6,12 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal, Self
 
 import trustme
+from connections import listening
 
 RESET = struct.pack("ii", 1, 0)
 HOST = "mj.test"
@@ -29,39 +30,23 @@ class Tunnel:
         self.ports = ports
         self._way = way
         self._answer = answer
-        self._open: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
+        self._stack = AsyncExitStack()
         self.asked: list[bytes] = []
         """The head of each CONNECT."""
         self.passed = bytearray()
         """All that went through afterwards, in both directions."""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{await self._stack.enter_async_context(listening(self._serve))}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for work in self._open:
-            work.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-        await _cut(self._writers)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        await self._stack.aclose()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        work = asyncio.current_task()
-        assert work is not None
-        self._open.add(work)
-        self._writers.append(writer)
-        work.add_done_callback(self._open.discard)
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            self.asked.append(head)
-            await self._connect(head.split()[1].decode(), reader, writer)
-        writer.close()
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.asked.append(head)
+        await self._connect(head.split()[1].decode(), reader, writer)
 
     async def _connect(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         match self._way:
@@ -101,11 +86,11 @@ async def relay(
     try:
         await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        for _, writer in (one, other):
+            writer.close()
         for work in copies:
             work.cancel()
         await asyncio.gather(*copies, return_exceptions=True)
-        for _, writer in (one, other):
-            writer.close()
 
 
 @asynccontextmanager
@@ -113,30 +98,9 @@ async def secured(port: int, authority: trustme.CA, *names: str) -> AsyncIterato
     """The port of a TLS server, certified for these names, in front of the plain server at `port`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(*names).configure_cert(context)
-    open_ones: set[asyncio.Task[None]] = set()
-    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        work = asyncio.current_task()
-        assert work is not None
-        open_ones.add(work)
-        writers.append(writer)
-        with suppress(OSError, asyncio.CancelledError):
-            await relay((reader, writer), await asyncio.open_connection("127.0.0.1", port), bytearray())
+        await relay((reader, writer), await asyncio.open_connection("127.0.0.1", port), bytearray())
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for work in open_ones:
-            work.cancel()
-        await asyncio.gather(*open_ones, return_exceptions=True)
-        await _cut(writers)
-
-
-async def _cut(writers: Sequence[asyncio.StreamWriter]) -> None:
-    """End connections now: TLS would wait for the other side's goodbye, and the event loop may end before."""
-    for writer in writers:
-        writer.transport.abort()
-    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+    async with listening(serve, context=context) as own:
+        yield own

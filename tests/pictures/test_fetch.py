@@ -15,6 +15,7 @@ from typing import Any
 
 import httpcore
 import pytest
+from connections import listening
 from picture_hosts import OWN, PUBLIC, Answering, Names, Recorder, ok, redirect, status
 
 from mj_mcp.errors import ImageUnavailable
@@ -199,17 +200,11 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 @asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[str]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            await handler(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        await handler(reader, writer)
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(handle) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def sending(data: bytes) -> Handler:

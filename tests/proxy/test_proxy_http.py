@@ -14,6 +14,7 @@ import httpx
 import pytest
 import stamina
 from conftest import LOAD_SECONDS
+from connections import listening
 from hypothesis import given
 from hypothesis import strategies as st
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
@@ -362,11 +363,9 @@ async def test_every_submit_has_a_connection_of_its_own_and_fetches_share_one() 
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
         except asyncio.IncompleteReadError:
             closed.put_nowait(port)
-        finally:
-            writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        http = Http(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", KEY)
+    async with listening(serve) as own:
+        http = Http(f"http://127.0.0.1:{own}", KEY)
         for _ in range(3):
             assert await http.request(post()) == Answer(200, answer)
             assert await http.request(get()) == Answer(200, answer)
