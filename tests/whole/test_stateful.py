@@ -21,7 +21,7 @@ from conftest import KEY
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from lives import PATIENCE, broken_promises, rows
+from lives import PATIENCE, Subject, broken_promises, rows, subject_of
 
 from mj_mcp.app import Timings, open_studio
 from mj_mcp.errors import MjError, StorageUnavailable
@@ -155,23 +155,32 @@ class Lives(RuleBasedStateMachine):
 
     # --- callers
 
-    async def ask(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Any answer is fine but one that calls a charged submit refused; the promises are the invariants."""
-        paid = len(self.sim.ledger)
+    async def ask(self, subject: Subject, work: Coroutine[Any, Any, Any]) -> None:
+        """Any answer is fine but one that calls a charged submit refused; the promises are the invariants.
+
+        Another subject may be charged meanwhile: a POST goes on when the time of its caller is over.
+        """
+        paid = self.charges(subject)
         try:
             await work
         except MjError as failure:
-            if len(self.sim.ledger) > paid:
+            if self.charges(subject) > paid:
                 assert failure.code == "unconfirmed", f"charged, and answered {failure.code}"  # noqa: PT017
 
+    def charges(self, subject: Subject) -> int:
+        return sum(subject_of(charge) == subject for charge in self.sim.ledger)
+
     async def buy(self, prompt: str, seconds: float) -> None:
-        call = Call(wait_seconds=seconds)
-        await self.studio.wait(call, await self.studio.imagine(call, prompt, Options()))
+        async def work() -> None:
+            call = Call(wait_seconds=seconds)
+            await self.studio.wait(call, await self.studio.imagine(call, prompt, Options()))
+
+        await self.ask(("imagine", prompt, None), work())
 
     @rule(prompt=st.sampled_from(PROMPTS))
     def generate(self, prompt: str) -> None:
         """Asked again while the first may be open: what `finish` ends may be bought again, by its own words."""
-        self.run(self.ask(self.buy(self.fresh(prompt), 0.05)))
+        self.run(self.buy(self.fresh(prompt), 0.05))
 
     def fresh(self, prompt: str) -> str:
         """The request's next edition, once the last one is over: then an identical one is a new purchase."""
@@ -188,16 +197,14 @@ class Lives(RuleBasedStateMachine):
             words = self.fresh(prompt)
             async with asyncio.TaskGroup() as group:
                 for _ in range(2):
-                    group.create_task(
-                        self.ask(self.buy(words, 0.05)),
-                    )
+                    group.create_task(self.buy(words, 0.05))
 
         self.run(both())
 
     @rule(prompt=st.sampled_from(PROMPTS), steps=st.integers(1, 12))
     def cancel(self, prompt: str, steps: int) -> None:
         async def leave() -> None:
-            call = asyncio.create_task(self.ask(self.buy(self.fresh(prompt), 5)))
+            call = asyncio.create_task(self.buy(self.fresh(prompt), 5))
             for _ in range(steps):
                 await asyncio.sleep(0)
             call.cancel()
@@ -223,7 +230,7 @@ class Lives(RuleBasedStateMachine):
                 bought = await self.studio.change(call, kind, free[0], index, shorthand=shorthand)
                 await self.studio.wait(call, bought)
 
-            self.run(self.ask(work()))
+            self.run(self.ask((kind.value, free[0], index), work()))
 
     # --- the world
 
