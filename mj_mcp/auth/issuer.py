@@ -28,7 +28,7 @@ SKEW_SECONDS = 60
 
 KEYS_SECONDS = 5.0
 MAX_ANSWER_BYTES = 256 * 1024
-TOO_SLOW = "it answers too slowly"
+_TOO_SLOW = "it answers too slowly"
 MAX_SUBJECT = 255
 """In characters, by OpenID Connect Core 1.0 section 2."""
 
@@ -218,7 +218,7 @@ def _get(url: str, until: float) -> bytes:
         raise IssuerUnavailable("one of its addresses is neither https nor on this machine")
     left = until - time.monotonic()
     if left <= 0:
-        raise IssuerUnavailable(TOO_SLOW)
+        raise IssuerUnavailable(_TOO_SLOW)
     body = b""
     # A compressed answer could expand beyond the limit at once, so compression is off.
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
@@ -233,5 +233,5 @@ def _get(url: str, until: float) -> bytes:
             if len(body) > MAX_ANSWER_BYTES:
                 raise IssuerUnavailable(f"it answered more than {MAX_ANSWER_BYTES} bytes")
             if time.monotonic() > until:
-                raise IssuerUnavailable(TOO_SLOW)
+                raise IssuerUnavailable(_TOO_SLOW)
     return body
