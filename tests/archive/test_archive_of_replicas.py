@@ -14,10 +14,10 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from archives import PATIENCE, finished, png, unsent, until
+from archives import PATIENCE, finished, png, unsent
 from buckets import SECRET, BucketServer, aws, scripted_server, silent
 from conftest import KEY, LOAD_SECONDS, Caller
-from lives import live
+from lives import live, until
 from structlog.testing import capture_logs
 
 from mj_mcp.app import Timings

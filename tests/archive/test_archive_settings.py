@@ -8,10 +8,10 @@ from pathlib import Path
 
 import anyio
 import pytest
-from archives import finished, until
+from archives import finished
 from buckets import KEY_ID, SECRET, BucketServer
 from conftest import KEY, environment
-from lives import live
+from lives import live, until
 
 from mj_mcp.settings import SettingsError, read_settings
 from mj_mcp.simulator import Simulator

@@ -11,8 +11,9 @@ from typing import Any
 
 import anyio
 import pytest
-from archives import PATIENCE, at, png, store, unsent, until
+from archives import PATIENCE, at, png, store, unsent
 from buckets import KEY_ID, BucketServer, refusing, scripted_server, silent
+from lives import until
 from structlog.testing import capture_logs
 
 from mj_mcp.archive.bucket import BucketUnavailable, open_bucket

@@ -13,9 +13,8 @@ from typing import Any
 
 import anyio
 import pytest
-from archives import until
 from conftest import Caller
-from lives import PATIENCE, rows
+from lives import PATIENCE, rows, until
 
 from mj_mcp.app import Timings
 from mj_mcp.polling.open_jobs import PollTimings

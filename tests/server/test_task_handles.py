@@ -11,11 +11,10 @@ from typing import Any
 
 import anyio
 import pytest
-from archives import until
 from calls import imagine
 from conftest import PROTOCOLS, Caller, Served, error_of
 from handles import TASKS, Handle, Handles, ask, take
-from lives import PATIENCE, rows
+from lives import PATIENCE, rows, until
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client

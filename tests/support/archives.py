@@ -6,12 +6,11 @@ A plugin of pytest: its fixtures are there for every test.
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from buckets import BucketServer
 from conftest import Caller
@@ -31,13 +30,6 @@ def png(shade: int, edge: int = 16) -> bytes:
     data = io.BytesIO()
     Image.new("L", (edge, edge), shade).save(data, "PNG")
     return data.getvalue()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what another process or task does."""
-    with anyio.fail_after(PATIENCE):
-        while not await anyio.to_thread.run_sync(condition):  # noqa: ASYNC110 - there is no event to wait for
-            await anyio.sleep(0.02)
 
 
 @pytest.fixture

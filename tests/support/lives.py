@@ -14,7 +14,7 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,14 @@ from mj_mcp.simulator import Charge, Simulator
 
 PATIENCE = 30.0
 """Seconds. What takes longer on however busy a machine is a defect."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what another process or task does."""
+    with anyio.fail_after(PATIENCE):
+        while not await anyio.to_thread.run_sync(condition):  # noqa: ASYNC110 - there is no event to wait for
+            await anyio.sleep(0.02)
+
 
 _REMEMBER_PID = 'echo $$ >"$0"; exec "$@"'
 
