@@ -50,7 +50,7 @@ COLLECT_AFTER = (1_000, 10, 1_000)
 """Garbage collection of the three generations: new objects, collections of the first, collections of the second.
 
 A full collection stops the event loop for 0.15 s while 1,000 callers wait, and finds little: after 15,000 calls and
-1,600 waits 8,000 objects. At 1,000 it comes every 190,000 calls or so. Measured by `benchmarks/scale.py`.
+1,600 waits 8,000 objects. At 1,000 it comes every 190,000 calls. The memory of a long day: `benchmarks/README.md`.
 """
 
 

@@ -30,9 +30,9 @@ log = structlog.get_logger("mj_mcp.gallery.originals")
 
 T = TypeVar("T")
 
-MISSING_SECONDS = 2.0
+GONE_FILES_SECONDS = 2.0
 """How long the missing files of a task are remembered. A disk may be slow, so it is checked rarely, in a thread."""
-MISSING_REMEMBERED = 1024
+GONE_FILES_REMEMBERED = 1024
 
 PICTURES_SECONDS = 22.0
 """Timeout for viewing or saving: hosts cut a call after 25 s or more."""
@@ -75,7 +75,7 @@ class Originals:
         self._fetches: SingleFlight[str, FetchResult | None] = SingleFlight()
         self._grids: SingleFlight[tuple[str, str], dict[int, Picture]] = SingleFlight()
         self._pictures: SingleFlight[tuple[str, int], Picture] = SingleFlight()
-        self._gone: TTLCache[str, frozenset[str]] = TTLCache(MISSING_REMEMBERED, MISSING_SECONDS)
+        self._gone: TTLCache[str, frozenset[str]] = TTLCache(GONE_FILES_REMEMBERED, GONE_FILES_SECONDS)
 
     async def picture(self, task: Task, image: Image) -> Picture:
         """One original. If it has to be fetched, it is archived even if the caller leaves.

@@ -107,7 +107,7 @@ class Rules:
     tiled: bool
 
 
-class JobTable:
+class SimulatedProxy:
     """Every job, by task id.
 
     `messages` counts how often the chat message of a task, and with it the ids of its buttons, was replaced.

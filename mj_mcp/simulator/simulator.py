@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, Unpack
 from urllib.parse import unquote
 
-from mj_mcp.simulator.api import FAILED, PROCESSING, QUEUED, SUCCEED, Job, JobTable, Rules, Standing
+from mj_mcp.simulator.api import FAILED, PROCESSING, QUEUED, SUCCEED, Job, Rules, SimulatedProxy, Standing
 from mj_mcp.simulator.dialects.desk import Desk, Habits, SiteSettings, Unknown
 from mj_mcp.simulator.fault import Fault, Script
 from mj_mcp.simulator.hostile import KINDS
@@ -88,7 +88,7 @@ class Simulator:
         self._prefix = prefix.rstrip("/")
         self._on_charge = on_charge
         self._now = now
-        self._proxy = JobTable(rules, now)
+        self._proxy = SimulatedProxy(rules, now)
         self._ledger = Ledger(ledger_path)
         settings = SiteSettings(key, self._prefix, image_edge, link_seconds, habits)
         self._desk = Desk(settings, self._proxy, self._write_down, self._fire, now, unknown_answer)
@@ -110,7 +110,7 @@ class Simulator:
         try:
             await self._listener.close()
         finally:
-            await self._site.gallery.close()
+            await self._site.pictures.close()
             self._ledger.close()
             self._closed.set()
 

@@ -49,7 +49,7 @@ class Site:
     """Answers requests correctly."""
 
     def __init__(self, desk: Desk, dialect: DialectName) -> None:
-        self.gallery = PictureServer()
+        self.pictures = PictureServer()
         self._desk = desk
         self._dialect = _DIALECTS[dialect](desk)
         self._pictures: tuple[Route, ...] = (
@@ -114,7 +114,7 @@ class Site:
             self._desk.fire("browsers_only")
             return error(403, "forbidden")
         kind = self._desk.kind(job, index) or "png"
-        return await self.gallery.serve(kind, self._desk.proxy.drawing(job, index), self._desk.base(request))
+        return await self.pictures.serve(kind, self._desk.proxy.drawing(job, index), self._desk.base(request))
 
     def _refuses(self, request: Request) -> bool:
         browser = "Mozilla" in request.headers.get("user-agent", "")
@@ -125,4 +125,4 @@ class Site:
             return error(404, "no such kind")
         edge = self._desk.settings.image_edge
         drawing = Drawing(kind, "hostile", kind, kind, (edge, edge))
-        return await self.gallery.serve(kind, drawing, self._desk.base(request))
+        return await self.pictures.serve(kind, drawing, self._desk.base(request))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, TypedDict
 from urllib.parse import parse_qs, quote
 
-from mj_mcp.simulator.api import Job, JobTable
+from mj_mcp.simulator.api import Job, SimulatedProxy
 from mj_mcp.simulator.hostile import FOREIGN_LINKS
 from mj_mcp.simulator.listener import JSON, Reply, Request
 
@@ -83,7 +83,7 @@ class Desk:
     """The tools of a dialect. `guests` counts the requests that came in without the right key."""
 
     settings: SiteSettings
-    proxy: JobTable
+    proxy: SimulatedProxy
     charge: Callable[[Job, str, dict[str, Any]], None]
     fire: Callable[[str], None]
     now: Callable[[], float]
