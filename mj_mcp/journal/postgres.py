@@ -57,6 +57,9 @@ LIVES = (
 )
 """Whether the process (`?`) has a session. The lock is only read: two processes that try it would see each other."""
 
+OUTCOME = "SELECT pg_xact_status(?::text::xid8), EXISTS (SELECT FROM tasks WHERE seq = ?::text::bigint AND writer = ?)"
+"""The outcome of a transaction (`?` twice), and whether this process (`?`) wrote a task in it."""
+
 MISSED_SWEEP_SECONDS = 4.0
 """Longer than the time between two sweeps. After such a gap, everyone's session may have been lost."""
 
@@ -216,13 +219,16 @@ class Postgres:
                     return outcome
 
     def _was_committed(self, xact: str, deadline: float) -> bool:
-        """The outcome of a transaction whose connection was lost at COMMIT. The database knows it."""
+        """Whether a transaction whose connection was lost at COMMIT has changed a task. If not, it may run again.
+
+        The id alone proves nothing: after a crash, the database gives the ids of lost transactions to others.
+        """
         while True:
-            status = self._read_by(
-                lambda db: db.execute("SELECT pg_xact_status(?::text::xid8)", (xact,)).fetchone()[0], deadline
+            status, is_ours = self._read_by(
+                lambda db: db.execute(OUTCOME, (xact, xact, self.holder)).fetchone(), deadline
             )
             if status != "in progress":
-                return bool(status == "committed")
+                return bool(status == "committed" and is_ours)
             time.sleep(0.05)
 
     def _read(self, work: Callable[[Db], T], by: float) -> T:

@@ -438,6 +438,7 @@ class Lost:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, heard: bool) -> None:
         self.fired = 0
+        self.xact = ""
         self.then: Callable[[], None] = lambda: None
         execute = psycopg.Connection.execute
 
@@ -445,10 +446,11 @@ class Lost:
             if query != "COMMIT" or self.fired:
                 return execute(db, query, *args, **more)
             self.fired += 1
+            (self.xact,) = execute(db, "SELECT pg_current_xact_id()::text").fetchone() or ("",)
             if heard:
                 execute(db, "COMMIT")
-            db.close()
             self.then()
+            db.close()
             raise psycopg.OperationalError("the connection is lost")
 
         monkeypatch.setattr(psycopg.Connection, "execute", lose)
@@ -464,6 +466,30 @@ async def test_a_commit_whose_answer_is_lost_happens_once(
         assert (await journal.update(task.submission_id, one_more)).progress == 1
         assert lost.fired == 1
         assert await progress(journal, task) == 1
+
+
+async def test_a_commit_that_a_crash_has_lost_is_made_again_though_another_transaction_got_its_id(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[object] = []
+
+    def crash() -> None:
+        database.kill()
+        database.start()
+        taken.extend(database.execute("SELECT pg_current_xact_id()::text")[0])
+
+    async with journals(database_url) as [journal]:
+        task = await bought(journal)
+        ids = set[object]()
+        for attempt in range(1, 6):  # an id is given again unless the lost rows have reached the disk by chance
+            with monkeypatch.context() as patch:
+                lost = Lost(patch, heard=False)
+                lost.then = crash
+                assert (await journal.update(task.submission_id, one_more)).progress == attempt
+                assert lost.fired == 1
+                ids.add(lost.xact)
+            assert await progress(journal, task) == attempt
+    assert ids & set(taken), "no id was given again"
 
 
 async def test_a_claim_that_nobody_can_tell_of_is_given_up_when_the_database_is_back(
