@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ import psycopg
 import pytest
 from conftest import LOAD_SECONDS, error_of
 from databases import PATIENCE, Database
+from journals import MANY, NOON, bought, done, new
 from lives import live
 
 from mj_mcp.errors import StorageUnavailable
-from mj_mcp.journal import UNREAD, Claim, Limits
+from mj_mcp.journal import UNREAD, Claim
 from mj_mcp.journal.claims import ANSWERING
 from mj_mcp.journal.database import MIGRATING
 from mj_mcp.journal.postgres import Postgres
@@ -34,37 +34,9 @@ from mj_mcp.journal.schema import MIGRATIONS
 from mj_mcp.journal.sql import SqlJournal
 from mj_mcp.server.render.warnings import worded
 from mj_mcp.simulator import Simulator
-from mj_mcp.tasks import Image, Kind, Observation, Status, Task, accept, warn
-from mj_mcp.tasks.merging import merge
+from mj_mcp.tasks import Status, Task, warn
 
 pytestmark = pytest.mark.anyio
-
-NOON = 1_795_000_000.0
-MANY = Limits(max_open=1000)
-
-numbers = count(1)
-
-
-def new() -> Task:
-    return Task(
-        submission_id=f"sub_{next(numbers)}",
-        status=Status.SUBMITTING,
-        kind=Kind.IMAGINE,
-        prompt="a red mug",
-        submitted_at=NOON,
-        claimed_at=NOON,
-        updated_at=NOON,
-    )
-
-
-async def bought(journal: SqlJournal) -> Task:
-    task = new()
-    await journal.claim(task, task.submission_id, allow_duplicate=False, limits=MANY)
-    return await journal.update(task.submission_id, lambda known: accept(known, f"up_{known.submission_id}", NOON))
-
-
-def done(task: Task) -> Task:
-    return merge(task, Observation(status=Status.SUCCEEDED, images=(Image(1, "https://x.example/1"),)), NOON + 1)
 
 
 def one_more(known: Task) -> Task:
@@ -161,7 +133,7 @@ async def test_while_one_replica_makes_the_tables_the_others_wait_for_it(databas
     async with journals(database_url) as [journal]:
         with psycopg.connect(database_url) as first:
             first.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATING,))
-            buying = asyncio.create_task(bought(journal))
+            buying = asyncio.create_task(bought(journal, new()))
             async with asyncio.timeout(PATIENCE):
                 while database.execute(waiting) != [(1,)]:  # noqa: ASYNC110 - another process makes it true
                     await asyncio.sleep(0.01)
@@ -171,12 +143,12 @@ async def test_while_one_replica_makes_the_tables_the_others_wait_for_it(databas
 
 async def test_a_journal_of_a_newer_version_is_refused_and_left_alone(database_url: str) -> None:
     async with journals(database_url) as [journal]:
-        await bought(journal)
+        await bought(journal, new())
     with psycopg.connect(database_url) as db:
         db.execute("INSERT INTO migrations (name) VALUES ('0099_from_the_future')")
     async with journals(database_url) as [journal]:
         with pytest.raises(StorageUnavailable, match=r"newer version of mj-mcp .*0099_from_the_future.*upgrade"):
-            await bought(journal)
+            await bought(journal, new())
     with psycopg.connect(database_url) as db:
         assert db.execute("SELECT count(*) FROM tasks").fetchone() == (1,)
 
@@ -185,7 +157,7 @@ async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with journals(database_url) as [journal]:
-        task = await bought(journal)
+        task = await bought(journal, new())
     broken = [*MIGRATIONS, ("0099_broken", "ALTER TABLE tasks ADD more TEXT; NONSENSE")]
     with monkeypatch.context() as patch:
         patch.setattr("mj_mcp.journal.database.MIGRATIONS", broken)
@@ -194,12 +166,12 @@ async def test_a_migration_that_breaks_leaves_the_journal_as_it_was(
                 await journal.ready()
     async with journals(database_url) as [journal]:
         assert await journal.find(task.submission_id, None) == task
-        assert (await bought(journal)).is_polled
+        assert (await bought(journal, new())).is_polled
 
 
 async def test_a_claim_finds_its_answer_by_index(database_url: str) -> None:
     async with journals(database_url) as [journal]:
-        task = await bought(journal)
+        task = await bought(journal, new())
     with psycopg.connect(database_url) as db:
         columns = "account, owner, status, request_key, settled_at, submitted_at, seq, writer, body"
         db.execute(
@@ -219,7 +191,7 @@ async def test_a_claim_finds_its_answer_by_index(database_url: str) -> None:
 
 async def test_a_change_is_heard_by_another_replica_at_once(database_url: str) -> None:
     async with journals(database_url, 2) as [ours, theirs]:
-        task = await bought(theirs)
+        task = await bought(theirs, new())
         assert await ours.changes() == []
         async with listening(ours) as heard:
             finished = await theirs.update(task.submission_id, done)
@@ -229,7 +201,7 @@ async def test_a_change_is_heard_by_another_replica_at_once(database_url: str) -
 
 async def test_what_we_wrote_ourselves_wakes_nobody(database_url: str) -> None:
     async with journals(database_url, 2) as [ours, theirs]:
-        task = await bought(theirs)
+        task = await bought(theirs, new())
         async with listening(ours) as heard:
             await ours.update(task.submission_id, one_more)
             with pytest.raises(TimeoutError):
@@ -240,21 +212,21 @@ async def test_what_we_wrote_ourselves_wakes_nobody(database_url: str) -> None:
 
 async def test_a_lost_notification_loses_no_change(database: Database, database_url: str) -> None:
     async with journals(database_url, 2) as [ours, theirs]:
-        task = await bought(theirs)
+        task = await bought(theirs, new())
         assert await ours.changes() == []
         async with listening(ours) as heard:
             assert database.terminate("query LIKE '%pg_advisory_lock_shared%'") == 1
             finished = await theirs.update(task.submission_id, done)
             await soon(heard)  # it listens again, and says that it may have missed something
             assert await ours.changes() == [finished]
-            other = await bought(theirs)
+            other = await bought(theirs, new())
             await soon(heard, 1.0)
             assert await ours.changes() == [other]
 
 
 async def test_a_change_that_commits_late_is_not_overtaken_by_a_later_one(database_url: str) -> None:
     async with journals(database_url, 3) as [ours, slow, quick]:
-        first, second = await bought(slow), await bought(quick)
+        first, second = await bought(slow, new()), await bought(quick, new())
         assert await ours.changes() == []
         inside, go_on = threading.Event(), threading.Event()
 
@@ -276,7 +248,7 @@ async def test_a_change_that_commits_late_is_not_overtaken_by_a_later_one(databa
 async def test_a_journal_restored_into_another_server_tells_nothing_of_the_past(database_url: str) -> None:
     """There the ids of transactions begin anew, below those that the rows carry."""
     async with journals(database_url, 2) as [ours, theirs]:
-        old = await bought(theirs)
+        old = await bought(theirs, new())
         with psycopg.connect(database_url) as db:
             db.execute("UPDATE tasks SET seq = seq + 1000000000")
         assert await ours.changes() == []
@@ -301,7 +273,7 @@ async def looked_after(journal: SqlJournal, task: Task, seconds: float) -> bool:
 async def test_a_replica_that_is_gone_loses_its_tasks_long_before_their_lease_ends(database_url: str) -> None:
     async with journals(database_url, 2) as [ours, theirs]:
         async with listening(theirs):
-            task = await bought(theirs)
+            task = await bought(theirs, new())
             with psycopg.connect(database_url) as db:
                 db.execute("UPDATE tasks SET lease_until = lease_until + %s", (LEASE_SECONDS - 1,))
             assert not await looked_after(ours, task, 2.5)
@@ -312,7 +284,7 @@ async def test_a_replica_that_is_gone_loses_its_tasks_long_before_their_lease_en
 
 async def test_a_replica_whose_session_was_cut_keeps_its_tasks(database: Database, database_url: str) -> None:
     async with journals(database_url, 2) as [ours, theirs], listening(theirs) as heard:
-        task = await bought(theirs)
+        task = await bought(theirs, new())
         assert not await looked_after(ours, task, 0.3)
         assert database.terminate("query LIKE '%pg_advisory_lock_shared%'") == 1
         await soon(heard)
@@ -321,7 +293,7 @@ async def test_a_replica_whose_session_was_cut_keeps_its_tasks(database: Databas
 
 async def test_what_a_dead_replica_left_is_shared_out_and_nobody_gets_what_another_got(database_url: str) -> None:
     async with journals(database_url, 4) as [theirs, *ours]:
-        left = [(await bought(theirs)).submission_id for _ in range(40)]
+        left = [(await bought(theirs, new())).submission_id for _ in range(40)]
         await asyncio.gather(*(journal.ready() for journal in ours))
         with psycopg.connect(database_url) as db:
             db.execute("UPDATE tasks SET lease_until = lease_until - %s", (2 * LEASE_SECONDS,))
@@ -362,7 +334,7 @@ async def test_everything_goes_on_after_the_database_was_restarted(
                 database.terminate("application_name = 'mj-mcp'")
 
     async with journals(database_url, 2) as replicas:
-        tasks = [await bought(journal) for journal in replicas]
+        tasks = [await bought(journal, new()) for journal in replicas]
         stop = asyncio.Event()
         work = [asyncio.create_task(counting(*pair, stop)) for pair in zip(replicas, tasks, strict=True)]
         await asyncio.to_thread(interrupt)
@@ -382,7 +354,7 @@ async def test_sessions_that_were_cut_are_made_anew_and_no_caller_notices(
     database: Database, database_url: str
 ) -> None:
     async with journals(database_url) as [journal]:
-        task = await bought(journal)
+        task = await bought(journal, new())
         for attempt in range(1, 4):
             assert database.terminate("application_name = 'mj-mcp'") >= 1
             assert (await journal.update(task.submission_id, one_more)).progress == attempt
@@ -404,7 +376,7 @@ async def test_while_the_database_is_away_nothing_is_bought_and_what_is_known_is
     database: Database, database_url: str
 ) -> None:
     async with journals(database_url, 2) as [journal, stranger]:
-        task = await bought(journal)
+        task = await bought(journal, new())
         await stranger.ready()
         with database.away():
             began = time.monotonic()
@@ -417,10 +389,10 @@ async def test_while_the_database_is_away_nothing_is_bought_and_what_is_known_is
             assert time.monotonic() - began < 2.0 + LOAD_SECONDS
             began = time.monotonic()
             with pytest.raises(StorageUnavailable, match="does not answer"):
-                await bought(journal)
+                await bought(journal, new())
             assert time.monotonic() - began < 5.0 + LOAD_SECONDS
         assert await journal.find(task.submission_id, "local") == task
-        assert (await bought(journal)).is_polled
+        assert (await bought(journal, new())).is_polled
         assert len((await stranger.page(None, None, 10, None)).tasks) == 2
 
 
@@ -430,7 +402,7 @@ async def test_a_server_that_was_started_before_its_database_finds_it_later(
     async with journals(database_url) as [journal]:
         with database.away(), pytest.raises(StorageUnavailable):
             await journal.ready()
-        assert (await bought(journal)).is_polled
+        assert (await bought(journal, new())).is_polled
 
 
 class Lost:
@@ -461,7 +433,7 @@ async def test_a_commit_whose_answer_is_lost_happens_once(
     database_url: str, heard: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with journals(database_url) as [journal]:
-        task = await bought(journal)
+        task = await bought(journal, new())
         lost = Lost(monkeypatch, heard=heard)
         assert (await journal.update(task.submission_id, one_more)).progress == 1
         assert lost.fired == 1
@@ -479,7 +451,7 @@ async def test_a_commit_that_a_crash_has_lost_is_made_again_though_another_trans
         taken.extend(database.execute("SELECT pg_current_xact_id()::text")[0])
 
     async with journals(database_url) as [journal]:
-        task = await bought(journal)
+        task = await bought(journal, new())
         ids = set[object]()
         for attempt in range(1, 6):  # an id is given again unless the lost rows have reached the disk by chance
             with monkeypatch.context() as patch:
