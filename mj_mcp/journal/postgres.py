@@ -57,8 +57,12 @@ LIVES = (
 )
 """Whether the process (`?`) has a session. The lock is only read: two processes that try it would see each other."""
 
-OUTCOME = "SELECT pg_xact_status(?::text::xid8), EXISTS (SELECT FROM tasks WHERE seq = ?::text::bigint AND writer = ?)"
-"""The outcome of a transaction (`?` twice), and whether this process (`?`) wrote a task in it."""
+OUTCOME = "SELECT CASE WHEN ?::text::xid8 < pg_current_xact_id() THEN pg_xact_status(?::text::xid8) END"
+"""The outcome of a transaction (`?` twice). After a crash the server may not know its id any more, and may give it to
+another transaction."""
+
+WRITTEN = "SELECT EXISTS (SELECT FROM tasks WHERE seq = ?::text::bigint AND writer = ?)"
+"""Whether a process (the second `?`) changed a task in a transaction (the first `?`) that is committed."""
 
 MISSED_SWEEP_SECONDS = 4.0
 """Longer than the time between two sweeps. After such a gap, everyone's session may have been lost."""
@@ -219,17 +223,16 @@ class Postgres:
                     return outcome
 
     def _was_committed(self, xact: str, deadline: float) -> bool:
-        """Whether a transaction whose connection was lost at COMMIT has changed a task. If not, it may run again.
+        """Whether a transaction whose connection was lost at COMMIT has changed a task. If not, it may run again."""
 
-        The id alone proves nothing: after a crash, the database gives the ids of lost transactions to others.
-        """
-        while True:
-            status, is_ours = self._read_by(
-                lambda db: db.execute(OUTCOME, (xact, xact, self.holder)).fetchone(), deadline
-            )
-            if status != "in progress":
-                return bool(status == "committed" and is_ours)
+        def outcome(db: Db) -> tuple[str | None, bool]:
+            (status,) = db.execute(OUTCOME, (xact, xact)).fetchone()
+            (is_written,) = db.execute(WRITTEN, (xact, self.holder)).fetchone()  # sees what was committed by now
+            return status, is_written
+
+        while (known := self._read_by(outcome, deadline))[0] == "in progress":
             time.sleep(0.05)
+        return known == ("committed", True)
 
     def _read(self, work: Callable[[Db], T], by: float) -> T:
         soon = time.monotonic() + TRY_SECONDS
