@@ -81,6 +81,9 @@ DEFAULTS = {
 }
 """Connection parameters, unless the URL sets them."""
 
+ON_DISK = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+"""A crash of the server loses nothing that it said was committed, whatever it is set to."""
+
 GONE = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
 
 
@@ -300,6 +303,7 @@ class Postgres:
 def _configure(db: Bounded) -> None:
     db.deadline = time.monotonic() + DATABASE_CONNECT_SECONDS
     db.execute(f"SET statement_timeout = {WRITE_SECONDS * 1000:.0f}")
+    db.execute(ON_DISK)
 
 
 def _begin(db: psycopg.Connection) -> str:

@@ -466,6 +466,18 @@ async def test_a_commit_that_a_crash_has_lost_is_made_again_whether_or_not_anoth
     assert any(gone_back), "no id was given again"
 
 
+async def test_what_is_written_outlives_a_crash_though_the_server_is_set_to_write_to_the_disk_later(
+    database: Database, database_url: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as db:
+        db.execute(f'ALTER DATABASE "{db.info.dbname}" SET synchronous_commit = off'.encode())
+    async with journals(database_url) as [journal]:
+        task = await bought(journal, new())
+        database.kill()
+        database.start()
+        assert await journal.find(task.submission_id, None) == task
+
+
 async def test_a_claim_that_nobody_can_tell_of_is_given_up_when_the_database_is_back(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
