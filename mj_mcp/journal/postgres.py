@@ -5,7 +5,8 @@ written. Needs PostgreSQL 13 or newer and sessions of its own: no pooler in tran
 
 No change of another replica is missed, in whatever order transactions commit. A row's `seq` is the id of the
 transaction that wrote it, and a search for changes takes every row that the previous search's snapshot did not show.
-A notification only makes the search come sooner; losing one loses no change.
+After a lost connection it goes back a little, because a server that crashed may give the same ids again. A notification
+only makes the search come sooner; losing one loses no change.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ another transaction."""
 
 WRITTEN = "SELECT EXISTS (SELECT FROM tasks WHERE seq = ?::text::bigint AND writer = ?)"
 """Whether a process (the second `?`) changed a task in a transaction (the first `?`) that is committed."""
+
+LOOK_BACK = 1000
+"""After a connection was lost, changes by the last so many transactions are reported again. The server may have crashed
+and given ids again that our snapshot counts as seen: a transaction that wrote nothing reaches the disk late."""
 
 MISSED_SWEEP_SECONDS = 4.0
 """Longer than the time between two sweeps. After such a gap, everyone's session may have been lost."""
@@ -125,6 +130,7 @@ class Postgres:
         self._making: Bounded | None = None
         self._away_until = 0.0
         self._seen: str | None = None
+        self._was_cut = False
         self._clock = clock
         self._missing: dict[str, tuple[float, float]] = {}
 
@@ -143,6 +149,10 @@ class Postgres:
         if self._seen is None:
             (self._seen,) = db.execute("SELECT pg_current_snapshot()::text").fetchone()
             return []
+        seen, since = self._seen, int(self._seen.partition(":")[0])
+        if self._was_cut:
+            since = max(since - LOOK_BACK, 3)
+            seen, self._was_cut = f"{since}:{since}:", False
         # One statement, so that rows and snapshot belong to the same moment. After a restore into another server, a
         # `seq` may be higher than any transaction's id: the upper bound skips it.
         rows = db.execute(
@@ -150,7 +160,7 @@ class Postgres:
             " (SELECT writer, body, seq FROM tasks WHERE account = ? AND seq >= ?"
             " AND seq < pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
             " AND NOT pg_visible_in_snapshot(seq::text::xid8, ?::pg_snapshot)) AS changed ON true ORDER BY changed.seq",
-            (account, int(self._seen.partition(":")[0]), self._seen),
+            (account, since, seen),
         ).fetchall()
         self._seen = rows[0][0]
         return [body for _, writer, body in rows if writer not in {None, self.holder}]
@@ -210,7 +220,7 @@ class Postgres:
                         xact = _begin(db)
                         outcome = work(Session(db))
                     except BaseException as failure:
-                        if _is_lost(db, failure):
+                        if self._is_lost(db, failure):
                             continue  # nothing was committed: try again on another connection
                         with suppress(psycopg.Error):
                             db.execute("ROLLBACK")
@@ -218,7 +228,7 @@ class Postgres:
                     try:
                         db.execute("COMMIT")
                     except psycopg.Error as failure:
-                        if not _is_lost(db, failure):
+                        if not self._is_lost(db, failure):
                             raise
                     else:
                         return outcome
@@ -248,7 +258,7 @@ class Postgres:
                     try:
                         outcome = work(Session(db))
                     except psycopg.Error as failure:
-                        if not _is_lost(db, failure):
+                        if not self._is_lost(db, failure):
                             raise
                     else:
                         self._away_until = 0.0
@@ -256,6 +266,15 @@ class Postgres:
 
     def _is_away(self) -> bool:
         return time.monotonic() < self._away_until
+
+    def _is_lost(self, db: psycopg.Connection, failure: BaseException) -> bool:
+        """Whether the connection is lost, with everything uncommitted. It is not used again."""
+        if isinstance(failure, GONE):
+            db.close()
+        is_lost = db.closed and isinstance(failure, psycopg.Error)
+        if is_lost:
+            self._was_cut = True
+        return is_lost
 
     @contextmanager
     def _connection(self, deadline: float) -> Iterator[Bounded]:
@@ -312,13 +331,6 @@ def _begin(db: psycopg.Connection) -> str:
     begun.nextset()
     (xact,) = begun.fetchone() or ("",)
     return str(xact)
-
-
-def _is_lost(db: psycopg.Connection, failure: BaseException) -> bool:
-    """Whether the connection is lost, with everything uncommitted. It is not used again."""
-    if isinstance(failure, GONE):
-        db.close()
-    return db.closed and isinstance(failure, psycopg.Error)
 
 
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # the caller that needed the connection reports the failure

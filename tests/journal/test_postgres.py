@@ -257,6 +257,23 @@ async def test_a_journal_restored_into_another_server_tells_nothing_of_the_past(
         assert await ours.changes() == [finished]
 
 
+async def test_a_change_after_a_crash_is_found_although_its_transaction_got_an_id_that_we_saw_end(
+    database: Database, database_url: str
+) -> None:
+    """A transaction that wrote nothing reaches the disk late, so its id is given again."""
+    async with journals(database_url, 2) as [ours, theirs]:
+        task = await bought(theirs, new())
+        await ours.changes()
+        for _ in range(3):
+            for _ in range(3):
+                await theirs.ready()
+            assert await ours.changes() == []
+            database.kill()
+            database.start()
+            finished = await theirs.update(task.submission_id, one_more)
+            assert await ours.changes() == [finished]
+
+
 # --- who is alive
 
 
