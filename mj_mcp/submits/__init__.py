@@ -246,9 +246,15 @@ class Submits:
                 settled = await self._journal.update(task.submission_id, settle)
                 break
             except StorageUnavailable as failure:
-                log.error("outcome_not_recorded", submission_id=task.submission_id, reason=failure.message)  # noqa: TRY400 - the reason says it all
+                known = settle(task)
+                log.error(  # noqa: TRY400 - the reason says it all
+                    "outcome_not_recorded",
+                    submission_id=task.submission_id,
+                    task_id=known.task_id,
+                    reason=failure.message,
+                )
                 self._unanswered.discard(task.submission_id)
-                self._poller.publish(settle(task))
+                self._poller.publish(known)
                 await asyncio.sleep(RECORD_AGAIN_SECONDS)
         log.info(
             "submitted",

@@ -139,6 +139,7 @@ async def test_a_disk_that_fills_during_the_post_loses_neither_the_answer_nor_th
         (charge,) = sim.ledger
         assert [answer["task_id"] for answer in answers] == [charge.task_id]
         assert [(row["status"], row["task_id"]) for row in rows(tmp_path)] == [("submitting", None)]
+        assert {line["task_id"] for line in life.logged("outcome_not_recorded")} == {charge.task_id}
         disk.free(life)
         sim.finish(charge.task_id)
         with anyio.fail_after(PATIENCE):
