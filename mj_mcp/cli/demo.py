@@ -65,11 +65,12 @@ async def run_demo(prompt: str, out: Path, say: Say, bars: Bars) -> None:
                 },
             )
             async with Client(stdio_client(server, errlog=log)) as client:
-                await _notify(client, prompt, out, say, bars)
+                await _make_five(client, prompt, out, say, bars)
     say(f"The server's log is {_log(out)}.")
 
 
-async def _notify(client: Client, prompt: str, out: Path, say: Say, bars: Bars) -> None:
+async def _make_five(client: Client, prompt: str, out: Path, say: Say, bars: Bars) -> None:
+    """A grid, and a picture by each of the four changes."""
     tools = await client.list_tools()
     say(f"The server offers {', '.join(tool.name for tool in tools.tools)}.")
     grid = await _run(client, bars, out, say, "generate_image", prompt=prompt)

@@ -58,12 +58,12 @@ def readable(bodies: Iterable[str]) -> list[Task]:
         try:
             tasks.append(load((body,)))
         except StorageUnavailable as failure:
-            _notify(body, failure.message)
+            _log_damaged(body, failure.message)
     return tasks
 
 
 @lru_cache(maxsize=256)
-def _notify(_body: str, reason: str) -> None:
+def _log_damaged(_body: str, reason: str) -> None:
     """Once per row: sweeps read it again and again."""
     log.error("row_damaged", reason=reason)
 

@@ -136,7 +136,7 @@ class Transport:
                     "failure": outcome.reason if isinstance(outcome, NoAnswer) else None if outcome else "cut off",
                     "attempt": attempt,
                 }
-                _notify(span, facts)
+                _set_attributes(span, facts)
                 ms = round((time.perf_counter() - began) * 1000, 1)
                 log.info("upstream_request", method=call.method, path=call.path, **facts, ms=ms)
         if isinstance(outcome, NoAnswer) and not outcome.sent:
@@ -236,7 +236,7 @@ SPAN_ATTRIBUTES = {
 """The name in the log, and the attribute of a span (OpenTelemetry's names for HTTP)."""
 
 
-def _notify(span: Span, facts: dict[str, Any]) -> None:
+def _set_attributes(span: Span, facts: dict[str, Any]) -> None:
     span.set_attributes({SPAN_ATTRIBUTES[name]: fact for name, fact in facts.items() if fact is not None})
     if facts["failure"] is not None or (facts["status"] or 0) >= 400:
         span.set_status(StatusCode.ERROR)
