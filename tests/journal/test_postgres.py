@@ -334,27 +334,28 @@ async def counting(journal: SqlJournal, task: Task, stop: asyncio.Event) -> int:
     return counted
 
 
+def interrupt(database: Database, how: str) -> None:
+    if how == "restart":
+        database.restart()
+    elif how == "crash":
+        database.kill()
+        database.start()
+    else:
+        for _ in range(20):
+            database.terminate("application_name = 'mj-mcp'")
+
+
 @pytest.mark.parametrize("how", ["restart", "crash", "terminate"])
 async def test_everything_goes_on_after_the_database_was_restarted(
     database: Database, database_url: str, how: str
 ) -> None:
     """Every update that was said to have worked is there once, and none that was said to have failed."""
 
-    def interrupt() -> None:
-        if how == "restart":
-            database.restart()
-        elif how == "crash":
-            database.kill()
-            database.start()
-        else:
-            for _ in range(20):
-                database.terminate("application_name = 'mj-mcp'")
-
     async with journals(database_url, 2) as replicas:
         tasks = [await bought(journal, new()) for journal in replicas]
         stop = asyncio.Event()
         work = [asyncio.create_task(counting(*pair, stop)) for pair in zip(replicas, tasks, strict=True)]
-        await asyncio.to_thread(interrupt)
+        await asyncio.to_thread(interrupt, database, how)
         # Each counts again, by itself.
         for journal, task in zip(replicas, tasks, strict=True):
             before = await progress(journal, task)
@@ -532,8 +533,9 @@ def content(result: Any) -> dict[str, Any]:
     return result.structured_content
 
 
+@pytest.mark.parametrize("how", ["restart", "crash"])
 async def test_a_caller_of_one_server_hears_what_another_one_saw_although_the_database_was_restarted(
-    database: Database, database_url: str, sim: Simulator, tmp_path: Path
+    database: Database, database_url: str, how: str, sim: Simulator, tmp_path: Path
 ) -> None:
     homes = [tmp_path / "one", tmp_path / "two"]
     for home in homes:
@@ -553,7 +555,7 @@ async def test_a_caller_of_one_server_hears_what_another_one_saw_although_the_da
         with anyio.fail_after(2 * PATIENCE):
             async with anyio.create_task_group() as group:
                 group.start_soon(wait)
-                await anyio.to_thread.run_sync(database.restart)
+                await anyio.to_thread.run_sync(interrupt, database, how)
                 sim.finish(task_id)
         assert results[0]["status"] == "succeeded"
         assert len(sim.submits()) == 1
