@@ -58,12 +58,14 @@ LIVES = (
 )
 """Whether the process (`?`) has a session. The lock is only read: two processes that try it would see each other."""
 
-OUTCOME = "SELECT CASE WHEN ?::text::xid8 < pg_current_xact_id() THEN pg_xact_status(?::text::xid8) END"
-"""The outcome of a transaction (`?` twice). After a crash the server may not know its id any more, and may give it to
-another transaction."""
+IN_PROGRESS = (
+    "SELECT CASE WHEN ?::text::xid8 < pg_current_xact_id() THEN pg_xact_status(?::text::xid8) = 'in progress' END"
+)
+"""Whether a transaction (`?` twice) goes on. A server that crashed may not know its id any more."""
 
 WRITTEN = "SELECT EXISTS (SELECT FROM tasks WHERE seq = ?::text::bigint AND writer = ?)"
-"""Whether a process (the second `?`) changed a task in a transaction (the first `?`) that is committed."""
+"""Whether a process (the second `?`) has committed a change of a task in a transaction (the first `?`). The id alone
+proves nothing: after a crash the server gives it to another transaction."""
 
 LOOK_BACK = 1000
 """After a connection was lost, changes by the last so many transactions are reported again. The server may have crashed
@@ -151,7 +153,7 @@ class Postgres:
             return []
         seen, since = self._seen, int(self._seen.partition(":")[0])
         if self._was_cut:
-            since = max(since - LOOK_BACK, 3)
+            since = max(since - LOOK_BACK, 1)
             seen, self._was_cut = f"{since}:{since}:", False
         # One statement, so that rows and snapshot belong to the same moment. After a restore into another server, a
         # `seq` may be higher than any transaction's id: the upper bound skips it.
@@ -220,7 +222,7 @@ class Postgres:
                         xact = _begin(db)
                         outcome = work(Session(db))
                     except BaseException as failure:
-                        if self._is_lost(db, failure):
+                        if _is_lost(db, failure):
                             continue  # nothing was committed: try again on another connection
                         with suppress(psycopg.Error):
                             db.execute("ROLLBACK")
@@ -228,7 +230,7 @@ class Postgres:
                     try:
                         db.execute("COMMIT")
                     except psycopg.Error as failure:
-                        if not self._is_lost(db, failure):
+                        if not _is_lost(db, failure):
                             raise
                     else:
                         return outcome
@@ -238,14 +240,16 @@ class Postgres:
     def _was_committed(self, xact: str, deadline: float) -> bool:
         """Whether a transaction whose connection was lost at COMMIT has changed a task. If not, it may run again."""
 
-        def outcome(db: Db) -> tuple[str | None, bool]:
-            (status,) = db.execute(OUTCOME, (xact, xact)).fetchone()
+        def found(db: Db) -> tuple[bool, bool]:
+            (in_progress,) = db.execute(IN_PROGRESS, (xact, xact)).fetchone()
             (is_written,) = db.execute(WRITTEN, (xact, self.holder)).fetchone()  # sees what was committed by now
-            return status, is_written
+            return in_progress, is_written
 
-        while (known := self._read_by(outcome, deadline))[0] == "in progress":
+        while True:
+            in_progress, is_written = self._read_by(found, deadline)
+            if not in_progress:
+                return is_written
             time.sleep(0.05)
-        return known == ("committed", True)
 
     def _read(self, work: Callable[[Db], T], by: float) -> T:
         soon = time.monotonic() + TRY_SECONDS
@@ -258,7 +262,7 @@ class Postgres:
                     try:
                         outcome = work(Session(db))
                     except psycopg.Error as failure:
-                        if not self._is_lost(db, failure):
+                        if not _is_lost(db, failure):
                             raise
                     else:
                         self._away_until = 0.0
@@ -266,15 +270,6 @@ class Postgres:
 
     def _is_away(self) -> bool:
         return time.monotonic() < self._away_until
-
-    def _is_lost(self, db: psycopg.Connection, failure: BaseException) -> bool:
-        """Whether the connection is lost, with everything uncommitted. It is not used again."""
-        if isinstance(failure, GONE):
-            db.close()
-        is_lost = db.closed and isinstance(failure, psycopg.Error)
-        if is_lost:
-            self._was_cut = True
-        return is_lost
 
     @contextmanager
     def _connection(self, deadline: float) -> Iterator[Bounded]:
@@ -289,6 +284,8 @@ class Postgres:
         try:
             yield db
         finally:
+            if db.closed:
+                self._was_cut = True
             self._pool.putconn(db)
 
     def _taken(self, deadline: float) -> Bounded:
@@ -321,8 +318,7 @@ class Postgres:
 
 def _configure(db: Bounded) -> None:
     db.deadline = time.monotonic() + DATABASE_CONNECT_SECONDS
-    db.execute(f"SET statement_timeout = {WRITE_SECONDS * 1000:.0f}")
-    db.execute(ON_DISK)
+    db.execute(f"SET statement_timeout = {WRITE_SECONDS * 1000:.0f}; {ON_DISK}".encode())
 
 
 def _begin(db: psycopg.Connection) -> str:
@@ -331,6 +327,13 @@ def _begin(db: psycopg.Connection) -> str:
     begun.nextset()
     (xact,) = begun.fetchone() or ("",)
     return str(xact)
+
+
+def _is_lost(db: psycopg.Connection, failure: BaseException) -> bool:
+    """Whether the connection is lost, with everything uncommitted. It is not used again."""
+    if isinstance(failure, GONE):
+        db.close()
+    return db.closed and isinstance(failure, psycopg.Error)
 
 
 logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # the caller that needed the connection reports the failure
