@@ -268,8 +268,7 @@ async def test_a_change_after_a_crash_is_found_although_its_transaction_got_an_i
             for _ in range(3):
                 await theirs.ready()
             assert await ours.changes() == []
-            database.kill()
-            database.start()
+            database.crash()
             finished = await theirs.update(task.submission_id, one_more)
             assert await ours.changes() == [finished]
 
@@ -338,8 +337,7 @@ def interrupt(database: Database, how: str) -> None:
     if how == "restart":
         database.restart()
     elif how == "crash":
-        database.kill()
-        database.start()
+        database.crash()
     else:
         for _ in range(20):
             database.terminate("application_name = 'mj-mcp'")
@@ -350,7 +348,6 @@ async def test_everything_goes_on_after_the_database_was_restarted(
     database: Database, database_url: str, how: str
 ) -> None:
     """Every update that was said to have worked is there once, and none that was said to have failed."""
-
     async with journals(database_url, 2) as replicas:
         tasks = [await bought(journal, new()) for journal in replicas]
         stop = asyncio.Event()
@@ -463,36 +460,33 @@ async def test_a_commit_that_a_crash_has_lost_is_made_again_whether_or_not_anoth
     database: Database, database_url: str, given_again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     next_id = "pg_current_xact_id()" if given_again else "pg_snapshot_xmax(pg_current_snapshot())"
-    gone_back: list[bool] = []
+    next_ids: list[int] = []
+
+    def crash() -> None:
+        database.crash()
+        ((found,),) = database.execute(f"SELECT {next_id}::text")
+        next_ids.append(int(str(found)))
 
     async with journals(database_url) as [journal]:
         task = await bought(journal, new())
+        lost_ids = []
         for attempt in range(1, 6):  # the ids go back unless the lost rows have reached the disk by chance
             with monkeypatch.context() as patch:
                 lost = Lost(patch, heard=False)
-
-                def crash(lost: Lost = lost) -> None:
-                    database.kill()
-                    database.start()
-                    ((now,),) = database.execute(f"SELECT {next_id}::text")
-                    gone_back.append(int(str(now)) <= int(lost.xact))
-
                 lost.then = crash
                 assert (await journal.update(task.submission_id, one_more)).progress == attempt
                 assert lost.fired == 1
+                lost_ids.append(int(lost.xact))
             assert await progress(journal, task) == attempt
-    assert any(gone_back), "no id was given again"
+    assert any(found <= lost for found, lost in zip(next_ids, lost_ids, strict=True)), "no id was given again"
 
 
 async def test_what_is_written_outlives_a_crash_though_the_server_is_set_to_write_to_the_disk_later(
     database: Database, database_url: str
 ) -> None:
-    with psycopg.connect(database_url, autocommit=True) as db:
-        db.execute(f'ALTER DATABASE "{db.info.dbname}" SET synchronous_commit = off'.encode())
-    async with journals(database_url) as [journal]:
+    async with journals(f"{database_url}%20-csynchronous_commit%3Doff") as [journal]:
         task = await bought(journal, new())
-        database.kill()
-        database.start()
+        database.crash()
         assert await journal.find(task.submission_id, None) == task
 
 

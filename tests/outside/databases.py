@@ -80,17 +80,18 @@ class Database:
             self.start()
 
     def start(self) -> None:
-        """After `stop` or a kill, on the same socket."""
+        """After a stop or a crash, on the same socket."""
         options = (self._folder / "postmaster.opts").read_text().split('"', 1)[1].replace('"', "'")
         self.control("-o", f"'{options}".strip(), "start")
 
-    def kill(self) -> None:
-        """As a crash of the machine does it; the server recovers when it is started again."""
+    def crash(self) -> None:
+        """As a crash of the machine does it: killed, and started again, when it recovers."""
         pid = int((self._folder / "postmaster.pid").read_text().splitlines()[0])
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE
         while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
+        self.start()
 
     def terminate(self, where: str) -> int:
         """End the sessions of others for which `where` holds; how many there were."""
